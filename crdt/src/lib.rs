@@ -1,0 +1,1 @@
+//! Names: the tree, its members and its locks as replicated, signed metadata.

@@ -1,0 +1,1 @@
+//! Peers: identity, transports, discovery, metadata sync, chunk exchange, invites.

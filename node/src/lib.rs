@@ -1,0 +1,1 @@
+//! Conductor: the only room that knows all the others.

@@ -1,0 +1,3 @@
+//! The `wormhole` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Bytes: chunks, packs, manifests and references. Knows no names and no peers.

@@ -1,0 +1,1 @@
+//! Files: what the operating system sees of a mesh.

@@ -1,0 +1,3 @@
+//! Tools: everything a newcomer types goes through `cargo`.
+
+fn main() {}
