@@ -1,0 +1,69 @@
+//! Every bound of this crate, with its reason. A peer that goes over one is at fault.
+//!
+//! The bounds on single names, link targets and paths are in `name` and `entry`, beside their parsers.
+
+/// How many documents the registers are spread over. 4,096 keep a document at 250 entries in a mesh
+/// of one million, where loading one takes half a millisecond and changing it 45 µs.
+pub const BUCKET_COUNT: u16 = 4096;
+
+/// The biggest message between two sessions. One read buffer per peer has this size.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// The biggest envelope: it must fit into one message, with room for the message's own header.
+pub const MAX_ENVELOPE_BYTES: usize = 768 << 10;
+
+/// The biggest change to one bucket. A batch that creates 500 files in a directory needs 130 KiB.
+pub const MAX_CHANGE_BYTES: usize = 256 << 10;
+
+/// Operations in one change. More in one change would make one small envelope slow for everybody.
+pub const MAX_CHANGE_OPS: usize = 4096;
+
+/// Changes (one per touched bucket) in one envelope.
+pub const MAX_ENVELOPE_CHANGES: usize = 2048;
+
+/// The biggest packed register value: a symlink's target of 4,095 bytes and two lists of 64 versions.
+pub const MAX_VALUE_BYTES: usize = 8 << 10;
+
+/// Other authors that one envelope may name as newly seen. A mesh has fewer lives of devices.
+pub const MAX_ENVELOPE_DEPS: usize = 4096;
+
+/// Entries in a version vector: every life of every device that ever wrote.
+pub const MAX_VECTOR_AUTHORS: usize = 16 * 1024;
+
+/// How far one envelope may move the logical clock ahead of all that the receiver has seen. Honest
+/// clocks move by one per operation and by [`RENEWAL_LEAP`] per new incarnation; without a bound one
+/// hostile stamp at the end of the range would beat or block every later writer.
+pub const MAX_CLOCK_LEAP: u64 = 1 << 32;
+
+/// A new incarnation starts up to this far ahead, so that its stamps do not meet those of the lost
+/// end of the old one.
+pub const RENEWAL_LEAP: u64 = 1 << 20;
+
+/// Records in a mesh's membership log.
+pub const MAX_MEMBER_RECORDS: usize = 16 * 1024;
+
+/// The biggest membership record: a revocation names the last number of each life of a device.
+pub const MAX_MEMBER_RECORD_BYTES: usize = 16 << 10;
+
+/// Heads that a membership record or an envelope may cite: concurrent admins.
+pub const MAX_MEMBER_HEADS: usize = 64;
+
+/// The longest name of a mesh or device, in bytes.
+pub const MAX_LABEL_BYTES: usize = 128;
+
+/// Bucket documents kept in memory. Each takes from 10 KiB (empty) to 130 KiB (250 entries).
+pub const CACHED_BUCKETS: usize = 192;
+
+/// A bucket's snapshot is rewritten when this many changes were stored since …
+pub const MAX_INCREMENTS: u64 = 64;
+
+/// … or this many bytes: both bound what a load has to replay.
+pub const MAX_INCREMENT_BYTES: u64 = 64 << 10;
+
+/// Bytes of a bucket in the database at which new entries of a directory spill into another: about 500
+/// entries.
+pub const BUCKET_SPILL_BYTES: u64 = 40 << 10;
+
+/// How often one session asks again for envelopes whose causes are missing before it gives up. An
+/// honest peer sends in causal order, so that even one is unusual.
+pub const MAX_REASKS: u32 = 16;
