@@ -1,0 +1,207 @@
+//! Every author's envelopes in the database, and the order in which they came.
+//!
+//! `log` holds the envelopes by author and number; `arrival` remembers in which order this replica
+//! took them. That order respects causes, so sending in arrival order what a peer lacks never sends an
+//! envelope before what it builds on, and one number is enough to remember how far a peer was served.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+
+use crate::error::{Damage, StorageError};
+use crate::id::{Author, Hash};
+use crate::vector::VersionVector;
+
+/// (author, number) → (arrival, envelope).
+const LOG: TableDefinition<'_, (&[u8; 40], u64), (u64, &[u8])> = TableDefinition::new("log");
+/// arrival → (author, number).
+const ARRIVALS: TableDefinition<'_, u64, (&[u8; 40], u64)> = TableDefinition::new("arrival");
+/// author → (number of the last envelope, its hash, number of the last one no longer kept).
+const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32], u64)> =
+    TableDefinition::new("author");
+
+/// Where an author's log ends here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    pub(crate) seq: u64,
+    pub(crate) hash: Hash,
+    /// Envelopes up to this number are not kept any more; 0 if all are.
+    pub(crate) pruned: u64,
+}
+
+/// What the tables hold, as it is loaded at start.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    pub(crate) ends: BTreeMap<Author, LogEnd>,
+    /// The number that the next envelope gets.
+    pub(crate) next_arrival: u64,
+}
+
+/// Creates the tables, so that readers need not care whether they exist.
+pub(crate) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
+    txn.open_table(LOG)?;
+    txn.open_table(ARRIVALS)?;
+    txn.open_table(AUTHORS)?;
+    Ok(())
+}
+
+/// Appends an envelope and moves its author's end.
+pub(crate) fn append(
+    txn: &WriteTransaction,
+    author: Author,
+    end: LogEnd,
+    arrival: u64,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    let key = author.to_key();
+    txn.open_table(LOG)?
+        .insert((&key, end.seq), (arrival, bytes))?;
+    txn.open_table(ARRIVALS)?.insert(arrival, (&key, end.seq))?;
+    set_end(txn, author, end)
+}
+
+/// Moves an author's end without an envelope: after a snapshot, a cut or a prune.
+pub(crate) fn set_end(
+    txn: &WriteTransaction,
+    author: Author,
+    end: LogEnd,
+) -> Result<(), StorageError> {
+    let row = (end.seq, end.hash.as_bytes(), end.pruned);
+    txn.open_table(AUTHORS)?.insert(&author.to_key(), row)?;
+    Ok(())
+}
+
+/// Removes an author that has nothing left.
+pub(crate) fn remove_end(txn: &WriteTransaction, author: Author) -> Result<(), StorageError> {
+    txn.open_table(AUTHORS)?.remove(&author.to_key())?;
+    Ok(())
+}
+
+/// Reads all ends.
+pub(crate) fn ends(txn: &ReadTransaction) -> Result<Ends, StorageError> {
+    let mut ends = BTreeMap::new();
+    for row in txn.open_table(AUTHORS)?.iter()? {
+        let (key, value) = row?;
+        let (seq, hash, pruned) = value.value();
+        let end = LogEnd {
+            seq,
+            hash: Hash::from_bytes(*hash),
+            pruned,
+        };
+        ends.insert(Author::from_key(*key.value()), end);
+    }
+    let last = txn
+        .open_table(ARRIVALS)?
+        .last()?
+        .map(|(arrival, _)| arrival.value());
+    Ok(Ends {
+        ends,
+        next_arrival: last.map_or(0, |arrival| arrival + 1),
+    })
+}
+
+/// One stored envelope.
+pub(crate) fn envelope(
+    txn: &ReadTransaction,
+    author: Author,
+    seq: u64,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let table = txn.open_table(LOG)?;
+    let row = table.get((&author.to_key(), seq))?;
+    Ok(row.map(|row| row.value().1.to_vec()))
+}
+
+/// Removes envelopes `from..=to` of an author; returns them in order.
+pub(crate) fn remove(
+    txn: &WriteTransaction,
+    author: Author,
+    from: u64,
+    to: u64,
+) -> Result<Vec<Vec<u8>>, StorageError> {
+    let key = author.to_key();
+    let mut log = txn.open_table(LOG)?;
+    let mut arrivals = txn.open_table(ARRIVALS)?;
+    let mut removed = Vec::new();
+    for seq in from..=to {
+        let Some(row) = log.remove((&key, seq))? else {
+            continue;
+        };
+        let (arrival, bytes) = row.value();
+        arrivals.remove(arrival)?;
+        removed.push(bytes.to_vec());
+    }
+    Ok(removed)
+}
+
+/// The arrival number from which a peer with `theirs` must be served; `None` if it lacks nothing.
+pub(crate) fn first_missing(
+    txn: &ReadTransaction,
+    ours: &VersionVector,
+    theirs: &VersionVector,
+) -> Result<Option<u64>, StorageError> {
+    let table = txn.open_table(LOG)?;
+    let mut first: Option<u64> = None;
+    for (author, seq) in ours.iter() {
+        let next = theirs.get(author) + 1;
+        if next > seq {
+            continue;
+        }
+        let row = table.get((&author.to_key(), next))?;
+        if let Some(arrival) = row.map(|row| row.value().0) {
+            first = Some(first.map_or(arrival, |least| least.min(arrival)));
+        }
+    }
+    Ok(first)
+}
+
+/// Visits envelopes in arrival order from `from` on, while `visit` asks for more. Returns the
+/// arrival number after the last one that was visited and taken.
+pub(crate) fn scan(
+    txn: &ReadTransaction,
+    from: u64,
+    mut visit: impl FnMut(Author, u64, u64, Fetch<'_>) -> Result<Scan, StorageError>,
+) -> Result<u64, StorageError> {
+    let arrivals = txn.open_table(ARRIVALS)?;
+    let log = txn.open_table(LOG)?;
+    let mut next = from;
+    for row in arrivals.range(from..)? {
+        let (arrival, place) = row?;
+        let (key, seq) = place.value();
+        let author = Author::from_key(*key);
+        let fetch = Fetch {
+            log: &log,
+            author,
+            seq,
+        };
+        match visit(author, seq, arrival.value(), fetch)? {
+            Scan::Taken => next = arrival.value() + 1,
+            Scan::Stop => break,
+        }
+    }
+    Ok(next)
+}
+
+/// Whether a scan goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// The envelope was used or skipped; go on.
+    Taken,
+    /// It was not; stop before it.
+    Stop,
+}
+
+/// Reads the bytes of the envelope at hand, only when they are wanted.
+#[derive(Debug)]
+pub(crate) struct Fetch<'a> {
+    log: &'a redb::ReadOnlyTable<(&'static [u8; 40], u64), (u64, &'static [u8])>,
+    author: Author,
+    seq: u64,
+}
+
+impl Fetch<'_> {
+    pub(crate) fn bytes(self) -> Result<Vec<u8>, StorageError> {
+        let row = self.log.get((&self.author.to_key(), self.seq))?;
+        let row = row.ok_or(StorageError::Damaged(Damage::Log(self.author)))?;
+        Ok(row.value().1.to_vec())
+    }
+}

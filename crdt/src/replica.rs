@@ -1,0 +1,465 @@
+//! The handle: one device's copy of a mesh's metadata.
+//!
+//! Everything that changes a replica goes through one writer and one database transaction that
+//! holds log, registers, tree index and vector together, so they can never disagree. Readers use
+//! snapshots of the database and of [`Shared`] and do not wait for the writer.
+//!
+//! `replica/edit` makes local changes, `replica/apply` takes foreign ones, `replica/admin` is about members,
+//! `replica/read` answers questions about the tree. Sending is the [`crate::Session`]'s business.
+
+mod admin;
+mod apply;
+mod edit;
+mod header;
+mod observe;
+mod place;
+mod read;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use rand::Rng;
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+
+use crate::bucket::cache::{self, Buckets};
+use crate::error::{OpenError, StorageError};
+use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
+use crate::index;
+use crate::limit::RENEWAL_LEAP;
+use crate::log::{self, LogEnd};
+use crate::member::{MemberLog, Welcome, label_fits};
+use crate::vector::VersionVector;
+use header::Header;
+
+pub use edit::EditOutcome;
+pub use observe::{Change, Entries, Observer, Subscription};
+
+/// A mesh to be founded.
+#[derive(Debug, Clone)]
+pub struct NewMesh {
+    /// What people call the mesh.
+    pub name: String,
+    /// What people call this device.
+    pub device_name: String,
+    /// This device's key. It becomes the first admin.
+    pub key: DeviceKey,
+}
+
+/// One device's copy of a mesh's metadata. Clones are handles to the same replica.
+#[derive(Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    db: Database,
+    key: DeviceKey,
+    mesh: MeshId,
+    writer: Mutex<Writer>,
+    shared: RwLock<Arc<Shared>>,
+    observers: observe::Observers,
+    place: Mutex<place::LastPlace>,
+}
+
+/// What readers may know without waiting for the writer; replaced after each commit.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) members: Arc<MemberLog>,
+    pub(crate) author: Author,
+    pub(crate) ends: BTreeMap<Author, LogEnd>,
+    pub(crate) vector: VersionVector,
+    /// Envelopes with smaller arrival numbers survive a crash.
+    pub(crate) durable: u64,
+    /// The arrival number that the next envelope gets.
+    pub(crate) next_arrival: u64,
+}
+
+/// The state that only the one who writes sees.
+struct Writer {
+    buckets: Buckets,
+    members: Arc<MemberLog>,
+    position: Position,
+    /// Envelopes with smaller arrival numbers survive a crash.
+    durable: u64,
+    /// Whether something was committed that would not survive a crash.
+    dirty: bool,
+    /// A commit failed: see [`StorageError::Poisoned`].
+    failed: bool,
+}
+
+/// What a transaction moves; put back when it fails.
+#[derive(Debug, Clone)]
+struct Position {
+    author: Author,
+    ends: BTreeMap<Author, LogEnd>,
+    /// What this device's last envelope said that it had seen.
+    cited: VersionVector,
+    /// The greatest stamp seen or given.
+    clock: u64,
+    next_arrival: u64,
+}
+
+impl Replica {
+    /// Founds a mesh in an empty database; this device becomes its first admin.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; the database is then unchanged.
+    pub fn create(
+        db: Database,
+        mesh: &NewMesh,
+        now: Timestamp,
+        rng: &mut dyn Rng,
+    ) -> Result<Self, OpenError> {
+        if !label_fits(&mesh.name) || !label_fits(&mesh.device_name) {
+            return Err(OpenError::BadLabel);
+        }
+        let members = MemberLog::found(&mesh.key, &mesh.name, &mesh.device_name, now, rng);
+        Self::start(db, mesh.key.clone(), members, rng)
+    }
+
+    /// Starts a replica of a mesh that has admitted this device.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; the database is then unchanged.
+    pub fn join(
+        db: Database,
+        welcome: &Welcome,
+        key: DeviceKey,
+        rng: &mut dyn Rng,
+    ) -> Result<Self, OpenError> {
+        let records = welcome.records.iter().map(Vec::as_slice);
+        let members = MemberLog::from_records(records).map_err(OpenError::BadWelcome)?;
+        let admitted = members.state().role_of(&key.device_id()).is_some();
+        if !admitted || members.mesh() != welcome.mesh {
+            return Err(OpenError::NotAdmitted);
+        }
+        Self::start(db, key, members, rng)
+    }
+
+    fn start(
+        db: Database,
+        key: DeviceKey,
+        members: MemberLog,
+        rng: &mut dyn Rng,
+    ) -> Result<Self, OpenError> {
+        let read = db.begin_read().map_err(StorageError::from)?;
+        if header::read(&read)?.is_some() {
+            return Err(OpenError::Occupied {
+                mesh: header::members(&read)?.mesh(),
+            });
+        }
+        drop(read);
+        let device = key.device_id();
+        let header = Header {
+            device,
+            incarnation: Incarnation::random(rng),
+            clock: 0,
+        };
+        let mut txn = db.begin_write().map_err(StorageError::from)?;
+        txn.set_quick_repair(true);
+        header::create(&txn, header)?;
+        header::set_members(&txn, &members)?;
+        log::create(&txn)?;
+        cache::create(&txn)?;
+        index::rebuild(&txn, &view::View::new(&txn, &mut Buckets::default()))
+            .map_err(StorageError::from)?;
+        txn.commit().map_err(StorageError::from)?;
+        Self::open(db, key)
+    }
+
+    /// Opens a replica. Buckets are loaded when they are needed, so this takes milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open(db: Database, key: DeviceKey) -> Result<Self, OpenError> {
+        let read = db.begin_read().map_err(StorageError::from)?;
+        let header = header::read(&read)?.ok_or(OpenError::Empty)?;
+        if header.device != key.device_id() {
+            return Err(OpenError::OtherDevice {
+                owner: header.device,
+            });
+        }
+        let members = Arc::new(header::members(&read)?);
+        let ends = log::ends(&read)?;
+        drop(read);
+        let mesh = members.mesh();
+        let position = Position {
+            author: Author {
+                device: header.device,
+                incarnation: header.incarnation,
+            },
+            ends: ends.ends,
+            cited: VersionVector::default(),
+            clock: header.clock,
+            next_arrival: ends.next_arrival,
+        };
+        let writer = Writer {
+            buckets: Buckets::default(),
+            members,
+            // What an opened database holds has survived already.
+            durable: position.next_arrival,
+            position,
+            dirty: false,
+            failed: false,
+        };
+        let shared = RwLock::new(Arc::new(writer.share()));
+        let writer = Mutex::new(writer);
+        let observers = observe::Observers::default();
+        let place = Mutex::default();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                db,
+                key,
+                mesh,
+                writer,
+                shared,
+                observers,
+                place,
+            }),
+        })
+    }
+
+    /// Opens a replica whose database may be a copy: a restored backup, a cloned disk.
+    ///
+    /// `place` is anything that changes when the file is copied (its device and inode number). When it
+    /// is not what it was, this device starts a new incarnation, so that numbers which the lost end of its
+    /// log may have used are never used again.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn open_at(
+        db: Database,
+        key: DeviceKey,
+        place: &[u8],
+        rng: &mut dyn Rng,
+    ) -> Result<Self, OpenError> {
+        let replica = Self::open(db, key)?;
+        let before = header::place(&replica.inner.read()?)?;
+        if before.as_deref() != Some(place) {
+            let mut writer = replica.inner.writer()?;
+            let copied = before.is_some();
+            replica
+                .inner
+                .transact(&mut writer, Durability::Immediate, |txn, writer| {
+                    header::set_place(txn, place)?;
+                    if copied {
+                        renew(txn, writer, rng)
+                    } else {
+                        Ok(())
+                    }
+                })?;
+        }
+        Ok(replica)
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh_id(&self) -> MeshId {
+        self.inner.mesh
+    }
+
+    /// What people call the mesh.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.shared().members.state().mesh_name.clone()
+    }
+
+    /// This device.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.inner.key.device_id()
+    }
+
+    /// How much of every author's log is here.
+    #[must_use]
+    pub fn vector(&self) -> VersionVector {
+        self.shared().vector.clone()
+    }
+
+    /// A hash of everything that the mesh's envelopes said: equal on two devices exactly if they hold
+    /// the same changes. Takes about a millisecond.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn digest(&self) -> Result<Hash, StorageError> {
+        cache::digest(&self.read()?)
+    }
+
+    /// Makes everything that was committed so far survive a crash.
+    ///
+    /// To be called 20 to 50 ms after changes from peers came, and after a series of
+    /// [`Replica::edit_deferred`]. Costs nothing when there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; the replica then refuses to write until it is opened again.
+    pub fn flush(&self) -> Result<(), StorageError> {
+        let mut writer = self.inner.writer()?;
+        if !writer.dirty {
+            return Ok(());
+        }
+        self.inner
+            .transact(&mut writer, Durability::Immediate, |_, _| {
+                Ok::<_, StorageError>(())
+            })?;
+        // Deferred envelopes may be sent now: that is news for those who wait to send.
+        let entries = Entries::Listed(Vec::new());
+        self.inner.observers.push(Change {
+            entries,
+            local: true,
+            members: false,
+        });
+        drop(writer);
+        self.inner.observers.deliver();
+        Ok(())
+    }
+
+    /// Whether [`Replica::flush`] has something to do.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Poisoned`].
+    pub fn is_dirty(&self) -> Result<bool, StorageError> {
+        Ok(self.inner.writer()?.dirty)
+    }
+
+    /// Has `observer` called after every commit until the subscription is dropped.
+    #[must_use]
+    pub fn subscribe(&self, observer: Arc<dyn Observer>) -> Subscription {
+        self.inner.observers.subscribe(&self.inner, observer)
+    }
+
+    /// Starts a new incarnation of this device: its numbers so far may be known elsewhere with
+    /// another meaning.
+    pub(crate) fn renew(&self, rng: &mut dyn Rng) -> Result<(), StorageError> {
+        let mut writer = self.inner.writer()?;
+        self.inner
+            .transact(&mut writer, Durability::Immediate, |txn, w| {
+                renew(txn, w, rng)
+            })
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(
+            &self
+                .inner
+                .shared
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    pub(crate) fn read(&self) -> Result<ReadTransaction, StorageError> {
+        self.inner.read()
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica")
+            .field("mesh", &self.inner.mesh)
+            .field("device", &self.device())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn read(&self) -> Result<ReadTransaction, StorageError> {
+        Ok(self.db.begin_read()?)
+    }
+
+    /// The right to write. A thread that panicked while it wrote leaves the replica poisoned, as a
+    /// failed commit does.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StorageError> {
+        let writer = self.writer.lock().map_err(|_| StorageError::Poisoned)?;
+        if writer.failed {
+            Err(StorageError::Poisoned)
+        } else {
+            Ok(writer)
+        }
+    }
+
+    /// Runs `change` in one transaction. When it fails, nothing has happened.
+    fn transact<T, E: From<StorageError>>(
+        &self,
+        writer: &mut Writer,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction, &mut Writer) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let position = writer.position.clone();
+        let members = Arc::clone(&writer.members);
+        let mut txn = self.db.begin_write().map_err(StorageError::from)?;
+        txn.set_durability(durability).map_err(StorageError::from)?;
+        let immediate = matches!(durability, Durability::Immediate);
+        txn.set_quick_repair(immediate);
+        let outcome = change(&txn, writer).and_then(|value| {
+            if writer.position.clock != position.clock {
+                header::set_clock(&txn, writer.position.clock)?;
+            }
+            Ok(value)
+        });
+        let outcome = match outcome {
+            Ok(value) => txn.commit().map(|()| value).map_err(|error| {
+                writer.failed = true;
+                E::from(StorageError::from(error))
+            }),
+            Err(error) => {
+                // Dropping the transaction undoes it.
+                drop(txn);
+                Err(error)
+            }
+        };
+        if outcome.is_err() {
+            writer.position = position;
+            writer.members = members;
+            writer.buckets.forget();
+            return outcome;
+        }
+        writer.buckets.settle();
+        writer.dirty = !immediate;
+        if immediate {
+            writer.durable = writer.position.next_arrival;
+        }
+        let shared = Arc::new(writer.share());
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shared;
+        outcome
+    }
+}
+
+impl Writer {
+    fn share(&self) -> Shared {
+        let ends = self.position.ends.clone();
+        Shared {
+            members: Arc::clone(&self.members),
+            author: self.position.author,
+            vector: ends
+                .iter()
+                .map(|(author, end)| (*author, end.seq))
+                .collect(),
+            ends,
+            durable: self.durable,
+            next_arrival: self.position.next_arrival,
+        }
+    }
+}
+
+fn renew(
+    txn: &WriteTransaction,
+    writer: &mut Writer,
+    rng: &mut dyn Rng,
+) -> Result<(), StorageError> {
+    let incarnation = Incarnation::random(rng);
+    header::set_incarnation(txn, incarnation)?;
+    writer.position.author.incarnation = incarnation;
+    writer.position.clock += 1 + rng.next_u64() % RENEWAL_LEAP;
+    Ok(())
+}

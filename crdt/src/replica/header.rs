@@ -1,0 +1,112 @@
+//! The few single rows of a replica's database: format, owner, incarnation, clock, and the
+//! membership log's records.
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
+
+use crate::error::{Damage, OpenError, StorageError};
+use crate::id::{DeviceId, Incarnation};
+use crate::member::MemberLog;
+
+/// Another number means that older programs must not touch the database.
+const FORMAT: u32 = 1;
+
+const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
+/// Position in the log (parents first) → record.
+const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("member");
+
+/// What stands in the header.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    pub(super) device: DeviceId,
+    pub(super) incarnation: Incarnation,
+    pub(super) clock: u64,
+}
+
+/// Writes the header of a new replica.
+pub(super) fn create(txn: &WriteTransaction, header: Header) -> Result<(), StorageError> {
+    let mut table = txn.open_table(HEADER)?;
+    table.insert("format", FORMAT.to_be_bytes().as_slice())?;
+    table.insert("device", header.device.as_bytes().as_slice())?;
+    table.insert("incarnation", header.incarnation.0.to_be_bytes().as_slice())?;
+    table.insert("clock", header.clock.to_be_bytes().as_slice())?;
+    txn.open_table(MEMBERS)?;
+    Ok(())
+}
+
+/// Reads the header; `None` in a database that holds no replica.
+pub(super) fn read(txn: &ReadTransaction) -> Result<Option<Header>, OpenError> {
+    let table = match txn.open_table(HEADER) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(StorageError::from(error).into()),
+    };
+    let found = u32::from_be_bytes(row(&table, "format")?);
+    if found != FORMAT {
+        return Err(OpenError::TooNew { found });
+    }
+    Ok(Some(Header {
+        device: DeviceId::from_bytes(row(&table, "device")?),
+        incarnation: Incarnation(u64::from_be_bytes(row(&table, "incarnation")?)),
+        clock: u64::from_be_bytes(row(&table, "clock")?),
+    }))
+}
+
+pub(super) fn set_clock(txn: &WriteTransaction, clock: u64) -> Result<(), StorageError> {
+    txn.open_table(HEADER)?
+        .insert("clock", clock.to_be_bytes().as_slice())?;
+    Ok(())
+}
+
+pub(super) fn set_incarnation(
+    txn: &WriteTransaction,
+    incarnation: Incarnation,
+) -> Result<(), StorageError> {
+    txn.open_table(HEADER)?
+        .insert("incarnation", incarnation.0.to_be_bytes().as_slice())?;
+    Ok(())
+}
+
+/// Where the database was when it was last opened, as the caller describes it.
+pub(super) fn place(txn: &ReadTransaction) -> Result<Option<Vec<u8>>, StorageError> {
+    Ok(txn
+        .open_table(HEADER)?
+        .get("place")?
+        .map(|row| row.value().to_vec()))
+}
+
+pub(super) fn set_place(txn: &WriteTransaction, place: &[u8]) -> Result<(), StorageError> {
+    txn.open_table(HEADER)?.insert("place", place)?;
+    Ok(())
+}
+
+/// Stores the whole membership log; it is small and changes seldom.
+pub(super) fn set_members(txn: &WriteTransaction, log: &MemberLog) -> Result<(), StorageError> {
+    let mut table = txn.open_table(MEMBERS)?;
+    for (position, record) in (0..).zip(log.records()) {
+        if table.get(position)?.is_none() {
+            table.insert(position, record.bytes.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads and checks the membership log.
+pub(super) fn members(txn: &ReadTransaction) -> Result<MemberLog, StorageError> {
+    let mut records = Vec::new();
+    for row in txn.open_table(MEMBERS)?.iter()? {
+        records.push(row?.1.value().to_vec());
+    }
+    MemberLog::from_records(records.iter().map(Vec::as_slice))
+        .map_err(|_| StorageError::Damaged(Damage::Members))
+}
+
+fn row<const N: usize>(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    name: &'static str,
+) -> Result<[u8; N], StorageError> {
+    let damaged = StorageError::Damaged(Damage::Header(name));
+    let row = table
+        .get(name)?
+        .ok_or(StorageError::Damaged(Damage::Header(name)))?;
+    row.value().try_into().map_err(|_| damaged)
+}

@@ -1,0 +1,112 @@
+//! Questions about the tree. Each is answered from one snapshot of the database and waits for nobody.
+
+use std::ops::ControlFlow;
+
+use wormhole_store::Content;
+
+use super::Replica;
+use crate::entry::{Counts, Entry, EntryKey};
+use crate::error::StorageError;
+use crate::id::EntryId;
+use crate::index::View;
+use crate::name::EntryPath;
+
+impl Replica {
+    /// What the tree shows under this key.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn entry(&self, key: &EntryKey) -> Result<Option<Entry>, StorageError> {
+        Ok(self.tree()?.entry(key)?)
+    }
+
+    /// The entry of that name in a directory, by any spelling of case and accents.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn lookup(&self, parent: EntryId, name: &str) -> Result<Option<Entry>, StorageError> {
+        Ok(self.tree()?.lookup(&parent, name)?)
+    }
+
+    /// All entries of a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn children(&self, parent: EntryId) -> Result<Vec<Entry>, StorageError> {
+        Ok(self.tree()?.children(&parent)?)
+    }
+
+    /// How many entries a directory has.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn child_count(&self, parent: EntryId) -> Result<u64, StorageError> {
+        Ok(self.tree()?.child_count(&parent)?)
+    }
+
+    /// Where an entry is shown.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn path_of(&self, key: &EntryKey) -> Result<Option<EntryPath>, StorageError> {
+        Ok(self.tree()?.path_of(key)?)
+    }
+
+    /// What is shown at a path.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn resolve(&self, path: &EntryPath) -> Result<Option<Entry>, StorageError> {
+        Ok(self.tree()?.resolve(path)?)
+    }
+
+    /// Visits everything below `from`, a directory before what is in it. `Break` ends the walk.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn walk(
+        &self,
+        from: EntryId,
+        visit: &mut dyn FnMut(&EntryPath, &Entry) -> ControlFlow<()>,
+    ) -> Result<(), StorageError> {
+        Ok(self.tree()?.walk(&from, visit)?)
+    }
+
+    /// Every conflict copy in the tree.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn conflicts(&self) -> Result<Vec<Entry>, StorageError> {
+        Ok(self.tree()?.conflicts()?)
+    }
+
+    /// How much the tree shows.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn counts(&self) -> Result<Counts, StorageError> {
+        Ok(self.tree()?.counts()?)
+    }
+
+    /// Visits every live content, each as often as it is shown.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn contents(&self, visit: &mut dyn FnMut(&Content)) -> Result<(), StorageError> {
+        Ok(self.tree()?.contents(visit)?)
+    }
+
+    fn tree(&self) -> Result<View, StorageError> {
+        Ok(View::open(&self.read()?)?)
+    }
+}

@@ -1,0 +1,342 @@
+//! What a replica refuses, and what survives a crash.
+
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::EntryId;
+use crate::bucket::Bucket;
+use crate::entry::Version;
+use crate::envelope::{self, Draft, Envelope};
+use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
+use crate::id::{BucketId, DeviceTag};
+use crate::lab::{Disk, NOW, create, creation, key, listing, mesh, mesh_on, rng, sync};
+use crate::limit::MAX_CLOCK_LEAP;
+use crate::member::Role;
+use crate::register::{Attributes, Packed, Put, Register};
+
+/// A member that writes envelopes by hand, honest unless it is told otherwise.
+struct Forger {
+    key: DeviceKey,
+    author: Author,
+    mesh: MeshId,
+    members: Vec<Hash>,
+    bucket: Bucket,
+    seq: u64,
+    prev: Hash,
+}
+
+impl Forger {
+    fn new(number: u8, of: &Replica) -> Self {
+        let key = key(number);
+        Self {
+            author: Author {
+                device: key.device_id(),
+                incarnation: Incarnation(1),
+            },
+            key,
+            mesh: of.mesh_id(),
+            members: of.shared().members.heads(),
+            bucket: Bucket::empty(),
+            seq: 0,
+            prev: Hash::from_bytes([0; 32]),
+        }
+    }
+
+    fn next(&mut self) -> Vec<u8> {
+        self.forge(|_| {})
+    }
+
+    fn forge(&mut self, spoil: impl FnOnce(&mut Draft<'_>)) -> Vec<u8> {
+        let id = EntryId::from_bytes(
+            [0; 15]
+                .into_iter()
+                .chain([1])
+                .collect::<Vec<_>>()
+                .try_into()
+                .unwrap(),
+        );
+        let written = Version {
+            lamport: self.seq + 1,
+            device: DeviceTag::from_bytes([1; 8]),
+        };
+        let value = Attributes {
+            written,
+            executable: true,
+        }
+        .encode();
+        let put = Put {
+            id,
+            register: Register::Attributes,
+            value,
+        };
+        let change = self.bucket.write(&self.author, vec![put]).unwrap();
+        let mut draft = Draft {
+            mesh: self.mesh,
+            author: self.author,
+            seq: self.seq + 1,
+            prev: self.prev,
+            deps: Vec::new(),
+            members: self.members.clone(),
+            clock: self.seq + 1,
+            at: NOW,
+            changes: vec![(BucketId::new(0).unwrap(), &change)],
+        };
+        spoil(&mut draft);
+        let bytes = draft.sign(&self.key).unwrap();
+        self.seq += 1;
+        self.prev = envelope::hash(&bytes);
+        bytes
+    }
+}
+
+fn fault(replica: &Replica, envelope: &[u8]) -> EnvelopeFault {
+    match replica.apply(&[envelope]) {
+        Err(SessionError::Misbehaved(Misbehaviour::Envelope { fault, .. })) => fault,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn an_honest_envelope_is_taken() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let mut forger = Forger::new(2, &replica);
+    let (one, two) = (forger.next(), forger.next());
+    let applied = replica.apply(&[&one, &two, &one]).unwrap();
+    assert_eq!(applied.have, [(forger.author, 2)]);
+    assert!(!applied.causes_missing);
+}
+
+#[test]
+fn an_envelope_by_somebody_who_may_not_write_is_refused() {
+    let replica = mesh(&[Role::Reader, Role::Seed]).remove(0);
+    for number in [2, 3, 99] {
+        let mut forger = Forger::new(number, &replica);
+        assert_eq!(fault(&replica, &forger.next()), EnvelopeFault::NotWriter);
+    }
+}
+
+#[test]
+fn an_envelope_for_another_mesh_is_refused() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let other = MeshId::from_bytes([9; 32]);
+    let envelope = Forger::new(2, &replica).forge(|draft| draft.mesh = other);
+    assert_eq!(fault(&replica, &envelope), EnvelopeFault::OtherMesh);
+}
+
+#[test]
+fn an_envelope_signed_by_another_key_is_refused() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let mut forger = Forger::new(2, &replica);
+    forger.key = key(7);
+    assert_eq!(fault(&replica, &forger.next()), EnvelopeFault::BadSignature);
+}
+
+#[test]
+fn a_second_history_under_the_same_name_is_refused() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let (mut one, mut two) = (Forger::new(2, &replica), Forger::new(2, &replica));
+    replica.apply(&[&one.next()]).unwrap();
+    two.forge(|draft| draft.clock = 9);
+    assert_eq!(fault(&replica, &two.next()), EnvelopeFault::Forked);
+}
+
+#[test]
+fn a_clock_far_beyond_all_others_is_refused() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    for stamp in [MAX_CLOCK_LEAP + 1, u64::MAX] {
+        let envelope = Forger::new(2, &replica).forge(|draft| draft.clock = stamp);
+        assert_eq!(
+            fault(&replica, &envelope),
+            EnvelopeFault::ClockLeap { stamp }
+        );
+    }
+    let lying = Forger::new(2, &replica).forge(|draft| draft.clock = 0);
+    assert_eq!(
+        fault(&replica, &lying),
+        EnvelopeFault::ClockLeap { stamp: 1 }
+    );
+}
+
+#[test]
+fn a_change_filed_under_another_bucket_is_refused() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let elsewhere = BucketId::new(5).unwrap();
+    let envelope = Forger::new(2, &replica).forge(|draft| draft.changes[0].0 = elsewhere);
+    assert!(matches!(
+        fault(&replica, &envelope),
+        EnvelopeFault::Change { .. }
+    ));
+}
+
+#[test]
+fn envelopes_without_their_causes_are_left_and_asked_for_again() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let mut forger = Forger::new(2, &replica);
+    let (one, two) = (forger.next(), forger.next());
+    assert!(replica.apply(&[&two]).unwrap().causes_missing);
+    assert!(replica.vector().is_empty());
+    let stranger = Author {
+        device: key(3).device_id(),
+        incarnation: Incarnation(1),
+    };
+    let early = Forger::new(2, &replica).forge(|draft| draft.deps = vec![(stranger, 1)]);
+    assert!(replica.apply(&[&early]).unwrap().causes_missing);
+    assert!(!replica.apply(&[&one, &two]).unwrap().causes_missing);
+}
+
+#[test]
+fn what_came_before_a_bad_envelope_is_kept() {
+    let replica = mesh(&[Role::Writer, Role::Writer]).remove(0);
+    let (mut good, mut bad) = (Forger::new(2, &replica), Forger::new(3, &replica));
+    let bad = bad.forge(|draft| draft.clock = u64::MAX);
+    assert!(replica.apply(&[&good.next(), &bad, &good.next()]).is_err());
+    assert_eq!(replica.vector().get(&good.author), 1);
+}
+
+#[test]
+fn a_message_that_is_no_envelope_is_blamed_on_the_peer() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let refused = replica.apply(&[b"garbage"]).unwrap_err();
+    assert!(refused.is_peer_fault());
+}
+
+#[test]
+fn an_edit_survives_a_crash_and_a_deferred_one_does_after_flush() {
+    let disk = Disk::default();
+    let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
+    create(&replica, "kept", 1, 1);
+    let id = replica.fresh_id(EntryId::ROOT, &mut rng(2)).unwrap();
+    replica
+        .edit_deferred(&[creation(id, EntryId::ROOT, "deferred", 2)], NOW)
+        .unwrap();
+    let found = |disk: &Disk| listing(&Replica::open(disk.database(), key(1)).unwrap());
+    assert_eq!(found(&disk.crash()), ["kept 1"]);
+    assert!(replica.is_dirty().unwrap());
+    replica.flush().unwrap();
+    assert!(!replica.is_dirty().unwrap());
+    assert_eq!(found(&disk.crash()), ["deferred 2", "kept 1"]);
+}
+
+#[test]
+fn what_a_crash_took_of_a_peers_log_comes_again() {
+    let disks = [Disk::default(), Disk::default()];
+    let replicas = mesh_on(&disks, &[Role::Writer]);
+    create(&replicas[0], "a", 1, 1);
+    sync(&replicas[0], &replicas[1]);
+    assert_eq!(listing(&replicas[1]), ["a 1"]);
+    let crashed = Replica::open(disks[1].crash().database(), key(2)).unwrap();
+    assert!(listing(&crashed).is_empty(), "it was not flushed");
+    sync(&replicas[0], &crashed);
+    assert_eq!(listing(&crashed), ["a 1"]);
+}
+
+#[test]
+fn a_replica_whose_commit_failed_refuses_to_write_and_opens_again_whole() {
+    let disk = Disk::default();
+    let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
+    create(&replica, "kept", 1, 1);
+    let id = replica.fresh_id(EntryId::ROOT, &mut rng(2)).unwrap();
+    disk.break_down();
+    let edit = [creation(id, EntryId::ROOT, "lost", 2)];
+    assert!(replica.edit(&edit, NOW).is_err());
+    let second = replica.edit(&edit, NOW).unwrap_err();
+    assert!(
+        matches!(second, crate::EditError::Storage(StorageError::Poisoned)),
+        "{second:?}"
+    );
+    let again = Replica::open(disk.crash().database(), key(1)).unwrap();
+    assert_eq!(listing(&again), ["kept 1"]);
+}
+
+#[test]
+fn a_database_is_opened_only_by_its_device_and_founded_only_once() {
+    let disk = Disk::default();
+    assert!(matches!(
+        Replica::open(disk.database(), key(1)),
+        Err(OpenError::Empty)
+    ));
+    drop(mesh_on(std::slice::from_ref(&disk), &[]));
+    let other = Replica::open(disk.crash().database(), key(2));
+    assert!(matches!(other, Err(OpenError::OtherDevice { .. })));
+    let new = NewMesh {
+        name: "n".into(),
+        device_name: "d".into(),
+        key: key(1),
+    };
+    let again = Replica::create(disk.crash().database(), &new, NOW, &mut rng(1));
+    assert!(matches!(again, Err(OpenError::Occupied { .. })));
+}
+
+#[test]
+fn an_observer_hears_every_commit_in_order_and_may_use_the_replica() {
+    #[derive(Default)]
+    struct Heard {
+        replica: Mutex<Option<Replica>>,
+        names: Mutex<Vec<String>>,
+    }
+    impl Observer for Heard {
+        fn changed(&self, change: &Change) {
+            let replica = self.replica.lock().unwrap().clone().unwrap();
+            let Entries::Listed(entries) = &change.entries else {
+                return;
+            };
+            for entry in entries.iter().filter_map(|change| change.after.as_ref()) {
+                assert!(replica.entry(&entry.key).unwrap().is_some());
+                self.names
+                    .lock()
+                    .unwrap()
+                    .push(entry.name.as_str().to_owned());
+            }
+        }
+    }
+    let replica = mesh(&[]).remove(0);
+    let heard = Arc::new(Heard::default());
+    *heard.replica.lock().unwrap() = Some(replica.clone());
+    let subscription = replica.subscribe(heard.clone());
+    create(&replica, "a", 1, 1);
+    create(&replica, "b", 1, 2);
+    drop(subscription);
+    create(&replica, "c", 1, 3);
+    assert_eq!(*heard.names.lock().unwrap(), ["a", "b"]);
+    *heard.replica.lock().unwrap() = None;
+}
+
+#[test]
+fn only_admins_admit_and_the_last_admin_stays() {
+    let replicas = mesh(&[Role::Writer]);
+    let device = key(9).device_id();
+    let refused = replicas[1].admit(device, "x", Role::Reader, NOW);
+    assert!(matches!(refused, Err(crate::MemberError::NotAdmin { .. })));
+    let refused = replicas[0].revoke(replicas[0].device(), NOW);
+    assert!(matches!(refused, Err(crate::MemberError::LastAdmin)));
+    let refused = replicas[0].admit(replicas[1].device(), "x", Role::Reader, NOW);
+    assert!(matches!(
+        refused,
+        Err(crate::MemberError::AlreadyMember { .. })
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn decoders_take_any_bytes_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(Envelope::decode(&bytes).is_err());
+        prop_assert!(crate::member::Record::decode(&bytes).is_err());
+        let _ = Envelope::label(&bytes);
+    }
+
+    #[test]
+    fn an_envelope_with_any_bit_flipped_is_refused(at in 0usize..1000, bit in 0u8..8) {
+        let replica = mesh(&[Role::Writer]).remove(0);
+        let mut bytes = Forger::new(2, &replica).next();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << bit;
+        // A flipped number can make it look early; it is then not taken either.
+        let outcome = replica.apply(&[&bytes]);
+        prop_assert!(outcome.is_err() || outcome.is_ok_and(|applied| applied.causes_missing));
+        prop_assert!(replica.vector().is_empty());
+    }
+}
