@@ -1,0 +1,236 @@
+//! Bringing two replicas to the same state, over any ordered, reliable channel.
+//!
+//! A [`Session`] does no I/O: what it wants to say it returns as [`Message`]s, what the peer said is handed to
+//! [`Session::receive`]. Both sides say hello with their version vectors; then each sends what the
+//! other lacks, oldest first, and goes on with every new envelope, its own and those of others. Any
+//! number of sessions may run on one replica; what comes twice is recognised by its number.
+//!
+//! What a message may contain and how big it may be stands in `session/wire`; whether an envelope
+//! counts is decided by the replica.
+
+mod push;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use rand::Rng;
+
+use crate::error::{Misbehaviour, SessionError};
+use crate::id::{DeviceId, Hash};
+use crate::limit::MAX_REASKS;
+use crate::replica::Replica;
+use crate::vector::VersionVector;
+use wire::{End, Hello, VERSION, Wire};
+
+pub use wire::Message;
+
+/// The exchange with one peer, for as long as a connection lasts.
+#[derive(Debug)]
+pub struct Session {
+    replica: Replica,
+    peer: DeviceId,
+    /// What the peer is known to have; `None` until it said so.
+    theirs: Option<VersionVector>,
+    /// What was sent and is not acknowledged yet.
+    sent: VersionVector,
+    /// The peer's membership heads, as far as known; `None` until it said hello.
+    their_members: Option<Vec<Hash>>,
+    /// Arrival number up to which envelopes were looked at for this peer.
+    served: Option<u64>,
+    /// Whether the last hello that was sent told what this replica has.
+    told_vector: bool,
+    reasks: u32,
+}
+
+impl Session {
+    /// Starts an exchange. The channel must have proved that the other end is `peer`.
+    #[must_use]
+    pub fn new(replica: &Replica, peer: DeviceId) -> Self {
+        Self {
+            replica: replica.clone(),
+            peer,
+            theirs: None,
+            sent: VersionVector::default(),
+            their_members: None,
+            served: None,
+            told_vector: false,
+            reasks: 0,
+        }
+    }
+
+    /// What to send first. Both sides do.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Storage`].
+    pub fn start(&mut self) -> Result<Vec<Message>, SessionError> {
+        Ok(vec![self.hello()])
+    }
+
+    /// Takes a message; gives the answers. Call [`Session::poll`] afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`]: see [`SessionError::is_peer_fault`]. The session is over.
+    pub fn receive(
+        &mut self,
+        message: &[u8],
+        rng: &mut dyn Rng,
+    ) -> Result<Vec<Message>, SessionError> {
+        match Wire::decode(message)? {
+            Wire::Hello(hello) => self.on_hello(&hello, rng),
+            Wire::Members(records) => self.on_members(&records),
+            Wire::MemberHeads(heads) => {
+                self.their_members = Some(heads);
+                Ok(Vec::new())
+            }
+            Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes),
+            Wire::Have(have) => {
+                let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
+                for (author, seq) in have {
+                    theirs.advance(author, seq);
+                }
+                Ok(Vec::new())
+            }
+            Wire::WantSnapshot | Wire::Snapshot { .. } | Wire::SnapshotEnd { .. } => {
+                Err(Misbehaviour::OutOfTurn.into())
+            }
+        }
+    }
+
+    /// Whether both sides have said that they have the same envelopes and members.
+    #[must_use]
+    pub fn in_sync(&self) -> bool {
+        let shared = self.replica.shared();
+        self.theirs.as_ref() == Some(&shared.vector)
+            && self.their_members.as_ref() == Some(&shared.members.heads())
+    }
+
+    /// What the peer has, as far as it said; `None` before its hello.
+    #[must_use]
+    pub fn peer_vector(&self) -> Option<&VersionVector> {
+        self.theirs.as_ref()
+    }
+
+    /// The device at the other end.
+    #[must_use]
+    pub fn peer(&self) -> DeviceId {
+        self.peer
+    }
+
+    fn hello(&mut self) -> Message {
+        let shared = self.replica.shared();
+        self.told_vector = shared.members.state().role_of(&self.peer).is_some();
+        let ends = self.told_vector.then(|| {
+            let ends = shared.ends.iter();
+            ends.map(|(author, end)| End {
+                author: *author,
+                seq: end.seq,
+                check: check(&end.hash),
+            })
+            .collect()
+        });
+        let members = shared.members.heads();
+        Message::new(&Wire::Hello(Hello {
+            version: VERSION,
+            mesh: shared.members.mesh(),
+            members,
+            ends,
+        }))
+    }
+
+    fn on_hello(&mut self, hello: &Hello, rng: &mut dyn Rng) -> Result<Vec<Message>, SessionError> {
+        if hello.version != VERSION {
+            return Err(SessionError::Version {
+                theirs: hello.version,
+                ours: VERSION,
+            });
+        }
+        let shared = self.replica.shared();
+        if hello.mesh != shared.members.mesh() {
+            return Err(Misbehaviour::OtherMesh { mesh: hello.mesh }.into());
+        }
+        self.their_members = Some(hello.members.clone());
+        let member = shared.members.state().role_of(&self.peer).is_some();
+        if !member && shared.members.knows_all(&hello.members) {
+            // It has no membership record that could still change our mind.
+            return Err(SessionError::NotMember { device: self.peer });
+        }
+        let Some(ends) = &hello.ends else {
+            return Ok(Vec::new());
+        };
+        self.compare_own_log(ends, rng)?;
+        self.theirs = Some(ends.iter().map(|end| (end.author, end.seq)).collect());
+        self.sent = VersionVector::default();
+        self.served = None;
+        Ok(Vec::new())
+    }
+
+    /// Looks for signs that this device lost the end of its own log, as a restored backup does.
+    fn compare_own_log(&self, ends: &[End], rng: &mut dyn Rng) -> Result<(), SessionError> {
+        let shared = self.replica.shared();
+        let own = ends.iter().find(|end| end.author == shared.author);
+        let Some(theirs) = own else { return Ok(()) };
+        let ours = shared.ends.get(&shared.author);
+        if ours.is_none_or(|ours| ours.seq < theirs.seq) {
+            // They know more of us than we do. Never number on from here: others hold other
+            // envelopes under those numbers. The lost ones come back by the ordinary exchange.
+            self.replica.renew(rng)?;
+        } else if let Some(ours) = ours
+            && ours.seq == theirs.seq
+            && check(&ours.hash) != theirs.check
+        {
+            return Err(SessionError::OwnLogForked);
+        }
+        Ok(())
+    }
+
+    fn on_members(&mut self, records: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
+        self.replica.take_members(records)?;
+        let shared = self.replica.shared();
+        let mut answers = vec![Message::new(&Wire::MemberHeads(shared.members.heads()))];
+        let member = shared.members.state().role_of(&self.peer).is_some();
+        if member && !self.told_vector {
+            answers.push(self.hello());
+        }
+        Ok(answers)
+    }
+
+    fn on_envelopes(&mut self, envelopes: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
+        if self.replica.role_of(&self.peer).is_none() {
+            return Err(SessionError::NotMember { device: self.peer });
+        }
+        let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
+        let applied = self.replica.apply(envelopes)?;
+        for (author, seq) in &applied.sent {
+            theirs.advance(*author, *seq);
+        }
+        let mut answers = vec![Message::new(&Wire::Have(applied.have))];
+        if applied.causes_missing {
+            self.reasks += 1;
+            if self.reasks > MAX_REASKS {
+                return Err(Misbehaviour::MissingCauses.into());
+            }
+            answers.push(self.hello());
+        }
+        Ok(answers)
+    }
+}
+
+impl SessionError {
+    /// Whether the peer is to blame: disconnect it and remember that.
+    #[must_use]
+    pub fn is_peer_fault(&self) -> bool {
+        match self {
+            Self::Misbehaved(_) => true,
+            Self::Storage(_)
+            | Self::Version { .. }
+            | Self::NotMember { .. }
+            | Self::OwnLogForked => false,
+        }
+    }
+}
+
+fn check(hash: &Hash) -> [u8; 8] {
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}

@@ -1,0 +1,122 @@
+//! Sending what the peer lacks: a cursor over the arrival order of the log.
+
+use super::Session;
+use super::wire::{Message, Wire};
+use crate::error::SessionError;
+use crate::id::Author;
+use crate::limit::MAX_MESSAGE_BYTES;
+use crate::log::{self, Scan};
+use crate::replica::Shared;
+use crate::vector::VersionVector;
+
+/// Room that a message's own fields take beside the envelopes.
+const HEADROOM: usize = 1 << 10;
+
+/// Bytes of envelopes after which a message is closed: small enough that a slow line is not blocked for
+/// long and the receiver's one transaction for it stays short.
+const FULL: usize = 256 << 10;
+
+impl Session {
+    /// New messages for the peer, about `max_bytes` of them; empty when there is nothing to say.
+    ///
+    /// To be called after every [`Session::receive`], when the replica changed, and again while it
+    /// gives something and the channel takes more.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Storage`].
+    pub fn poll(&mut self, max_bytes: usize) -> Result<Vec<Message>, SessionError> {
+        let shared = self.replica.shared();
+        let mut messages = self.push_members(&shared);
+        let member = shared.members.state().role_of(&self.peer).is_some();
+        if member && !self.told_vector && self.their_members.is_some() {
+            messages.push(self.hello());
+        }
+        let Some(theirs) = self.theirs.clone().filter(|_| member) else {
+            return Ok(messages);
+        };
+        let mut left = max_bytes;
+        while left > 0 {
+            let Some((message, bytes)) = self.push_envelopes(&shared, &theirs)? else {
+                break;
+            };
+            messages.push(message);
+            left = left.saturating_sub(bytes);
+        }
+        Ok(messages)
+    }
+
+    fn push_members(&mut self, shared: &Shared) -> Vec<Message> {
+        let heads = shared.members.heads();
+        let Some(theirs) = self
+            .their_members
+            .as_ref()
+            .filter(|theirs| **theirs != heads)
+        else {
+            return Vec::new();
+        };
+        let mut messages = Vec::new();
+        let mut batch: Vec<&[u8]> = Vec::new();
+        let mut size = 0;
+        for record in shared.members.beyond(theirs) {
+            if size + record.bytes.len() + HEADROOM > MAX_MESSAGE_BYTES {
+                messages.push(Message::new(&Wire::Members(std::mem::take(&mut batch))));
+                size = 0;
+            }
+            size += record.bytes.len() + 4;
+            batch.push(&record.bytes);
+        }
+        if !batch.is_empty() {
+            messages.push(Message::new(&Wire::Members(batch)));
+        }
+        // The peer answers with its heads; until then nothing is sent twice.
+        self.their_members = Some(heads);
+        messages
+    }
+
+    /// The next message of envelopes, with its size.
+    fn push_envelopes(
+        &mut self,
+        shared: &Shared,
+        theirs: &VersionVector,
+    ) -> Result<Option<(Message, usize)>, SessionError> {
+        let txn = self.replica.read()?;
+        let from = match self.served {
+            Some(from) => from,
+            None => match log::first_missing(&txn, &shared.vector, theirs)? {
+                Some(from) => from,
+                None => shared.next_arrival,
+            },
+        };
+        let mut batch: Vec<Vec<u8>> = Vec::new();
+        let mut size = 0;
+        let sent = &mut self.sent;
+        let next = log::scan(&txn, from, |author, seq, arrival, fetch| {
+            if theirs.get(&author) >= seq || sent.get(&author) >= seq {
+                return Ok(Scan::Taken);
+            }
+            // Our own must survive a crash first; what comes later may build on it.
+            if size >= FULL || (is_own(shared, author) && arrival >= shared.durable) {
+                return Ok(Scan::Stop);
+            }
+            let bytes = fetch.bytes()?;
+            if size + bytes.len() + HEADROOM > MAX_MESSAGE_BYTES {
+                return Ok(Scan::Stop);
+            }
+            size += bytes.len() + 4;
+            batch.push(bytes);
+            sent.advance(author, seq);
+            Ok(Scan::Taken)
+        })?;
+        self.served = Some(next);
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let envelopes = batch.iter().map(Vec::as_slice).collect();
+        Ok(Some((Message::new(&Wire::Envelopes(envelopes)), size)))
+    }
+}
+
+fn is_own(shared: &Shared, author: Author) -> bool {
+    author.device == shared.author.device
+}

@@ -1,0 +1,280 @@
+//! Sessions between honest replicas: they converge, whatever happens to the links.
+
+use rand::RngExt;
+
+use super::*;
+use crate::edit::Edit;
+use crate::entry::EntryKey;
+use crate::id::{EntryId, Incarnation};
+use crate::lab::{
+    Disk, Link, NOW, create, creation, key, listing, mesh, mesh_on, name, rng, sync, write,
+};
+use crate::member::Role;
+
+#[test]
+fn what_one_writes_the_other_shows() {
+    let replicas = mesh(&[Role::Writer]);
+    let id = create(&replicas[0], "plan.txt", 1, 1);
+    sync(&replicas[0], &replicas[1]);
+    assert_eq!(listing(&replicas[1]), ["plan.txt 1"]);
+    write(&replicas[1], id, 2);
+    sync(&replicas[1], &replicas[0]);
+    assert_eq!(listing(&replicas[0]), ["plan.txt 2"]);
+    assert_eq!(replicas[0].vector(), replicas[1].vector());
+    assert_eq!(replicas[0].digest().unwrap(), replicas[1].digest().unwrap());
+}
+
+#[test]
+fn live_changes_flow_both_ways_over_an_open_session() {
+    let replicas = mesh(&[Role::Writer]);
+    let mut link = Link::new(&replicas[0], &replicas[1], 1);
+    link.run().unwrap();
+    for round in 0..5 {
+        create(
+            &replicas[usize::from(round % 2)],
+            &format!("f{round}"),
+            round,
+            u64::from(round),
+        );
+        link.run().unwrap();
+    }
+    assert_eq!(listing(&replicas[0]).len(), 5);
+    assert_eq!(listing(&replicas[0]), listing(&replicas[1]));
+    assert!(link.ends[0].in_sync() && link.ends[1].in_sync());
+}
+
+#[test]
+fn envelopes_are_relayed_by_members_that_did_not_write_them() {
+    let replicas = mesh(&[Role::Reader, Role::Writer]);
+    create(&replicas[0], "a", 1, 1);
+    sync(&replicas[0], &replicas[1]);
+    sync(&replicas[1], &replicas[2]);
+    assert_eq!(listing(&replicas[2]), ["a 1"]);
+}
+
+#[test]
+fn nothing_is_sent_that_the_other_has() {
+    let replicas = mesh(&[Role::Writer]);
+    for round in 0..20 {
+        create(&replicas[0], &format!("f{round}"), round, u64::from(round));
+    }
+    sync(&replicas[0], &replicas[1]);
+    let mut link = Link::new(&replicas[0], &replicas[1], 1);
+    link.run().unwrap();
+    assert!(link.carried < 600, "two hellos, not {} bytes", link.carried);
+}
+
+#[test]
+fn edits_made_apart_converge_with_both_contents_kept() {
+    let replicas = mesh(&[Role::Writer]);
+    let id = create(&replicas[0], "plan.txt", 1, 1);
+    sync(&replicas[0], &replicas[1]);
+    write(&replicas[0], id, 2);
+    write(&replicas[1], id, 3);
+    sync(&replicas[0], &replicas[1]);
+    assert_eq!(listing(&replicas[0]), listing(&replicas[1]));
+    let marks: Vec<_> = listing(&replicas[0])
+        .iter()
+        .map(|l| l[l.len() - 1..].to_owned())
+        .collect();
+    assert!(
+        marks.contains(&"2".to_owned()) && marks.contains(&"3".to_owned()),
+        "{marks:?}"
+    );
+}
+
+#[test]
+fn deferred_edits_are_sent_only_after_they_are_durable() {
+    let replicas = mesh(&[Role::Writer]);
+    let mut link = Link::new(&replicas[0], &replicas[1], 1);
+    let id = replicas[0].fresh_id(EntryId::ROOT, &mut rng(3)).unwrap();
+    replicas[0]
+        .edit_deferred(&[creation(id, EntryId::ROOT, "late", 1)], NOW)
+        .unwrap();
+    link.run().unwrap();
+    assert_eq!(listing(&replicas[0]), ["late 1"]);
+    assert!(listing(&replicas[1]).is_empty());
+    replicas[0].flush().unwrap();
+    link.run().unwrap();
+    assert_eq!(listing(&replicas[1]), ["late 1"]);
+}
+
+#[test]
+fn a_member_admitted_elsewhere_brings_the_proof_with_it() {
+    let replicas = mesh(&[Role::Writer]);
+    let newcomer = key(9);
+    replicas[0]
+        .admit(newcomer.device_id(), "tablet", Role::Writer, NOW)
+        .unwrap();
+    let disk = Disk::default();
+    let welcome = replicas[0].welcome();
+    let third = Replica::join(disk.database(), &welcome, newcomer, &mut rng(9)).unwrap();
+    create(&third, "from the tablet", 4, 4);
+    sync(&third, &replicas[1]);
+    assert_eq!(listing(&replicas[1]), ["from the tablet 4"]);
+    assert_eq!(replicas[1].members().len(), 3);
+}
+
+#[test]
+fn a_removed_member_gets_nothing_any_more() {
+    let replicas = mesh(&[Role::Writer]);
+    sync(&replicas[0], &replicas[1]);
+    replicas[0].revoke(replicas[1].device(), NOW).unwrap();
+    create(&replicas[0], "secret", 1, 1);
+    let mut link = Link::new(&replicas[0], &replicas[1], 1);
+    let ended = link.run();
+    assert!(
+        matches!(ended, Ok(()) | Err(SessionError::NotMember { .. })),
+        "{ended:?}"
+    );
+    assert!(listing(&replicas[1]).is_empty());
+}
+
+#[test]
+fn many_replicas_converge_over_links_that_come_and_go() {
+    for seed in 0..6 {
+        let replicas = mesh(&[Role::Writer, Role::Writer, Role::Admin]);
+        let mut rng = rng(seed);
+        let mut links: Vec<(usize, usize, Link)> = Vec::new();
+        for step in 0..120 {
+            let (a, b) = (rng.random_range(0..4), rng.random_range(0..4));
+            match rng.random_range(0..10) {
+                0 if a != b => links.push((a, b, Link::new(&replicas[a], &replicas[b], step))),
+                1 if !links.is_empty() => {
+                    links.remove(rng.random_range(0..links.len()));
+                }
+                2..=4 => random_edit(&replicas[a], &mut rng, step),
+                5..=9 if !links.is_empty() => {
+                    let at = rng.random_range(0..links.len());
+                    let end = rng.random_range(0..2);
+                    let link = &mut links[at].2;
+                    link.poll(end).unwrap();
+                    link.deliver(1 - end)
+                        .unwrap_or_else(|e| panic!("seed {seed}: {e:?}"));
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..2 {
+            for other in 1..4 {
+                sync(&replicas[0], &replicas[other]);
+            }
+        }
+        for other in &replicas[1..] {
+            assert_eq!(listing(&replicas[0]), listing(other), "seed {seed}");
+            assert_eq!(
+                replicas[0].digest().unwrap(),
+                other.digest().unwrap(),
+                "seed {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_channel_that_repeats_loses_or_swaps_messages_does_no_harm() {
+    for seed in 0..8 {
+        let replicas = mesh(&[Role::Writer]);
+        let mut rng = rng(seed);
+        for step in 0..30 {
+            random_edit(&replicas[usize::from(rng.random_bool(0.5))], &mut rng, step);
+        }
+        let mut link = Link::new(&replicas[0], &replicas[1], seed);
+        for _ in 0..200 {
+            let end = rng.random_range(0..2);
+            match rng.random_range(0..6) {
+                0 => drop(link.queues[end].pop_front()),
+                1 => {
+                    let again = link.queues[end].front().cloned();
+                    link.queues[end].extend(again);
+                }
+                2 => link.queues[end].rotate_left(usize::from(link.queues[end].len() > 1)),
+                _ => {}
+            }
+            let trouble = link.poll(end).and_then(|_| link.deliver(end)).err();
+            if trouble.is_some() || rng.random_bool(0.02) {
+                assert!(
+                    !matches!(trouble, Some(SessionError::Storage(_))),
+                    "seed {seed}"
+                );
+                link = Link::new(&replicas[0], &replicas[1], seed);
+            }
+        }
+        sync(&replicas[0], &replicas[1]);
+        assert_eq!(listing(&replicas[0]), listing(&replicas[1]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_restored_backup_takes_a_new_incarnation_and_gets_its_lost_log_back() {
+    let disks = [Disk::default(), Disk::default()];
+    let replicas = mesh_on(&disks, &[Role::Writer]);
+    create(&replicas[1], "before", 1, 1);
+    sync(&replicas[0], &replicas[1]);
+    let backup = disks[1].crash();
+    create(&replicas[1], "after", 2, 2);
+    sync(&replicas[0], &replicas[1]);
+
+    let restored = Replica::open(backup.database(), key(2)).unwrap();
+    let life = restored.shared().author.incarnation;
+    assert_eq!(listing(&restored), ["before 1"]);
+    sync(&restored, &replicas[0]);
+    assert_ne!(
+        restored.shared().author.incarnation,
+        life,
+        "numbers must not be used twice"
+    );
+    assert_eq!(listing(&restored), ["after 2", "before 1"]);
+    create(&restored, "later", 3, 3);
+    sync(&restored, &replicas[0]);
+    assert_eq!(listing(&replicas[0]), ["after 2", "before 1", "later 3"]);
+}
+
+#[test]
+fn a_database_that_was_copied_elsewhere_starts_a_new_incarnation() {
+    let disk = Disk::default();
+    let replica = mesh_on(&[disk.clone()], &[]).remove(0);
+    drop(replica);
+    let life = |disk: &Disk, place: &[u8]| -> Incarnation {
+        let replica = Replica::open_at(disk.database(), key(1), place, &mut rng(5)).unwrap();
+        replica.shared().author.incarnation
+    };
+    let first = life(&disk.crash(), b"here");
+    let settled = {
+        let disk = disk.crash();
+        assert_eq!(life(&disk, b"here"), first);
+        disk
+    };
+    assert_eq!(life(&settled.crash(), b"here"), first);
+    assert_ne!(life(&settled.crash(), b"there"), first);
+}
+
+fn random_edit(replica: &Replica, rng: &mut rand_chacha::ChaCha8Rng, step: u64) {
+    let entries = replica.children(EntryId::ROOT).unwrap();
+    let mark = u8::try_from(step % 250).unwrap();
+    let edit = if entries.is_empty() || rng.random_bool(0.4) {
+        let id = replica.fresh_id(EntryId::ROOT, rng).unwrap();
+        creation(
+            id,
+            EntryId::ROOT,
+            &format!("{}-{step}", replica.device().tag()),
+            mark,
+        )
+    } else {
+        let entry = &entries[rng.random_range(0..entries.len())];
+        match rng.random_range(0..3) {
+            0 => Edit::Write {
+                key: entry.key,
+                content: crate::lab::content(mark),
+                base: None,
+            },
+            1 => Edit::Remove { key: entry.key },
+            _ => Edit::Move {
+                key: EntryKey { ..entry.key },
+                parent: EntryId::ROOT,
+                name: name(&format!("moved-{step}")),
+            },
+        }
+    };
+    replica.edit(&[edit], NOW).unwrap();
+}
