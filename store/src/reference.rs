@@ -1,0 +1,166 @@
+//! References: chunks that are ranges of files in synced folders, so that content is on disk once.
+//!
+//! Here are the words of it: [`FilePath`], [`FileStamp`], and the calls that tell the store what
+//! became of files. The tree that rows hang from is in [`tree`], opening without following links
+//! in [`open`]. A reference is a hint: what is read through it is compared by stat before and
+//! after, and by hash always, and is forgotten when it no longer holds (`reader`).
+
+pub(crate) mod open;
+pub(crate) mod tree;
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::error::{PathError, WriteError};
+use crate::id::RootId;
+use crate::index::Root;
+use crate::store::Store;
+
+/// Deeper trees are refused: 4,096 bytes of path cannot have more useful components.
+const MAX_DEPTH: usize = 1024;
+
+/// A file below a registered root.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct FilePath {
+    /// The binding whose directory the path is below.
+    pub root: RootId,
+    /// The path, relative to the root, of plain components only.
+    pub path: PathBuf,
+}
+
+impl FilePath {
+    /// Names `path` below `root`. It is checked when it is used.
+    pub fn new(root: RootId, path: impl Into<PathBuf>) -> Self {
+        Self {
+            root,
+            path: path.into(),
+        }
+    }
+}
+
+/// What tells that a file has changed, without reading it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FileStamp {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification time, in nanoseconds since 1970; saturates in the year 2262.
+    pub mtime_ns: i64,
+    /// Time of the last change of the inode, in nanoseconds since 1970.
+    pub ctime_ns: i64,
+}
+
+impl FileStamp {
+    /// Takes the stamp out of a file's metadata.
+    pub fn of(metadata: &Metadata) -> Self {
+        let join = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+            size: metadata.size(),
+            mtime_ns: join(metadata.mtime(), metadata.mtime_nsec()),
+            ctime_ns: join(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the bytes are likely to be the same, to be confirmed by hash.
+    ///
+    /// A rename or chmod moves ctime, and some file systems get another device number at each
+    /// mount; neither is a reason to hash half a terabyte again.
+    pub(crate) fn may_match(&self, seen: &Self) -> bool {
+        (self.ino, self.size, self.mtime_ns) == (seen.ino, seen.size, seen.mtime_ns)
+    }
+}
+
+/// Splits a path below a root into its components.
+pub(crate) fn components(path: &Path) -> Result<Vec<&[u8]>, PathError> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut names = Vec::new();
+    for component in path.components() {
+        let Component::Normal(name) = component else {
+            return Err(PathError::NotBelow {
+                path: path.to_owned(),
+            });
+        };
+        names.push(name.as_bytes());
+    }
+    match names.len() {
+        0 => Err(PathError::NotBelow {
+            path: path.to_owned(),
+        }),
+        1..=MAX_DEPTH => Ok(names),
+        _ => Err(PathError::TooDeep {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+impl Store {
+    /// Registers the directory of a binding. Paths of references are below it.
+    ///
+    /// A root that is known moves with all its references: the directory was renamed.
+    ///
+    /// # Errors
+    /// The index could not be read, or the store is poisoned.
+    pub fn add_root(&self, root: &RootId, directory: &Path) -> Result<(), WriteError> {
+        self.check_writable()?;
+        let index = &self.inner.index;
+        let mut layers = index.update();
+        let node = match layers.root(root)? {
+            Some(known) => known.node,
+            None => tree::plant(&mut layers, index, root),
+        };
+        layers.set_root(
+            *root,
+            Some(Root {
+                node,
+                directory: directory.to_owned(),
+            }),
+        );
+        Ok(())
+    }
+
+    /// Forgets a binding's directory and every reference into it. The files stay.
+    ///
+    /// # Errors
+    /// The index could not be read, or the store is poisoned.
+    pub fn remove_root(&self, root: &RootId) -> Result<(), WriteError> {
+        self.check_writable()?;
+        let mut layers = self.inner.index.update();
+        if let Some(known) = layers.root(root)? {
+            layers.set_node(known.node, None);
+            layers.set_root(*root, None);
+            layers.directories().clear();
+        }
+        Ok(())
+    }
+
+    /// Says that a file or a whole directory was renamed: its references follow, what was at `to`
+    /// is forgotten. Costs the same for one file and for a directory of a million.
+    ///
+    /// # Errors
+    /// A path is not below the root, or a directory would move into itself.
+    pub fn moved(&self, root: &RootId, from: &Path, to: &Path) -> Result<(), WriteError> {
+        self.check_writable()?;
+        let index = &self.inner.index;
+        tree::rename(&mut index.update(), index, root, from, to)?;
+        self.commit_if_large()
+    }
+
+    /// Says that a file or a whole directory is gone or was replaced: its references are dropped.
+    ///
+    /// # Errors
+    /// The path is not below the root.
+    pub fn forgotten(&self, root: &RootId, path: &Path) -> Result<(), WriteError> {
+        self.check_writable()?;
+        tree::remove(&mut self.inner.index.update(), root, path)?;
+        self.commit_if_large()
+    }
+}
+
+#[cfg(test)]
+mod tests;
