@@ -1,0 +1,330 @@
+//! Reading: verified bytes of a chunk from wherever it is, and of a content at any offset.
+//!
+//! Nothing leaves this module that was not compared with its id since it was read from disk. A
+//! place that fails is forgotten and the next one is tried: RAM cache, pack, then the newest
+//! references. Chunks are read whole (at most 1 MiB, 0.2 ms to hash); there is one copy from the
+//! page cache, and cache hits share it.
+
+mod content;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+pub use self::content::ContentReader;
+use crate::codec::{Codec, Encoded};
+use crate::error::{IndexError, ReadError};
+use crate::id::ChunkId;
+use crate::index::{FilePlace, NodeId, PackPlace, Place};
+use crate::reference::FileStamp;
+use crate::reference::open::{Refused, open_below};
+use crate::reference::tree::{self, Location};
+use crate::store::Store;
+
+/// References tried before a chunk counts as unreadable. Only a user who changes many equal files
+/// at once makes more than one fail.
+const MAX_TRIES: usize = 16;
+
+/// Verified chunks in RAM, bounded by their bytes.
+pub(crate) struct ChunkCache(Cache<ChunkId, Bytes, ByLength>);
+
+#[derive(Clone)]
+struct ByLength;
+
+impl Weighter<ChunkId, Bytes> for ByLength {
+    fn weight(&self, _: &ChunkId, bytes: &Bytes) -> u64 {
+        bytes.len() as u64 + 128 // the entry itself
+    }
+}
+
+impl ChunkCache {
+    /// A cache of about `capacity` bytes.
+    pub(crate) fn new(capacity: u64) -> Self {
+        let chunks = usize::try_from(capacity / (128 * 1024))
+            .unwrap_or(usize::MAX)
+            .max(16);
+        Self(Cache::with_weighter(chunks, capacity, ByLength))
+    }
+
+    /// Bytes held.
+    pub(crate) fn weight(&self) -> u64 {
+        self.0.weight()
+    }
+
+    /// Drops a chunk, so that the next read goes to the disk.
+    pub(crate) fn remove(&self, id: &ChunkId) {
+        self.0.remove(id);
+    }
+}
+
+/// Why one place did not give the chunk.
+pub(crate) enum Miss {
+    /// A reference no longer holds.
+    Stale,
+    /// The pack's bytes are not the chunk.
+    Damaged,
+    /// Out of reach for now.
+    Unreachable {
+        path: std::path::PathBuf,
+        source: io::Error,
+    },
+}
+
+impl Store {
+    /// Whether the chunk is here, by the index alone: a reference may turn out stale when read.
+    ///
+    /// An index that cannot be read has nothing; the cause shows at the next call that can say so.
+    pub fn has(&self, id: &ChunkId) -> bool {
+        let has = self.locate_chunk(id);
+        has.inspect_err(|error| tracing::warn!(%id, %error, "index unreadable"))
+            .unwrap_or(false)
+    }
+
+    pub(crate) fn locate_chunk(&self, id: &ChunkId) -> Result<bool, IndexError> {
+        if *id == self.inner.zero.chunk.id {
+            return Ok(true);
+        }
+        let layers = self.inner.index.read();
+        if layers.pack_place(id)?.is_some() {
+            return Ok(true);
+        }
+        for place in layers.file_places(id)? {
+            if tree::locate(&layers, place?.node)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The verified bytes of a chunk.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. After `Stale` and `Damaged` the chunk counts as absent, unless it has
+    /// another place.
+    pub fn read(&self, id: &ChunkId) -> Result<Bytes, ReadError> {
+        if *id == self.inner.zero.chunk.id {
+            return Ok(self.inner.zero.bytes.clone());
+        }
+        if let Some(bytes) = self.inner.cache.0.get(id) {
+            return Ok(bytes);
+        }
+        let (_, plain) = self.read_places(id)?;
+        self.inner.cache.0.insert(*id, plain.clone());
+        Ok(plain)
+    }
+
+    /// A chunk as it is stored, for sending: compressed if it is so on disk. Verified like
+    /// [`read`](Self::read), but not cached: what is served once is seldom served again at once.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_encoded(&self, id: &ChunkId) -> Result<Encoded, ReadError> {
+        let raw = |bytes: Bytes| {
+            let len = u32::try_from(bytes.len()).expect("a chunk is at most 1 MiB");
+            Encoded {
+                codec: Codec::Raw,
+                len,
+                bytes,
+            }
+        };
+        if *id == self.inner.zero.chunk.id {
+            return Ok(raw(self.inner.zero.bytes.clone()));
+        }
+        if let Some(bytes) = self.inner.cache.0.get(id) {
+            return Ok(raw(bytes));
+        }
+        let (encoded, plain) = self.read_places(id)?;
+        Ok(encoded.unwrap_or_else(|| raw(plain)))
+    }
+
+    /// Decodes what another device sent as chunk `id`. Allocates at most 1 MiB, whatever is sent.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] if it is not that chunk: blame the sender, nothing is wrong here.
+    pub fn decode(&self, id: ChunkId, encoded: &Encoded) -> Result<Bytes, ReadError> {
+        let plain = encoded
+            .plain()
+            .filter(|plain| self.inner.key.chunk_id(plain) == id);
+        plain.ok_or(ReadError::Damaged { id })
+    }
+
+    /// Tries the places of a chunk in turn. Gives the stored form too if it came from a pack.
+    fn read_places(&self, id: &ChunkId) -> Result<(Option<Encoded>, Bytes), ReadError> {
+        let mut why = ReadError::Absent { id: *id };
+        let pack = self.inner.index.read().pack_place(id)?;
+        if let Some(place) = pack {
+            match self.read_pack(id, place) {
+                Ok((encoded, plain)) => return Ok((Some(encoded), plain)),
+                Err(miss) => why = miss.into_error(id),
+            }
+        }
+        for place in self.newest_references(id)? {
+            match self.read_reference(id, place)? {
+                Ok(plain) => return Ok((None, plain)),
+                // A damaged copy is worse news than a file that has changed.
+                Err(Miss::Stale) if matches!(why, ReadError::Damaged { .. }) => {}
+                Err(miss) => why = miss.into_error(id),
+            }
+        }
+        Err(why)
+    }
+
+    fn newest_references(&self, id: &ChunkId) -> Result<Vec<FilePlace>, IndexError> {
+        let layers = self.inner.index.read();
+        let mut places = Vec::new();
+        for place in layers.file_places(id)? {
+            let place = place?;
+            if tree::locate(&layers, place.node)?.is_some() {
+                places.push(place);
+                if places.len() == MAX_TRIES {
+                    break;
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// Reads a record and verifies it. One that is damaged is forgotten.
+    pub(crate) fn read_pack(
+        &self,
+        id: &ChunkId,
+        place: PackPlace,
+    ) -> Result<(Encoded, Bytes), Miss> {
+        let mut place = place;
+        loop {
+            let read = self.inner.packs.read(&place);
+            // Compaction may have moved the record since the index was asked.
+            let moved = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+            let now = self.inner.index.read().pack_place(id);
+            match (read, now) {
+                (Ok(encoded), _) => {
+                    if let Ok(plain) = self.decode(*id, &encoded) {
+                        return Ok((encoded, plain));
+                    }
+                    break;
+                }
+                (Err(error), Ok(Some(now))) if moved(&error) && now.pack != place.pack => {
+                    place = now;
+                }
+                (Err(error), _)
+                    if moved(&error) || error.kind() == io::ErrorKind::UnexpectedEof =>
+                {
+                    break;
+                }
+                (Err(source), _) => {
+                    let path = self.inner.packs.path(place.pack);
+                    return Err(Miss::Unreachable { path, source });
+                }
+            }
+        }
+        tracing::error!(%id, pack = %self.inner.packs.path(place.pack).display(), "chunk damaged");
+        self.forget_place(id, Place::Pack(place));
+        Err(Miss::Damaged)
+    }
+
+    /// Reads a range of a file and verifies it. A reference that does not hold is forgotten.
+    pub(crate) fn read_reference(
+        &self,
+        id: &ChunkId,
+        place: FilePlace,
+    ) -> Result<Result<Bytes, Miss>, IndexError> {
+        let location = {
+            let layers = self.inner.index.read();
+            tree::locate(&layers, place.node)?
+        };
+        let Some(location) = location else {
+            return Ok(Err(Miss::Stale));
+        };
+        let unreachable = |source| {
+            let path = location.full_path();
+            Ok(Err(Miss::Unreachable { path, source }))
+        };
+        let file = match open_below(&location.directory, &location.path) {
+            Ok(file) => file,
+            Err(Refused::Gone(_)) => {
+                self.forget_file(place.node, &location)?;
+                return Ok(Err(Miss::Stale));
+            }
+            Err(refused @ (Refused::Root(_) | Refused::Io(_))) => {
+                return unreachable(refused.into_io());
+            }
+        };
+        match read_unchanged(&file, &location, place) {
+            Ok(Some(bytes)) if self.inner.key.chunk_id(&bytes) == *id => Ok(Ok(bytes)),
+            Ok(Some(_)) => {
+                // The stat says unchanged, the bytes say otherwise: this range only is not to be
+                // trusted.
+                self.forget_place(id, Place::File(place));
+                Ok(Err(Miss::Stale))
+            }
+            Ok(None) => {
+                self.forget_file(place.node, &location)?;
+                Ok(Err(Miss::Stale))
+            }
+            Err(source) => unreachable(source),
+        }
+    }
+
+    /// Forgets a place, unless it has been written anew meanwhile.
+    pub(crate) fn forget_place(&self, id: &ChunkId, place: Place) {
+        let node = match place {
+            Place::Pack(_) => NodeId::NONE,
+            Place::File(place) => place.node,
+        };
+        self.inner.cache.remove(id);
+        let mut layers = self.inner.index.update();
+        let same = match (layers.pack_place(id), place) {
+            (Ok(Some(now)), Place::Pack(place)) => {
+                (now.pack, now.offset) == (place.pack, place.offset)
+            }
+            (Ok(None) | Err(_), Place::Pack(_)) => false,
+            (_, Place::File(_)) => true,
+        };
+        if same {
+            layers.set_place(*id, node, None);
+        }
+    }
+
+    /// Forgets a file that has changed, unless it has been imported anew meanwhile.
+    pub(crate) fn forget_file(&self, id: NodeId, seen: &Location) -> Result<(), IndexError> {
+        let mut layers = self.inner.index.update();
+        if layers.node(id)?.as_ref() == Some(&seen.node) {
+            tree::forget(&mut layers, id)?;
+        }
+        Ok(())
+    }
+}
+
+impl Miss {
+    fn into_error(self, id: &ChunkId) -> ReadError {
+        match self {
+            Self::Stale => ReadError::Stale { id: *id },
+            Self::Damaged => ReadError::Damaged { id: *id },
+            Self::Unreachable { path, source } => ReadError::Io { path, source },
+        }
+    }
+}
+
+/// Reads a range if the file looks as it did when it was imported, before and after.
+fn read_unchanged(file: &File, location: &Location, place: FilePlace) -> io::Result<Option<Bytes>> {
+    let before = file.metadata()?;
+    let stamp = FileStamp::of(&before);
+    let expected = location.node.stamp;
+    if !before.is_file() || !expected.is_some_and(|expected| expected.may_match(&stamp)) {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; place.len as usize];
+    match file.read_exact_at(&mut bytes, place.offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        outcome => outcome?,
+    }
+    let unchanged = FileStamp::of(&file.metadata()?) == stamp;
+    Ok(unchanged.then(|| bytes.into()))
+}
+
+#[cfg(test)]
+mod tests;
