@@ -10,7 +10,7 @@ pub(crate) mod key;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec};
@@ -153,6 +153,21 @@ impl Bucket {
         let bytes = change.raw_bytes().to_vec();
         self.take(change)?;
         Ok(bytes)
+    }
+
+    /// The same bucket as if these changes, on which nothing that stays builds, had never come.
+    pub(crate) fn without(&self, changes: &[Incoming]) -> Result<Self, Unusable> {
+        let gone: BTreeSet<_> = changes
+            .iter()
+            .map(|incoming| incoming.change.hash())
+            .collect();
+        let stays = self
+            .doc
+            .get_changes(&[])
+            .into_iter()
+            .filter(|c| !gone.contains(&c.hash()));
+        let stays: Vec<Vec<u8>> = stays.map(|change| change.raw_bytes().to_vec()).collect();
+        Self::load(None, &stays)
     }
 
     /// The bytes from which [`Bucket::load`] rebuilds this state.

@@ -195,15 +195,6 @@ pub enum Misbehaviour {
     /// It keeps sending envelopes whose causes it never sends.
     #[error("peer sends envelopes without their causes")]
     MissingCauses,
-    /// A snapshot does not hold together.
-    #[error("snapshot is not valid for bucket {}", .bucket.number())]
-    Snapshot {
-        /// Where.
-        bucket: BucketId,
-    },
-    /// Only writers may serve snapshots: their word counts as much as what they could write themselves.
-    #[error("snapshot from a device that may not write")]
-    SnapshotFromReader,
 }
 
 /// Which rule an envelope breaks.

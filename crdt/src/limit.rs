@@ -67,3 +67,15 @@ pub const BUCKET_SPILL_BYTES: u64 = 40 << 10;
 /// How often one session asks again for envelopes whose causes are missing before it gives up. An
 /// honest peer sends in causal order, so that even one is unusual.
 pub const MAX_REASKS: u32 = 16;
+
+/// Envelopes of removed members that are kept aside. What does not fit is dropped: should it ever count,
+/// those who have it send it again.
+pub const MAX_QUARANTINED: u64 = 4096;
+
+/// How far releasing one envelope from quarantine may lead to releasing another: removed members may
+/// have built on one another, but a hostile pair must not exhaust the stack.
+pub const MAX_RELEASE_DEPTH: u32 = 32;
+
+/// Commits in a row that wait for a later one to become durable. The pages that they free cannot be used again
+/// before that, so that without a bound an import would blow up the database file.
+pub const MAX_VOLATILE_COMMITS: u32 = 32;

@@ -12,21 +12,23 @@ use crate::error::{Damage, StorageError};
 use crate::id::{Author, Hash};
 use crate::vector::VersionVector;
 
+/// Author and number.
+type Place<'a> = (&'a [u8; 40], u64);
+/// Arrival and envelope.
+type Row<'a> = (u64, &'a [u8]);
+
 /// (author, number) → (arrival, envelope).
-const LOG: TableDefinition<'_, (&[u8; 40], u64), (u64, &[u8])> = TableDefinition::new("log");
+const LOG: TableDefinition<'_, Place<'_>, Row<'_>> = TableDefinition::new("log");
 /// arrival → (author, number).
-const ARRIVALS: TableDefinition<'_, u64, (&[u8; 40], u64)> = TableDefinition::new("arrival");
-/// author → (number of the last envelope, its hash, number of the last one no longer kept).
-const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32], u64)> =
-    TableDefinition::new("author");
+const ARRIVALS: TableDefinition<'_, u64, Place<'_>> = TableDefinition::new("arrival");
+/// author → (number of the last envelope, its hash).
+const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32])> = TableDefinition::new("author");
 
 /// Where an author's log ends here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogEnd {
     pub(crate) seq: u64,
     pub(crate) hash: Hash,
-    /// Envelopes up to this number are not kept any more; 0 if all are.
-    pub(crate) pruned: u64,
 }
 
 /// What the tables hold, as it is loaded at start.
@@ -60,13 +62,13 @@ pub(crate) fn append(
     set_end(txn, author, end)
 }
 
-/// Moves an author's end without an envelope: after a snapshot, a cut or a prune.
+/// Moves an author's end without an envelope: after a cut.
 pub(crate) fn set_end(
     txn: &WriteTransaction,
     author: Author,
     end: LogEnd,
 ) -> Result<(), StorageError> {
-    let row = (end.seq, end.hash.as_bytes(), end.pruned);
+    let row = (end.seq, end.hash.as_bytes());
     txn.open_table(AUTHORS)?.insert(&author.to_key(), row)?;
     Ok(())
 }
@@ -82,11 +84,10 @@ pub(crate) fn ends(txn: &ReadTransaction) -> Result<Ends, StorageError> {
     let mut ends = BTreeMap::new();
     for row in txn.open_table(AUTHORS)?.iter()? {
         let (key, value) = row?;
-        let (seq, hash, pruned) = value.value();
+        let (seq, hash) = value.value();
         let end = LogEnd {
             seq,
             hash: Hash::from_bytes(*hash),
-            pruned,
         };
         ends.insert(Author::from_key(*key.value()), end);
     }
@@ -101,14 +102,26 @@ pub(crate) fn ends(txn: &ReadTransaction) -> Result<Ends, StorageError> {
 }
 
 /// One stored envelope.
-pub(crate) fn envelope(
-    txn: &ReadTransaction,
+pub(crate) fn stored(
+    txn: &WriteTransaction,
     author: Author,
     seq: u64,
 ) -> Result<Option<Vec<u8>>, StorageError> {
     let table = txn.open_table(LOG)?;
     let row = table.get((&author.to_key(), seq))?;
     Ok(row.map(|row| row.value().1.to_vec()))
+}
+
+/// Visits every stored envelope, each author's in order.
+pub(crate) fn visit(
+    txn: &WriteTransaction,
+    mut visit: impl FnMut(Author, &[u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    for row in txn.open_table(LOG)?.iter()? {
+        let (key, value) = row?;
+        visit(Author::from_key(*key.value().0), value.value().1)?;
+    }
+    Ok(())
 }
 
 /// Removes envelopes `from..=to` of an author; returns them in order.
@@ -193,7 +206,7 @@ pub(crate) enum Scan {
 /// Reads the bytes of the envelope at hand, only when they are wanted.
 #[derive(Debug)]
 pub(crate) struct Fetch<'a> {
-    log: &'a redb::ReadOnlyTable<(&'static [u8; 40], u64), (u64, &'static [u8])>,
+    log: &'a redb::ReadOnlyTable<Place<'static>, Row<'static>>,
     author: Author,
     seq: u64,
 }

@@ -11,9 +11,11 @@ mod admin;
 mod apply;
 mod edit;
 mod header;
+mod intake;
 mod observe;
 mod place;
 mod read;
+mod retract;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -29,7 +31,7 @@ use crate::bucket::cache::{self, Buckets};
 use crate::error::{OpenError, StorageError};
 use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
 use crate::index;
-use crate::limit::RENEWAL_LEAP;
+use crate::limit::{MAX_VOLATILE_COMMITS, RENEWAL_LEAP};
 use crate::log::{self, LogEnd};
 use crate::member::{MemberLog, Welcome, label_fits};
 use crate::vector::VersionVector;
@@ -85,8 +87,8 @@ struct Writer {
     position: Position,
     /// Envelopes with smaller arrival numbers survive a crash.
     durable: u64,
-    /// Whether something was committed that would not survive a crash.
-    dirty: bool,
+    /// Commits so far that would not survive a crash.
+    volatile: u32,
     /// A commit failed: see [`StorageError::Poisoned`].
     failed: bool,
 }
@@ -119,7 +121,7 @@ impl Replica {
             return Err(OpenError::BadLabel);
         }
         let members = MemberLog::found(&mesh.key, &mesh.name, &mesh.device_name, now, rng);
-        Self::start(db, mesh.key.clone(), members, rng)
+        Self::start(db, mesh.key.clone(), &members, rng)
     }
 
     /// Starts a replica of a mesh that has admitted this device.
@@ -139,13 +141,13 @@ impl Replica {
         if !admitted || members.mesh() != welcome.mesh {
             return Err(OpenError::NotAdmitted);
         }
-        Self::start(db, key, members, rng)
+        Self::start(db, key, &members, rng)
     }
 
     fn start(
         db: Database,
         key: DeviceKey,
-        members: MemberLog,
+        members: &MemberLog,
         rng: &mut dyn Rng,
     ) -> Result<Self, OpenError> {
         let read = db.begin_read().map_err(StorageError::from)?;
@@ -164,9 +166,10 @@ impl Replica {
         let mut txn = db.begin_write().map_err(StorageError::from)?;
         txn.set_quick_repair(true);
         header::create(&txn, header)?;
-        header::set_members(&txn, &members)?;
+        header::set_members(&txn, members)?;
         log::create(&txn)?;
         cache::create(&txn)?;
+        retract::create(&txn)?;
         index::rebuild(&txn, &view::View::new(&txn, &mut Buckets::default()))
             .map_err(StorageError::from)?;
         txn.commit().map_err(StorageError::from)?;
@@ -206,7 +209,7 @@ impl Replica {
             // What an opened database holds has survived already.
             durable: position.next_arrival,
             position,
-            dirty: false,
+            volatile: 0,
             failed: false,
         };
         let shared = RwLock::new(Arc::new(writer.share()));
@@ -304,7 +307,7 @@ impl Replica {
     /// [`StorageError`]; the replica then refuses to write until it is opened again.
     pub fn flush(&self) -> Result<(), StorageError> {
         let mut writer = self.inner.writer()?;
-        if !writer.dirty {
+        if writer.volatile == 0 {
             return Ok(());
         }
         self.inner
@@ -329,13 +332,19 @@ impl Replica {
     ///
     /// [`StorageError::Poisoned`].
     pub fn is_dirty(&self) -> Result<bool, StorageError> {
-        Ok(self.inner.writer()?.dirty)
+        Ok(self.inner.writer()?.volatile > 0)
     }
 
     /// Has `observer` called after every commit until the subscription is dropped.
     #[must_use]
     pub fn subscribe(&self, observer: Arc<dyn Observer>) -> Subscription {
         self.inner.observers.subscribe(&self.inner, observer)
+    }
+
+    /// The digest that belongs to `shared`; `None` when a commit came in between.
+    pub(crate) fn digest_of(&self, shared: &Arc<Shared>) -> Result<Option<Hash>, StorageError> {
+        let digest = self.digest()?;
+        Ok(Arc::ptr_eq(shared, &self.shared()).then_some(digest))
     }
 
     /// Starts a new incarnation of this device: its numbers so far may be known elsewhere with
@@ -398,8 +407,14 @@ impl Inner {
         let position = writer.position.clone();
         let members = Arc::clone(&writer.members);
         let mut txn = self.db.begin_write().map_err(StorageError::from)?;
-        txn.set_durability(durability).map_err(StorageError::from)?;
+        let full = writer.volatile >= MAX_VOLATILE_COMMITS;
+        let durability = if full {
+            Durability::Immediate
+        } else {
+            durability
+        };
         let immediate = matches!(durability, Durability::Immediate);
+        txn.set_durability(durability).map_err(StorageError::from)?;
         txn.set_quick_repair(immediate);
         let outcome = change(&txn, writer).and_then(|value| {
             if writer.position.clock != position.clock {
@@ -425,9 +440,11 @@ impl Inner {
             return outcome;
         }
         writer.buckets.settle();
-        writer.dirty = !immediate;
         if immediate {
+            writer.volatile = 0;
             writer.durable = writer.position.next_arrival;
+        } else {
+            writer.volatile += 1;
         }
         let shared = Arc::new(writer.share());
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shared;

@@ -37,9 +37,11 @@ pub struct Session {
     their_members: Option<Vec<Hash>>,
     /// Arrival number up to which envelopes were looked at for this peer.
     served: Option<u64>,
-    /// Whether the last hello that was sent told what this replica has.
-    told_vector: bool,
+    /// The membership heads at the last hello that told what this replica has. When they move, logs may
+    /// have been cut, so it is told anew.
+    told_at: Option<Vec<Hash>>,
     reasks: u32,
+    diverged: bool,
 }
 
 impl Session {
@@ -53,8 +55,9 @@ impl Session {
             sent: VersionVector::default(),
             their_members: None,
             served: None,
-            told_vector: false,
+            told_at: None,
             reasks: 0,
+            diverged: false,
         }
     }
 
@@ -64,7 +67,7 @@ impl Session {
     ///
     /// [`SessionError::Storage`].
     pub fn start(&mut self) -> Result<Vec<Message>, SessionError> {
-        Ok(vec![self.hello()])
+        Ok(vec![self.hello()?])
     }
 
     /// Takes a message; gives the answers. Call [`Session::poll`] afterwards.
@@ -92,9 +95,6 @@ impl Session {
                 }
                 Ok(Vec::new())
             }
-            Wire::WantSnapshot | Wire::Snapshot { .. } | Wire::SnapshotEnd { .. } => {
-                Err(Misbehaviour::OutOfTurn.into())
-            }
         }
     }
 
@@ -104,6 +104,13 @@ impl Session {
         let shared = self.replica.shared();
         self.theirs.as_ref() == Some(&shared.vector)
             && self.their_members.as_ref() == Some(&shared.members.heads())
+    }
+
+    /// Whether the peer's registers differed although its logs were equal: an alarm, for there is no honest or
+    /// hostile cause, only damage or a defect.
+    #[must_use]
+    pub fn has_diverged(&self) -> bool {
+        self.diverged
     }
 
     /// What the peer has, as far as it said; `None` before its hello.
@@ -118,10 +125,13 @@ impl Session {
         self.peer
     }
 
-    fn hello(&mut self) -> Message {
+    fn hello(&mut self) -> Result<Message, SessionError> {
         let shared = self.replica.shared();
-        self.told_vector = shared.members.state().role_of(&self.peer).is_some();
-        let ends = self.told_vector.then(|| {
+        let digest = self.replica.digest_of(&shared)?;
+        let members = shared.members.heads();
+        let member = shared.members.state().role_of(&self.peer).is_some();
+        self.told_at = member.then(|| members.clone());
+        let ends = member.then(|| {
             let ends = shared.ends.iter();
             ends.map(|(author, end)| End {
                 author: *author,
@@ -130,22 +140,18 @@ impl Session {
             })
             .collect()
         });
-        let members = shared.members.heads();
-        Message::new(&Wire::Hello(Hello {
+        let mesh = shared.members.mesh();
+        let hello = Hello {
             version: VERSION,
-            mesh: shared.members.mesh(),
+            mesh,
             members,
+            digest,
             ends,
-        }))
+        };
+        Ok(Message::new(&Wire::Hello(hello)))
     }
 
     fn on_hello(&mut self, hello: &Hello, rng: &mut dyn Rng) -> Result<Vec<Message>, SessionError> {
-        if hello.version != VERSION {
-            return Err(SessionError::Version {
-                theirs: hello.version,
-                ours: VERSION,
-            });
-        }
         let shared = self.replica.shared();
         if hello.mesh != shared.members.mesh() {
             return Err(Misbehaviour::OtherMesh { mesh: hello.mesh }.into());
@@ -160,7 +166,17 @@ impl Session {
             return Ok(Vec::new());
         };
         self.compare_own_log(ends, rng)?;
-        self.theirs = Some(ends.iter().map(|end| (end.author, end.seq)).collect());
+        let theirs: VersionVector = ends.iter().map(|end| (end.author, end.seq)).collect();
+        if let (Some(ours), Some(hash)) = (self.replica.digest_of(&shared)?, hello.digest)
+            && theirs == shared.vector
+            && hello.members == shared.members.heads()
+            && ours != hash
+        {
+            // Equal logs must mean equal registers. No peer can cause this, only a defect.
+            tracing::error!(peer = %self.peer, "registers differ from a peer's although the logs are equal");
+            self.diverged = true;
+        }
+        self.theirs = Some(theirs);
         self.sent = VersionVector::default();
         self.served = None;
         Ok(Vec::new())
@@ -187,13 +203,8 @@ impl Session {
 
     fn on_members(&mut self, records: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
         self.replica.take_members(records)?;
-        let shared = self.replica.shared();
-        let mut answers = vec![Message::new(&Wire::MemberHeads(shared.members.heads()))];
-        let member = shared.members.state().role_of(&self.peer).is_some();
-        if member && !self.told_vector {
-            answers.push(self.hello());
-        }
-        Ok(answers)
+        let heads = self.replica.shared().members.heads();
+        Ok(vec![Message::new(&Wire::MemberHeads(heads))])
     }
 
     fn on_envelopes(&mut self, envelopes: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
@@ -211,7 +222,7 @@ impl Session {
             if self.reasks > MAX_REASKS {
                 return Err(Misbehaviour::MissingCauses.into());
             }
-            answers.push(self.hello());
+            answers.push(self.hello()?);
         }
         Ok(answers)
     }

@@ -25,7 +25,6 @@ const CHUNK_MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 /// A foreign change that is well formed and writes nothing but registers of its bucket.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) bucket: BucketId,
     pub(crate) change: Change,
     pub(crate) writes: Vec<IncomingWrite>,
     /// The greatest stamp in the values.
@@ -96,7 +95,6 @@ impl Incoming {
             writes.push(IncomingWrite { key, replaces });
         }
         Ok(Self {
-            bucket,
             change,
             writes,
             clock,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redb::Durability;
 
-use super::{Change, Entries, Replica, header};
+use super::{Change, Entries, Replica, Writer, header};
 use crate::error::{MemberError, Misbehaviour, SessionError, StorageError};
 use crate::id::{DeviceId, Timestamp};
 use crate::member::{Action, Member, MemberFault, MemberLog, Record, Role, Welcome, label_fits};
@@ -104,13 +104,7 @@ impl Replica {
         let mut members = MemberLog::clone(&writer.members);
         let record = members.next(&self.inner.key, now, action);
         members.insert(record).map_err(MemberError::Refused)?;
-        self.inner
-            .transact(&mut writer, Durability::Immediate, |txn, writer| {
-                header::set_members(txn, &members)?;
-                writer.members = Arc::new(members);
-                Ok::<_, StorageError>(())
-            })?;
-        self.announce_members(true);
+        self.set_members(&mut writer, members, Origin::Here)?;
         drop(writer);
         self.inner.observers.deliver();
         Ok(())
@@ -132,25 +126,42 @@ impl Replica {
             }
         }
         if news {
-            self.inner
-                .transact(&mut writer, Durability::Immediate, |txn, writer| {
-                    header::set_members(txn, &members)?;
-                    writer.members = Arc::new(members);
-                    Ok::<_, StorageError>(())
-                })?;
-            self.announce_members(false);
+            self.set_members(&mut writer, members, Origin::Peer)?;
         }
         drop(writer);
         self.inner.observers.deliver();
         fault.map_or(Ok(()), |fault| Err(Misbehaviour::Member(fault).into()))
     }
 
-    fn announce_members(&self, local: bool) {
-        let entries = Entries::Listed(Vec::new());
+    /// Stores the log and takes back what does not count any more.
+    fn set_members(
+        &self,
+        writer: &mut Writer,
+        members: MemberLog,
+        origin: Origin,
+    ) -> Result<(), StorageError> {
+        let own = self.device();
+        let changes = self
+            .inner
+            .transact(writer, Durability::Immediate, |txn, writer| {
+                header::set_members(txn, &members)?;
+                writer.members = Arc::new(members);
+                writer.retract(txn, own)
+            })?;
+        let local = matches!(origin, Origin::Here);
+        let entries = Entries::Listed(changes);
         self.inner.observers.push(Change {
             entries,
             local,
             members: true,
         });
+        Ok(())
     }
+}
+
+/// Who extended the membership log.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    Here,
+    Peer,
 }

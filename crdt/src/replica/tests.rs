@@ -319,7 +319,7 @@ fn only_admins_admit_and_the_last_admin_stays() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn decoders_take_any_bytes_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

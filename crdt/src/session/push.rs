@@ -29,8 +29,9 @@ impl Session {
         let shared = self.replica.shared();
         let mut messages = self.push_members(&shared);
         let member = shared.members.state().role_of(&self.peer).is_some();
-        if member && !self.told_vector && self.their_members.is_some() {
-            messages.push(self.hello());
+        let told = self.told_at.as_ref() == Some(&shared.members.heads());
+        if member && !told && self.their_members.is_some() {
+            messages.push(self.hello()?);
         }
         let Some(theirs) = self.theirs.clone().filter(|_| member) else {
             return Ok(messages);

@@ -131,6 +131,51 @@ fn a_removed_member_gets_nothing_any_more() {
 }
 
 #[test]
+fn what_a_removed_member_wrote_beyond_the_cut_counts_nowhere() {
+    let replicas = mesh(&[Role::Writer, Role::Reader]);
+    let [admin, removed, reader] = [&replicas[0], &replicas[1], &replicas[2]];
+    create(removed, "seen by all", 1, 1);
+    sync(admin, removed);
+    create(removed, "seen by the reader only", 2, 2);
+    create(removed, "this too", 3, 3);
+    sync(removed, reader);
+    assert_eq!(listing(reader).len(), 3);
+    admin.revoke(removed.device(), NOW).unwrap();
+    sync(admin, reader);
+    for replica in [admin, reader] {
+        assert_eq!(listing(replica), ["seen by all 1"]);
+    }
+    assert_eq!(admin.digest().unwrap(), reader.digest().unwrap());
+    create(admin, "life goes on", 4, 4);
+    sync(admin, reader);
+    assert_eq!(listing(admin), listing(reader));
+}
+
+#[test]
+fn what_a_removed_member_wrote_counts_everywhere_once_somebody_built_on_it() {
+    let replicas = mesh(&[Role::Writer, Role::Writer, Role::Reader]);
+    let [admin, removed, colleague, reader] = [0, 1, 2, 3].map(|at| &replicas[at]);
+    let id = create(removed, "draft", 1, 1);
+    create(removed, "notes", 2, 2);
+    sync(removed, colleague);
+    write(colleague, id, 3);
+    create(removed, "too late", 4, 4);
+    sync(removed, reader);
+    admin.revoke(removed.device(), NOW).unwrap();
+    sync(admin, reader);
+    assert!(
+        listing(reader).is_empty(),
+        "nothing that counts builds on it yet"
+    );
+    sync(admin, colleague);
+    sync(admin, reader);
+    for replica in [admin, colleague, reader] {
+        assert_eq!(listing(replica), ["draft 3", "notes 2"]);
+        assert_eq!(replica.digest().unwrap(), admin.digest().unwrap());
+    }
+}
+
+#[test]
 fn many_replicas_converge_over_links_that_come_and_go() {
     for seed in 0..6 {
         let replicas = mesh(&[Role::Writer, Role::Writer, Role::Admin]);
@@ -233,7 +278,7 @@ fn a_restored_backup_takes_a_new_incarnation_and_gets_its_lost_log_back() {
 #[test]
 fn a_database_that_was_copied_elsewhere_starts_a_new_incarnation() {
     let disk = Disk::default();
-    let replica = mesh_on(&[disk.clone()], &[]).remove(0);
+    let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
     drop(replica);
     let life = |disk: &Disk, place: &[u8]| -> Incarnation {
         let replica = Replica::open_at(disk.database(), key(1), place, &mut rng(5)).unwrap();
@@ -247,6 +292,37 @@ fn a_database_that_was_copied_elsewhere_starts_a_new_incarnation() {
     };
     assert_eq!(life(&settled.crash(), b"here"), first);
     assert_ne!(life(&settled.crash(), b"there"), first);
+}
+
+#[test]
+fn another_versions_hello_is_answered_with_its_version_and_garbage_with_blame() {
+    let replicas = mesh(&[Role::Writer]);
+    let mut session = Session::new(&replicas[0], replicas[1].device());
+    let later = session.receive(&[0, 9, 1, 2, 3], &mut rng(1)).unwrap_err();
+    assert!(
+        matches!(later, SessionError::Version { theirs: 9, ours: 1 }),
+        "{later:?}"
+    );
+    for garbage in [&b""[..], b"\xff\xff", &[0; 40], &vec![7; 2 << 20]] {
+        assert!(session.receive(garbage, &mut rng(1)).is_err_and(
+            |error| error.is_peer_fault() || matches!(error, SessionError::Version { .. })
+        ));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn a_session_takes_any_bytes_without_a_panic(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+    ) {
+        let replicas = mesh(&[Role::Writer]);
+        let mut session = Session::new(&replicas[0], replicas[1].device());
+        if session.receive(&bytes, &mut rng(1)).is_ok() {
+            proptest::prop_assert!(replicas[0].vector().is_empty());
+        }
+    }
 }
 
 fn random_edit(replica: &Replica, rng: &mut rand_chacha::ChaCha8Rng, step: u64) {

@@ -5,12 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Misbehaviour;
-use crate::id::{Author, BucketId, Hash, MeshId};
+use crate::error::{Misbehaviour, SessionError};
+use crate::id::{Author, Hash, MeshId};
 use crate::limit::{MAX_MEMBER_HEADS, MAX_MESSAGE_BYTES, MAX_VECTOR_AUTHORS};
 
 /// The version of this protocol.
 pub(super) const VERSION: u16 = 1;
+
+/// The first byte of a hello: the variant's number, which no version changes.
+const HELLO: u8 = 0;
 
 /// An encoded message for the peer's session; at most [`MAX_MESSAGE_BYTES`].
 #[derive(Clone, PartialEq, Eq)]
@@ -56,6 +59,10 @@ pub(super) struct Hello {
     pub(super) version: u16,
     pub(super) mesh: MeshId,
     pub(super) members: Vec<Hash>,
+    /// A hash of all registers: with equal logs it is equal, or something is broken.
+    ///
+    /// `None` when a commit came between looking at the one and the other.
+    pub(super) digest: Option<Hash>,
     /// `None` towards a device that is no member, as far as the sender knows.
     pub(super) ends: Option<Vec<End>>,
 }
@@ -74,40 +81,22 @@ pub(super) enum Wire<'a> {
     Envelopes(Vec<&'a [u8]>),
     /// What the sender has now of some authors' logs.
     Have(Vec<(Author, u64)>),
-    /// "Your log does not reach back to where I am: give me a snapshot."
-    WantSnapshot,
-    /// A bucket, whole. The last one is followed by `SnapshotEnd`.
-    Snapshot {
-        bucket: BucketId,
-        last: Part,
-        bytes: &'a [u8],
-    },
-    /// What the buckets sent amount to.
-    SnapshotEnd {
-        ends: Vec<FullEnd>,
-        clock: u64,
-    },
-}
-
-/// Whether a piece ends its bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Part {
-    More,
-    Last,
-}
-
-/// Where a log ends, in a snapshot.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct FullEnd {
-    pub(crate) author: Author,
-    pub(crate) seq: u64,
-    pub(crate) hash: Hash,
 }
 
 impl<'a> Wire<'a> {
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, Misbehaviour> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, SessionError> {
         if bytes.len() > MAX_MESSAGE_BYTES {
-            return Err(Misbehaviour::MessageTooLarge { bytes: bytes.len() });
+            return Err(Misbehaviour::MessageTooLarge { bytes: bytes.len() }.into());
+        }
+        // Of another version's hello nothing but the version can be relied on.
+        if let Some((&HELLO, rest)) = bytes.split_first()
+            && let Ok((theirs, _)) = postcard::take_from_bytes::<u16>(rest)
+            && theirs != VERSION
+        {
+            return Err(SessionError::Version {
+                theirs,
+                ours: VERSION,
+            });
         }
         let (wire, rest) =
             postcard::take_from_bytes(bytes).map_err(|_| Misbehaviour::MalformedMessage)?;
@@ -122,16 +111,12 @@ impl<'a> Wire<'a> {
                 }
                 Self::MemberHeads(heads) => heads.len() <= MAX_MEMBER_HEADS,
                 Self::Have(have) => have.len() <= MAX_VECTOR_AUTHORS,
-                Self::SnapshotEnd { ends, .. } => ends.len() <= MAX_VECTOR_AUTHORS,
-                Self::Members(_)
-                | Self::Envelopes(_)
-                | Self::WantSnapshot
-                | Self::Snapshot { .. } => true,
+                Self::Members(_) | Self::Envelopes(_) => true,
             };
         if fits {
             Ok(wire)
         } else {
-            Err(Misbehaviour::MalformedMessage)
+            Err(Misbehaviour::MalformedMessage.into())
         }
     }
 }

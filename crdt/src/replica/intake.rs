@@ -1,0 +1,291 @@
+//! Holding one foreign envelope against every rule, then applying it.
+
+use std::collections::BTreeSet;
+
+use redb::WriteTransaction;
+
+use super::{Writer, retract};
+use crate::bucket::change::Incoming;
+use crate::entry::EntryChange;
+use crate::envelope::{Envelope, Label};
+use crate::error::{EnvelopeFault, Misbehaviour, StorageError};
+use crate::id::{Author, EntryId, Hash, MeshId};
+use crate::index;
+use crate::limit::{MAX_CLOCK_LEAP, MAX_RELEASE_DEPTH};
+use crate::log::{self, LogEnd};
+use crate::member::Verdict;
+use crate::vector::VersionVector;
+
+/// Stamps beyond this are never honest: there must always be room above every stamp.
+const CLOCK_END: u64 = u64::MAX / 4;
+
+/// What one envelope led to, short of being refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Taken,
+    Known,
+    /// Its causes, or the membership that it names, are not here.
+    Early,
+    /// By a removed member, beyond what was accepted of it: kept aside until something builds on it.
+    Beyond,
+}
+
+/// Why an envelope, or the whole message, goes no further.
+pub(super) enum Refusal {
+    Storage(StorageError),
+    /// It broke a rule; nothing of it was applied.
+    Clean(Misbehaviour),
+    /// It broke a rule after a part of it was applied: undo the transaction.
+    Undo(Misbehaviour),
+}
+
+impl From<StorageError> for Refusal {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// Why an envelope is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// A peer sent it.
+    Offered,
+    /// It waited in quarantine and something that counts builds on it. The number is how many steps
+    /// of that kind led here.
+    Vouched(u32),
+}
+
+/// The envelopes of one message on their way into one transaction.
+pub(super) struct Intake<'a> {
+    txn: &'a WriteTransaction,
+    writer: &'a mut Writer,
+    mesh: MeshId,
+    offered: VersionVector,
+    touched: BTreeSet<EntryId>,
+}
+
+type Numbers = Vec<(Author, u64)>;
+
+impl<'a> Intake<'a> {
+    pub(super) fn new(txn: &'a WriteTransaction, writer: &'a mut Writer, mesh: MeshId) -> Self {
+        let (offered, touched) = (VersionVector::default(), BTreeSet::new());
+        Self {
+            txn,
+            writer,
+            mesh,
+            offered,
+            touched,
+        }
+    }
+
+    /// Takes one envelope of the message.
+    pub(super) fn offer(&mut self, bytes: &[u8]) -> Result<Step, Refusal> {
+        self.take(bytes, Standing::Offered)
+    }
+
+    /// Brings the tree up to date. Gives what it shows differently, and for each author of the message the
+    /// last number that is here and the last that was sent.
+    pub(super) fn finish(self) -> Result<(Vec<EntryChange>, Numbers, Numbers), StorageError> {
+        let touched: Vec<EntryId> = self.touched.into_iter().collect();
+        let changes = index::apply(self.txn, &self.writer.registers(self.txn), &touched)?;
+        let end = |author| {
+            self.writer
+                .position
+                .ends
+                .get(author)
+                .map_or(0, |end| end.seq)
+        };
+        let have = self
+            .offered
+            .iter()
+            .map(|(author, _)| (*author, end(author)))
+            .collect();
+        let sent = self
+            .offered
+            .iter()
+            .map(|(author, seq)| (*author, seq))
+            .collect();
+        Ok((changes, have, sent))
+    }
+
+    fn take(&mut self, bytes: &[u8], standing: Standing) -> Result<Step, Refusal> {
+        let label = Envelope::label(bytes)
+            .map_err(|fault| Refusal::Clean(Misbehaviour::Undecodable(fault)))?;
+        if standing == Standing::Offered {
+            self.offered.advance(label.author, label.seq);
+        }
+        let end = self.end(&label.author);
+        let last = end.map_or(0, |end| end.seq);
+        if label.seq <= last {
+            return Ok(Step::Known);
+        }
+        let follows = label.seq == last + 1;
+        if !follows && !retract::holds(self.txn, label.author, label.seq - 1)? {
+            return Ok(Step::Early);
+        }
+        let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
+        match self.judge(&envelope, end.filter(|_| follows), follows) {
+            Ok(Verdict::Admit) if follows => {}
+            Ok(Verdict::BeyondCut) if follows && standing != Standing::Offered => {}
+            Ok(Verdict::BeyondCut) => {
+                retract::keep(self.txn, label.author, label.seq, bytes)?;
+                return Ok(Step::Beyond);
+            }
+            Ok(Verdict::Admit | Verdict::UnknownHeads) => return Ok(Step::Early),
+            Ok(Verdict::NotWriter) => return Err(blame(label, EnvelopeFault::NotWriter)),
+            Err(fault) => return Err(blame(label, fault)),
+        }
+        if !self.has_causes(&envelope, standing)? {
+            return Ok(Step::Early);
+        }
+        let incoming = self
+            .check(&envelope)?
+            .map_err(|fault| blame(label, fault))?;
+        self.commit(&envelope, &incoming, label)?;
+        Ok(Step::Taken)
+    }
+
+    /// Holds an envelope against the mesh, its author's log, the clock and the membership.
+    fn judge(
+        &self,
+        envelope: &Envelope<'_>,
+        end: Option<LogEnd>,
+        follows: bool,
+    ) -> Result<Verdict, EnvelopeFault> {
+        let body = &envelope.body;
+        if body.mesh != self.mesh {
+            return Err(EnvelopeFault::OtherMesh);
+        }
+        if follows && body.prev != end.map_or(Hash::from_bytes([0; 32]), |end| end.hash) {
+            return Err(EnvelopeFault::Forked);
+        }
+        let reach = self
+            .writer
+            .position
+            .clock
+            .saturating_add(MAX_CLOCK_LEAP)
+            .min(CLOCK_END);
+        if body.clock > reach {
+            return Err(EnvelopeFault::ClockLeap { stamp: body.clock });
+        }
+        Ok(self
+            .writer
+            .members
+            .judge(body.author, body.seq, &body.members))
+    }
+
+    /// Whether all that an envelope builds on is here; what waits in quarantine for exactly this is taken.
+    fn has_causes(&mut self, envelope: &Envelope<'_>, standing: Standing) -> Result<bool, Refusal> {
+        let depth = match standing {
+            Standing::Offered => 0,
+            Standing::Vouched(depth) => depth,
+        };
+        for (author, seq) in &envelope.body.deps {
+            let first = self.end(author).map_or(0, |end| end.seq) + 1;
+            for missing in first..=*seq {
+                if depth >= MAX_RELEASE_DEPTH {
+                    return Ok(false);
+                }
+                let Some(bytes) = retract::release(self.txn, *author, missing)? else {
+                    return Ok(false);
+                };
+                if self.take(&bytes, Standing::Vouched(depth + 1))? != Step::Taken {
+                    retract::keep(self.txn, *author, missing, &bytes)?;
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Holds every change of an envelope against its bucket. The outer error is ours.
+    fn check(
+        &mut self,
+        envelope: &Envelope<'_>,
+    ) -> Result<Result<Vec<Incoming>, EnvelopeFault>, StorageError> {
+        let body = &envelope.body;
+        let mut incoming = Vec::with_capacity(body.changes.len());
+        for (bucket, bytes) in &body.changes {
+            let bucket = *bucket;
+            let change = match Incoming::parse(bucket, bytes, &body.author) {
+                Ok(change) => change,
+                Err(fault) => return Ok(Err(EnvelopeFault::Change { bucket, fault })),
+            };
+            if change.clock > body.clock {
+                return Ok(Err(EnvelopeFault::ClockLeap {
+                    stamp: change.clock,
+                }));
+            }
+            if let Err(fault) = change.check(self.writer.buckets.get(self.txn, bucket)?) {
+                return Ok(Err(EnvelopeFault::Change { bucket, fault }));
+            }
+            incoming.push(change);
+        }
+        Ok(Ok(incoming))
+    }
+
+    /// Applies a checked envelope to buckets and log.
+    fn commit(
+        &mut self,
+        envelope: &Envelope<'_>,
+        incoming: &[Incoming],
+        label: Label,
+    ) -> Result<(), Refusal> {
+        let body = &envelope.body;
+        let arrival = self.writer.position.next_arrival;
+        for (change, (bucket, bytes)) in incoming.iter().zip(&body.changes) {
+            let bucket = *bucket;
+            self.writer.buckets.touch(bucket);
+            let applied = self.writer.buckets.get(self.txn, bucket)?.apply(change);
+            if let Err(fault) = applied {
+                let fault = EnvelopeFault::Change { bucket, fault };
+                let Label { author, seq } = label;
+                return Err(Refusal::Undo(Misbehaviour::Envelope { author, seq, fault }));
+            }
+            self.writer
+                .buckets
+                .store(self.txn, bucket, arrival, bytes)?;
+            self.touched
+                .extend(change.writes.iter().map(|write| write.key.id));
+        }
+        self.writer.append(
+            self.txn,
+            body.author,
+            body.seq,
+            envelope.hash,
+            envelope.bytes,
+        )?;
+        self.writer.position.clock = self.writer.position.clock.max(body.clock);
+        Ok(())
+    }
+
+    fn end(&self, author: &Author) -> Option<LogEnd> {
+        self.writer.position.ends.get(author).copied()
+    }
+}
+
+fn blame(label: Label, fault: EnvelopeFault) -> Refusal {
+    Refusal::Clean(Misbehaviour::Envelope {
+        author: label.author,
+        seq: label.seq,
+        fault,
+    })
+}
+
+impl Writer {
+    /// Adds an envelope to its author's log.
+    pub(super) fn append(
+        &mut self,
+        txn: &WriteTransaction,
+        author: Author,
+        seq: u64,
+        hash: Hash,
+        bytes: &[u8],
+    ) -> Result<(), StorageError> {
+        let end = LogEnd { seq, hash };
+        log::append(txn, author, end, self.position.next_arrival, bytes)?;
+        self.position.ends.insert(author, end);
+        self.position.next_arrival += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! Taking back envelopes that turn out not to count, and keeping them aside.
+//!
+//! When a member is removed, some replicas may have applied envelopes of it that lie beyond the cut
+//! of the removal, others not. What counts is the same everywhere: an envelope up to the cut, or one
+//! that a counting envelope of somebody else builds on. The rest is taken out of log and registers and
+//! kept in quarantine, from where it returns if something that counts turns out to build on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+
+use super::Writer;
+use crate::bucket::change::Incoming;
+use crate::entry::EntryChange;
+use crate::envelope::{self, Envelope};
+use crate::error::{Damage, StorageError};
+use crate::id::{Author, BucketId, DeviceId, EntryId};
+use crate::index;
+use crate::limit::MAX_QUARANTINED;
+use crate::log::{self, LogEnd};
+use crate::member::Verdict;
+
+/// (author, number) → envelope that does not count.
+const QUARANTINE: TableDefinition<'_, (&[u8; 40], u64), &[u8]> = TableDefinition::new("quarantine");
+
+/// Creates the table.
+pub(super) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
+    txn.open_table(QUARANTINE)?;
+    Ok(())
+}
+
+/// Keeps an envelope aside, if there is room: its author can always send it again.
+pub(super) fn keep(
+    txn: &WriteTransaction,
+    author: Author,
+    seq: u64,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    let mut table = txn.open_table(QUARANTINE)?;
+    if table.len()? < MAX_QUARANTINED {
+        table.insert((&author.to_key(), seq), bytes)?;
+    }
+    Ok(())
+}
+
+/// Whether an envelope is kept aside.
+pub(super) fn holds(
+    txn: &WriteTransaction,
+    author: Author,
+    seq: u64,
+) -> Result<bool, StorageError> {
+    Ok(txn
+        .open_table(QUARANTINE)?
+        .get((&author.to_key(), seq))?
+        .is_some())
+}
+
+/// Takes an envelope out of quarantine.
+pub(super) fn release(
+    txn: &WriteTransaction,
+    author: Author,
+    seq: u64,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let mut table = txn.open_table(QUARANTINE)?;
+    let row = table.remove((&author.to_key(), seq))?;
+    Ok(row.map(|row| row.value().to_vec()))
+}
+
+/// What one envelope says that it builds on.
+struct Causes {
+    author: Author,
+    seq: u64,
+    deps: Vec<(Author, u64)>,
+}
+
+impl Writer {
+    /// Takes back whatever does not count in the membership as it is now. Own envelopes stay: a device that was
+    /// removed keeps its tree for itself.
+    pub(super) fn retract(
+        &mut self,
+        txn: &WriteTransaction,
+        own: DeviceId,
+    ) -> Result<Vec<EntryChange>, StorageError> {
+        let mut removed: BTreeMap<BucketId, Vec<Incoming>> = BTreeMap::new();
+        for (author, limit) in self.limits(txn, own)? {
+            let damaged = || StorageError::Damaged(Damage::Log(author));
+            let Some(end) = self.position.ends.get(&author).copied() else {
+                continue;
+            };
+            for bytes in log::remove(txn, author, limit + 1, end.seq)? {
+                let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
+                for (bucket, change) in &envelope.body.changes {
+                    let change =
+                        Incoming::parse(*bucket, change, &author).map_err(|_| damaged())?;
+                    removed.entry(*bucket).or_default().push(change);
+                }
+                keep(txn, author, envelope.body.seq, &bytes)?;
+            }
+            self.end_at(txn, author, limit)?;
+        }
+        let mut touched: BTreeSet<EntryId> = BTreeSet::new();
+        for (id, changes) in removed {
+            let rebuilt = self.buckets.get(txn, id)?.without(&changes);
+            let rebuilt = rebuilt.map_err(|_| StorageError::Damaged(Damage::Bucket(id)))?;
+            self.buckets.replace(txn, id, rebuilt)?;
+            touched.extend(
+                changes
+                    .iter()
+                    .flat_map(|c| c.writes.iter().map(|write| write.key.id)),
+            );
+        }
+        let touched: Vec<EntryId> = touched.into_iter().collect();
+        Ok(index::apply(txn, &self.registers(txn), &touched)?)
+    }
+
+    /// Where the logs have to end that end too late.
+    fn limits(
+        &self,
+        txn: &WriteTransaction,
+        own: DeviceId,
+    ) -> Result<BTreeMap<Author, u64>, StorageError> {
+        let mut limits: BTreeMap<Author, u64> = BTreeMap::new();
+        let suspect = |author: &Author| {
+            let state = self.members.state();
+            author.device != own
+                && (state.role_of(&author.device).is_none()
+                    || state
+                        .removals
+                        .iter()
+                        .any(|removal| removal.device == author.device))
+        };
+        if !self.position.ends.keys().any(suspect) {
+            return Ok(limits);
+        }
+        let mut causes = Vec::new();
+        log::visit(txn, |author, bytes| {
+            let damaged = |_| StorageError::Damaged(Damage::Log(author));
+            let body = Envelope::decode_trusted(bytes).map_err(damaged)?.body;
+            if suspect(&author)
+                && !limits.contains_key(&author)
+                && self.members.judge(author, body.seq, &body.members) == Verdict::BeyondCut
+            {
+                limits.insert(author, body.seq - 1);
+            }
+            causes.push(Causes {
+                author,
+                seq: body.seq,
+                deps: body.deps,
+            });
+            Ok(())
+        })?;
+        // What something counting builds on counts too, and so on until nothing is added.
+        let mut growing = !limits.is_empty();
+        while growing {
+            growing = false;
+            for cause in &causes {
+                if limits
+                    .get(&cause.author)
+                    .is_some_and(|limit| cause.seq > *limit)
+                {
+                    continue;
+                }
+                for (author, seq) in &cause.deps {
+                    if let Some(limit) = limits.get_mut(author).filter(|limit| **limit < *seq) {
+                        *limit = *seq;
+                        growing = true;
+                    }
+                }
+            }
+        }
+        Ok(limits)
+    }
+
+    fn end_at(
+        &mut self,
+        txn: &WriteTransaction,
+        author: Author,
+        seq: u64,
+    ) -> Result<(), StorageError> {
+        self.position.cited.cut(author, seq);
+        if seq == 0 {
+            self.position.ends.remove(&author);
+            return log::remove_end(txn, author);
+        }
+        let bytes = log::stored(txn, author, seq)?;
+        let bytes = bytes.ok_or(StorageError::Damaged(Damage::Log(author)))?;
+        let end = LogEnd {
+            seq,
+            hash: envelope::hash(&bytes),
+        };
+        self.position.ends.insert(author, end);
+        log::set_end(txn, author, end)
+    }
+}
