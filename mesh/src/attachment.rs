@@ -1,0 +1,277 @@
+//! The meshes that this node carries, and for each of them who is there.
+//!
+//! `Network::attach` puts a mesh in; every protocol looks it up here. An [`Attachment`] knows which connected
+//! peers have proved the mesh's secret (`hello` says so), whether the mesh is paused, and when there is news
+//! to push. Membership itself is asked of the replica each time, so that a removed device is refused at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rand::{CryptoRng, RngExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::{Change, DeviceId, MeshId, Observer, Replica, Subscription};
+use wormhole_store::Store;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct MeshSecret([u8; 32]);
+
+impl MeshSecret {
+    /// Takes a secret that was kept.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Makes one, for a new mesh.
+    pub fn random(rng: &mut impl CryptoRng) -> Self {
+        let mut secret = Self([0; 32]);
+        rng.fill(&mut secret.0);
+        secret
+    }
+
+    /// The bytes, for keeping them. Not for logs.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for MeshSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MeshSecret(…)")
+    }
+}
+
+/// A mesh to be carried.
+#[derive(Clone)]
+pub struct AttachedMesh {
+    /// Proves to other devices that we belong together.
+    pub secret: MeshSecret,
+    /// The metadata.
+    pub replica: Replica,
+    /// The bytes.
+    pub store: Store,
+}
+
+impl fmt::Debug for AttachedMesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttachedMesh")
+            .field("mesh", &self.replica.mesh_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A carried mesh, with what the protocols know about it now.
+pub(crate) struct Attachment {
+    pub(crate) secret: MeshSecret,
+    pub(crate) replica: Replica,
+    pub(crate) store: Store,
+    /// Ended by `detach`: everything that runs for this mesh stops.
+    pub(crate) cancel: CancellationToken,
+    paused: watch::Sender<bool>,
+    present: watch::Sender<BTreeSet<DeviceId>>,
+    news: watch::Sender<u64>,
+    in_sync: Mutex<BTreeMap<DeviceId, bool>>,
+    _subscription: Subscription,
+}
+
+/// Counts the replica's commits, for everyone who pushes them on.
+struct News(watch::Sender<u64>);
+
+impl Observer for News {
+    fn changed(&self, _change: &Change) {
+        self.0.send_modify(|count| *count += 1);
+    }
+}
+
+impl Attachment {
+    fn new(mesh: AttachedMesh, cancel: CancellationToken) -> Self {
+        let news = watch::Sender::new(0);
+        let subscription = mesh.replica.subscribe(Arc::new(News(news.clone())));
+        Self {
+            secret: mesh.secret,
+            replica: mesh.replica,
+            store: mesh.store,
+            cancel,
+            paused: watch::Sender::new(false),
+            present: watch::Sender::default(),
+            news,
+            in_sync: Mutex::default(),
+            _subscription: subscription,
+        }
+    }
+
+    pub(crate) fn id(&self) -> MeshId {
+        self.replica.mesh_id()
+    }
+
+    /// Whether the device is a member, as far as this replica knows.
+    pub(crate) fn is_member(&self, device: &DeviceId) -> bool {
+        self.replica.role_of(device).is_some()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        *self.paused.borrow()
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused
+            .send_if_modified(|now| std::mem::replace(now, paused) != paused);
+    }
+
+    /// Waits until the mesh is paused.
+    pub(crate) async fn until_paused(&self) {
+        until(self.paused.subscribe(), |paused| *paused).await;
+    }
+
+    /// Waits until the mesh is not paused.
+    pub(crate) async fn until_resumed(&self) {
+        until(self.paused.subscribe(), |paused| !*paused).await;
+    }
+
+    /// Waits until the device has proved the secret.
+    pub(crate) async fn until_present(&self, device: DeviceId) {
+        until(self.present.subscribe(), |present| {
+            present.contains(&device)
+        })
+        .await;
+    }
+
+    /// Waits until the device is gone.
+    pub(crate) async fn until_gone(&self, device: DeviceId) {
+        until(self.present.subscribe(), |present| {
+            !present.contains(&device)
+        })
+        .await;
+    }
+
+    /// The connected devices that have proved the secret. Not all need be members.
+    pub(crate) fn present(&self) -> watch::Receiver<BTreeSet<DeviceId>> {
+        self.present.subscribe()
+    }
+
+    pub(crate) fn is_present(&self, device: &DeviceId) -> bool {
+        self.present.borrow().contains(device)
+    }
+
+    /// The device has proved the secret.
+    pub(crate) fn arrived(&self, device: DeviceId) {
+        self.present
+            .send_if_modified(|present| present.insert(device));
+    }
+
+    /// The device is gone, or must prove itself again.
+    pub(crate) fn left(&self, device: DeviceId) {
+        self.present
+            .send_if_modified(|present| present.remove(&device));
+        self.sync_ended(device);
+    }
+
+    /// Rises with each commit of the replica.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Notes whether the device has what we have and we have what it has.
+    pub(crate) fn set_in_sync(&self, device: DeviceId, in_sync: bool) {
+        self.in_sync().insert(device, in_sync);
+    }
+
+    pub(crate) fn sync_ended(&self, device: DeviceId) {
+        self.in_sync().remove(&device);
+    }
+
+    /// For each device that we are exchanging metadata with, whether both know the same.
+    pub(crate) fn sync_state(&self) -> Vec<(DeviceId, bool)> {
+        self.in_sync()
+            .iter()
+            .map(|(device, in_sync)| (*device, *in_sync))
+            .collect()
+    }
+
+    fn in_sync(&self) -> MutexGuard<'_, BTreeMap<DeviceId, bool>> {
+        // The map is whole after each call on it: a panic elsewhere does not spoil it.
+        self.in_sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a state; for ever if there will be no more changes.
+async fn until<T>(mut state: watch::Receiver<T>, is_reached: impl FnMut(&T) -> bool) {
+    let reached = state.wait_for(is_reached).await.is_ok();
+    if !reached {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Attachment").field(&self.id()).finish()
+    }
+}
+
+/// All carried meshes by id; replaced as a whole when one comes or goes.
+pub(crate) type Attachments = Arc<BTreeMap<MeshId, Arc<Attachment>>>;
+
+/// Where protocols look meshes up. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Registry {
+    meshes: watch::Sender<Attachments>,
+}
+
+impl Registry {
+    /// Carries a mesh from now on; one that was carried already is replaced.
+    pub(crate) fn attach(&self, mesh: AttachedMesh) {
+        let attachment = Arc::new(Attachment::new(mesh, CancellationToken::new()));
+        self.meshes.send_modify(|meshes| {
+            let mut next = BTreeMap::clone(meshes);
+            if let Some(before) = next.insert(attachment.id(), attachment) {
+                before.cancel.cancel();
+            }
+            *meshes = Arc::new(next);
+        });
+    }
+
+    /// Stops carrying a mesh. What runs for it ends soon after.
+    pub(crate) fn detach(&self, mesh: MeshId) -> Option<Arc<Attachment>> {
+        let mut gone = None;
+        self.meshes.send_if_modified(|meshes| {
+            let mut next = BTreeMap::clone(meshes);
+            gone = next.remove(&mesh);
+            *meshes = Arc::new(next);
+            gone.is_some()
+        });
+        if let Some(attachment) = &gone {
+            attachment.cancel.cancel();
+        }
+        gone
+    }
+
+    pub(crate) fn get(&self, mesh: MeshId) -> Option<Arc<Attachment>> {
+        self.meshes.borrow().get(&mesh).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Attachments {
+        self.meshes.borrow().clone()
+    }
+
+    /// Every change of what is carried.
+    pub(crate) fn changes(&self) -> watch::Receiver<Attachments> {
+        self.meshes.subscribe()
+    }
+
+    /// The meshes that a connected device has proved.
+    pub(crate) fn shared_with(&self, device: &DeviceId) -> Vec<MeshId> {
+        let meshes = self.all();
+        meshes
+            .iter()
+            .filter(|(_, mesh)| mesh.is_present(device))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+}
