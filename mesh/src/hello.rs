@@ -1,0 +1,315 @@
+//! The first conversation on a connection: which version, and which meshes both devices are in.
+//!
+//! A stranger learns nothing. For each of its meshes a device sends a *proof*, a BLAKE3 hash keyed with the
+//! mesh's secret over both device ids, both nonces and who speaks; to anyone without the secret it is
+//! noise, it is good for this conversation only, and there are always [`PROOFS`] of them, the rest random.
+//! Names and program versions are told only once a mesh is shared.
+//!
+//! Order: both send preamble and nonce → opener proofs → acceptor proofs of the meshes that it recognised →
+//! both tell about themselves, if there was one. A proof shows knowledge of the secret;
+//! whether the device is a member is then for the membership log to say.
+
+use std::{io, time::Duration};
+
+use rand::{CryptoRng, RngExt};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+use wormhole_crdt::{DeviceId, MeshId};
+
+use crate::{
+    attachment::MeshSecret,
+    frame::{self, FrameError},
+    streams::Protocol,
+    version::{self, PreambleError, VersionMismatch},
+};
+
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "hello",
+    major: 1,
+};
+
+/// The whole conversation takes at most this long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Proofs that each side sends, whatever the number of its meshes: the number is a secret too.
+pub(crate) const PROOFS: usize = 64;
+
+const PROOF: usize = blake3::OUT_LEN;
+
+/// Bytes of a nonce.
+const NONCE: usize = 32;
+
+/// Room for a name and a version.
+const MAX_ABOUT: usize = 1024;
+
+/// Longest name and version that are kept, in characters.
+const MAX_TEXT: usize = 64;
+
+/// What a device says about itself to those it shares a mesh with. Untrusted text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Introduction {
+    /// Its name for itself.
+    pub(crate) name: String,
+    /// The version of its program.
+    pub(crate) program: String,
+}
+
+/// What we bring to the conversation.
+#[derive(Debug)]
+pub(crate) struct Local<'a> {
+    pub(crate) device: DeviceId,
+    pub(crate) introduction: &'a Introduction,
+    /// Our meshes; those beyond [`PROOFS`] are not offered.
+    pub(crate) meshes: Vec<(MeshId, MeshSecret)>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Greeted {
+    /// The meshes that both sides proved.
+    pub(crate) shared: Vec<MeshId>,
+    /// What the other side said about itself; `None` for a stranger.
+    pub(crate) about: Option<Introduction>,
+}
+
+/// Why there was no hello.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HelloError {
+    /// The stream failed or ended.
+    #[error("the stream failed")]
+    Io(#[from] io::Error),
+    /// It took too long.
+    #[error("no hello within {} seconds", DEADLINE.as_secs())]
+    Deadline,
+    /// No common version.
+    #[error(transparent)]
+    Version(#[from] VersionMismatch),
+    /// The other side does not follow the protocol.
+    #[error("the peer does not say hello as it should")]
+    Malformed,
+}
+
+impl From<PreambleError> for HelloError {
+    fn from(error: PreambleError) -> Self {
+        match error {
+            PreambleError::Io(error) => Self::Io(error),
+            PreambleError::Malformed => Self::Malformed,
+            PreambleError::Mismatch(mismatch) => Self::Version(mismatch),
+        }
+    }
+}
+
+impl From<FrameError> for HelloError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) => Self::Io(error),
+            FrameError::TooLarge { .. } | FrameError::Malformed(_) | FrameError::Unencodable(_) => {
+                Self::Malformed
+            }
+        }
+    }
+}
+
+/// Who speaks; part of each proof, so that none can be sent back to its maker.
+#[derive(Clone, Copy)]
+enum Speaker {
+    Opener,
+    Acceptor,
+}
+
+/// Begins the conversation.
+pub(crate) async fn open<S>(
+    stream: &mut S,
+    peer: DeviceId,
+    local: Local<'_>,
+    rng: &mut (impl CryptoRng + Send),
+) -> Result<Greeted, HelloError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let conversation = async {
+        let ours = begin(stream, rng).await?;
+        version::read_preamble(stream, version::OURS).await?;
+        let theirs = read_array(stream).await?;
+        let proofs = Proofs {
+            opener: local.device,
+            acceptor: peer,
+            nonces: (ours, theirs),
+        };
+        send_proofs(stream, &proofs, Speaker::Opener, &local.meshes, rng).await?;
+        let shared = receive_proofs(stream, &proofs, Speaker::Acceptor, &local.meshes).await?;
+        introduce(stream, shared, local.introduction).await
+    };
+    timeout(DEADLINE, conversation)
+        .await
+        .map_err(|_elapsed| HelloError::Deadline)?
+}
+
+/// Answers one. `recognised` is told the shared meshes before the other side can know of them, so that
+/// nothing it opens next comes too early.
+pub(crate) async fn accept<S>(
+    stream: &mut S,
+    peer: DeviceId,
+    local: Local<'_>,
+    rng: &mut (impl CryptoRng + Send),
+    recognised: impl FnOnce(&[MeshId]) + Send,
+) -> Result<Greeted, HelloError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let conversation = async {
+        // Before anything is read: a program of another version must hear which one this is.
+        let ours = begin(stream, rng).await?;
+        version::read_preamble(stream, version::OURS).await?;
+        let theirs = read_array(stream).await?;
+        let proofs = Proofs {
+            opener: peer,
+            acceptor: local.device,
+            nonces: (theirs, ours),
+        };
+        let shared = receive_proofs(stream, &proofs, Speaker::Opener, &local.meshes).await?;
+        recognised(&shared);
+        let mut meshes = local.meshes;
+        meshes.retain(|(mesh, _)| shared.contains(mesh));
+        send_proofs(stream, &proofs, Speaker::Acceptor, &meshes, rng).await?;
+        introduce(stream, shared, local.introduction).await
+    };
+    timeout(DEADLINE, conversation)
+        .await
+        .map_err(|_elapsed| HelloError::Deadline)?
+}
+
+/// Sends preamble and nonce; gives the nonce.
+async fn begin<S>(
+    stream: &mut S,
+    rng: &mut (impl CryptoRng + Send),
+) -> Result<[u8; NONCE], HelloError>
+where
+    S: AsyncWrite + Unpin + Send,
+{
+    let mut nonce = [0; NONCE];
+    rng.fill(&mut nonce);
+    version::write_preamble(stream, version::OURS).await?;
+    stream.write_all(&nonce).await?;
+    stream.flush().await?;
+    Ok(nonce)
+}
+
+async fn read_array<S, const N: usize>(stream: &mut S) -> io::Result<[u8; N]>
+where
+    S: AsyncRead + Unpin,
+{
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+/// What all proofs of one conversation are about.
+struct Proofs {
+    opener: DeviceId,
+    acceptor: DeviceId,
+    nonces: ([u8; NONCE], [u8; NONCE]),
+}
+
+impl Proofs {
+    fn of(&self, speaker: Speaker, secret: &MeshSecret) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(secret.expose());
+        hasher.update(b"wormhole hello v1");
+        hasher.update(match speaker {
+            Speaker::Opener => b"opener  ",
+            Speaker::Acceptor => b"acceptor",
+        });
+        hasher.update(self.opener.as_bytes());
+        hasher.update(self.acceptor.as_bytes());
+        hasher.update(&self.nonces.0);
+        hasher.update(&self.nonces.1);
+        hasher.finalize()
+    }
+}
+
+async fn send_proofs<S>(
+    stream: &mut S,
+    proofs: &Proofs,
+    speaker: Speaker,
+    meshes: &[(MeshId, MeshSecret)],
+    rng: &mut (impl CryptoRng + Send),
+) -> Result<(), HelloError>
+where
+    S: AsyncWrite + Unpin + Send,
+{
+    let mut noise = [0; PROOFS * PROOF];
+    rng.fill(&mut noise);
+    let (places, _) = noise.as_chunks_mut::<PROOF>();
+    for (place, (_, secret)) in places.iter_mut().zip(meshes) {
+        *place = *proofs.of(speaker, secret).as_bytes();
+    }
+    stream.write_all(&noise).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+/// Reads the other side's proofs and gives the meshes that they prove.
+async fn receive_proofs<S>(
+    stream: &mut S,
+    proofs: &Proofs,
+    speaker: Speaker,
+    meshes: &[(MeshId, MeshSecret)],
+) -> Result<Vec<MeshId>, HelloError>
+where
+    S: AsyncRead + Unpin + Send,
+{
+    let received: [u8; PROOFS * PROOF] = read_array(stream).await?;
+    let (received, _) = received.as_chunks::<PROOF>();
+    let mut shared = Vec::new();
+    for (mesh, secret) in meshes.iter().take(PROOFS) {
+        let expected = proofs.of(speaker, secret);
+        // `Hash` compares in constant time.
+        if received
+            .iter()
+            .any(|proof| expected == blake3::Hash::from_bytes(*proof))
+        {
+            shared.push(*mesh);
+        }
+    }
+    Ok(shared)
+}
+
+async fn introduce<S>(
+    stream: &mut S,
+    shared: Vec<MeshId>,
+    ours: &Introduction,
+) -> Result<Greeted, HelloError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    if shared.is_empty() {
+        return Ok(Greeted {
+            shared,
+            about: None,
+        });
+    }
+    frame::write(stream, &ours.clone().shortened(), MAX_ABOUT).await?;
+    let theirs: Introduction = frame::read(stream, MAX_ABOUT)
+        .await?
+        .ok_or(HelloError::Malformed)?;
+    Ok(Greeted {
+        shared,
+        about: Some(theirs.shortened()),
+    })
+}
+
+impl Introduction {
+    fn shortened(self) -> Self {
+        let cut = |text: String| text.chars().take(MAX_TEXT).collect();
+        Self {
+            name: cut(self.name),
+            program: cut(self.program),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Hello over pipes: members, strangers, replays, liars.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use tokio::io::DuplexStream;
+
+use super::*;
+
+const ALICE: DeviceId = DeviceId::from_bytes([1; 32]);
+const BOB: DeviceId = DeviceId::from_bytes([2; 32]);
+const MALLORY: DeviceId = DeviceId::from_bytes([3; 32]);
+
+fn mesh(n: u8) -> (MeshId, MeshSecret) {
+    (
+        MeshId::from_bytes([n; 32]),
+        MeshSecret::from_bytes([n ^ 0xff; 32]),
+    )
+}
+
+fn introduction(name: &str) -> Introduction {
+    Introduction {
+        name: name.into(),
+        program: "1.0".into(),
+    }
+}
+
+fn local<'a>(device: DeviceId, introduction: &'a Introduction, meshes: &[u8]) -> Local<'a> {
+    Local {
+        device,
+        introduction,
+        meshes: meshes.iter().map(|n| mesh(*n)).collect(),
+    }
+}
+
+/// Alice opens to Bob; both are members of what they are given.
+async fn greet(alice: &[u8], bob: &[u8]) -> (Greeted, Greeted) {
+    let (mut a, mut b) = tokio::io::duplex(64);
+    let (about_alice, about_bob) = (introduction("alice"), introduction("bob"));
+    let (mut rng_a, mut rng_b) = (ChaCha20Rng::seed_from_u64(1), ChaCha20Rng::seed_from_u64(2));
+    let mut recognised = None;
+    let (alice, bob) = tokio::join!(
+        open(&mut a, BOB, local(ALICE, &about_alice, alice), &mut rng_a),
+        accept(
+            &mut b,
+            ALICE,
+            local(BOB, &about_bob, bob),
+            &mut rng_b,
+            |meshes| {
+                recognised = Some(meshes.to_vec());
+            }
+        ),
+    );
+    let (alice, bob) = (alice.unwrap(), bob.unwrap());
+    assert_eq!(recognised.as_ref(), Some(&bob.shared));
+    (alice, bob)
+}
+
+#[tokio::test]
+async fn both_sides_learn_exactly_the_meshes_they_share() {
+    let (alice, bob) = greet(&[5, 6, 7], &[7, 8, 5]).await;
+    assert_eq!(alice.shared, [mesh(5).0, mesh(7).0]);
+    assert_eq!(bob.shared, [mesh(7).0, mesh(5).0]);
+    assert_eq!(alice.about, Some(introduction("bob")));
+    assert_eq!(bob.about, Some(introduction("alice")));
+}
+
+#[tokio::test]
+async fn strangers_learn_neither_meshes_nor_names() {
+    let (alice, bob) = greet(&[5, 6], &[7]).await;
+    assert_eq!(
+        alice,
+        Greeted {
+            shared: vec![],
+            about: None
+        }
+    );
+    assert_eq!(
+        bob,
+        Greeted {
+            shared: vec![],
+            about: None
+        }
+    );
+}
+
+#[tokio::test]
+async fn more_meshes_than_proofs_are_no_error() {
+    let many: Vec<u8> = (0..=255).collect();
+    let (alice, _) = greet(&many, &many).await;
+    assert_eq!(alice.shared.len(), PROOFS);
+}
+
+/// Everything that `device` says when it opens to a stranger that only listens.
+async fn overhear(meshes: &[u8], seed: u64) -> Vec<u8> {
+    let (mut a, mut b) = tokio::io::duplex(8192);
+    let about = introduction("alice");
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let stranger = async {
+        version::write_preamble(&mut b, version::OURS)
+            .await
+            .unwrap();
+        b.write_all(&[0; NONCE]).await.unwrap();
+        b.write_all(&[0; PROOFS * PROOF]).await.unwrap();
+        let mut heard = Vec::new();
+        b.read_to_end(&mut heard).await.unwrap();
+        heard
+    };
+    let alice = async {
+        let greeted = open(&mut a, MALLORY, local(ALICE, &about, meshes), &mut rng).await;
+        drop(a);
+        greeted
+    };
+    let (greeted, heard) = tokio::join!(alice, stranger);
+    assert!(greeted.unwrap().shared.is_empty());
+    heard
+}
+
+#[tokio::test]
+async fn the_bytes_that_a_stranger_hears_hold_no_mesh_secret_name_or_number_of_meshes() {
+    let heard = overhear(&[5, 6], 1).await;
+    let contains = |part: &[u8]| heard.windows(part.len()).any(|window| window == part);
+    assert!(!contains(mesh(5).0.as_bytes()));
+    assert!(!contains(mesh(5).1.expose()));
+    assert!(!contains(b"alice"));
+    assert_eq!(heard.len(), overhear(&[], 2).await.len());
+    assert_ne!(
+        heard,
+        overhear(&[5, 6], 3).await,
+        "nothing to recognise the device by"
+    );
+}
+
+#[tokio::test]
+async fn a_replayed_or_reflected_proof_proves_nothing() {
+    // Mallory talks to Bob, and sends back whatever Bob proves, and what Alice once proved to it.
+    let recorded = overhear(&[5], 1).await;
+    let (mut m, mut b) = tokio::io::duplex(8192);
+    let about = introduction("bob");
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let bob = accept(&mut b, MALLORY, local(BOB, &about, &[5]), &mut rng, |_| {});
+    let mallory = replay(&mut m, &recorded);
+    let (greeted, ()) = tokio::join!(bob, mallory);
+    assert!(greeted.unwrap().shared.is_empty());
+}
+
+async fn replay(stream: &mut DuplexStream, recorded: &[u8]) {
+    stream.write_all(recorded).await.unwrap();
+    let mut answer = vec![0; 12 + NONCE + PROOFS * PROOF];
+    stream.read_exact(&mut answer).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_and_garbage_end_the_conversation() {
+    let about = introduction("bob");
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let (_silent, mut b) = tokio::io::duplex(64);
+    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_| {})
+        .await
+        .unwrap_err();
+    assert!(matches!(error, HelloError::Deadline), "{error}");
+
+    let (mut garbage, mut b) = tokio::io::duplex(64);
+    garbage.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_| {})
+        .await
+        .unwrap_err();
+    assert!(matches!(error, HelloError::Malformed), "{error}");
+}
+
+#[tokio::test]
+async fn another_version_is_told_which_side_to_update() {
+    let about = introduction("bob");
+    let mut rng = ChaCha20Rng::seed_from_u64(2);
+    let (mut newer, mut b) = tokio::io::duplex(64);
+    let range = version::VersionRange {
+        least: 7,
+        greatest: 9,
+    };
+    version::write_preamble(&mut newer, range).await.unwrap();
+    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_| {})
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("update wormhole on this device"),
+        "{error}"
+    );
+}
