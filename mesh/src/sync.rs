@@ -1,0 +1,376 @@
+//! Metadata between this device and one other: a stream for each mesh they share, for as long as both are there.
+//!
+//! What is said is decided by `wormhole_crdt::Session`, which does no I/O; here its messages are moved, and
+//! its database work is kept off the runtime's threads. News is pushed the moment the replica commits it: there
+//! is no interval anywhere. Everything queued is bounded; a peer that neither reads nor writes is given up.
+//!
+//! On the wire: one [`Open`] frame, one [`Opened`] frame back, then frames with session messages; an empty
+//! frame says "still here".
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use wormhole_crdt::{DeviceId, MeshId, Message, Session, SessionError, limit::MAX_MESSAGE_BYTES};
+
+use crate::{
+    attachment::{Attachment, Registry},
+    frame::{self, FrameError},
+    streams::Protocol,
+};
+
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "sync",
+    major: 1,
+};
+
+/// Room for the opening frames.
+const MAX_OPEN: usize = 256;
+
+/// How long the opening may take.
+const OPEN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an opener who knows of a shared mesh is waited for to be known here too: its hello and this
+/// stream race.
+const HELLO_GRACE: Duration = Duration::from_secs(3);
+
+/// How often each side says that it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A peer from which nothing came, or to which nothing could be sent, for this long is gone.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// Received messages that wait to be applied. With `MAX_MESSAGE_BYTES` this bounds memory.
+const INBOX: usize = 4;
+
+/// Messages applied in one go, so that many small ones do not cost a thread switch each.
+const BATCH: usize = 32;
+
+/// Envelopes are added to the queue only while it is shorter than this many bytes.
+const QUEUE_LOW: usize = MAX_MESSAGE_BYTES;
+
+/// Answers (which are not optional) may make it this long; a peer that asks more without reading is cut off.
+const QUEUE_MAX: usize = 16 * MAX_MESSAGE_BYTES;
+
+/// The opener's first frame.
+#[derive(Debug, Serialize, Deserialize)]
+struct Open {
+    mesh: MeshId,
+}
+
+/// The acceptor's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Opened {
+    /// Go on.
+    Yes,
+    /// No such mesh is shared with you; also said when there is one that you have not proved.
+    NotShared,
+    /// Not now: the mesh is paused here.
+    Paused,
+}
+
+/// Why an exchange ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SyncError {
+    /// The stream failed, or carried what is no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The other side closed the stream.
+    #[error("the peer closed the stream")]
+    Closed,
+    /// Nothing came, or nothing could be sent, for too long.
+    #[error("the peer has been silent for {} seconds", SILENCE.as_secs())]
+    Silent,
+    /// It asks without reading the answers.
+    #[error("the peer asks without reading the answers")]
+    Flood,
+    /// The other side knows of no common mesh (yet).
+    #[error("the peer does not share the mesh")]
+    NotShared,
+    /// The mesh is paused here or there.
+    #[error("the mesh is paused")]
+    Paused,
+    /// The session ended, with the peer's fault or ours.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The thread that applied messages panicked.
+    #[error("applying a message failed")]
+    Panicked,
+}
+
+impl SyncError {
+    /// Whether the peer is to blame.
+    pub(crate) fn is_peer_fault(&self) -> bool {
+        match self {
+            Self::Frame(error) => error.is_misbehaviour(),
+            Self::Session(error) => error.is_peer_fault(),
+            Self::Flood => true,
+            Self::Closed | Self::Silent | Self::NotShared | Self::Paused | Self::Panicked => false,
+        }
+    }
+}
+
+/// Opens an exchange about `mesh` on a new stream and runs it until it ends.
+pub(crate) async fn open<S>(
+    mut stream: S,
+    peer: DeviceId,
+    mesh: &Arc<Attachment>,
+) -> Result<(), SyncError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let opening = async {
+        frame::write(&mut stream, &Open { mesh: mesh.id() }, MAX_OPEN).await?;
+        frame::read(&mut stream, MAX_OPEN)
+            .await?
+            .ok_or(SyncError::Closed)
+    };
+    match timeout(OPEN_DEADLINE, opening)
+        .await
+        .map_err(|_elapsed| SyncError::Silent)??
+    {
+        Opened::Yes => exchange(stream, peer, mesh).await,
+        Opened::NotShared => Err(SyncError::NotShared),
+        Opened::Paused => Err(SyncError::Paused),
+    }
+}
+
+/// Answers a stream that a peer opened, and runs the exchange until it ends.
+pub(crate) async fn accept<S>(
+    mut stream: S,
+    peer: DeviceId,
+    registry: &Registry,
+) -> Result<(), SyncError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let opening = frame::read(&mut stream, MAX_OPEN);
+    let Open { mesh } = timeout(OPEN_DEADLINE, opening)
+        .await
+        .map_err(|_elapsed| SyncError::Silent)??
+        .ok_or(SyncError::Closed)?;
+    let Some(mesh) = shared_mesh(registry, mesh, peer).await else {
+        return refuse(stream, Opened::NotShared, SyncError::NotShared).await;
+    };
+    if mesh.is_paused() {
+        return refuse(stream, Opened::Paused, SyncError::Paused).await;
+    }
+    frame::write(&mut stream, &Opened::Yes, MAX_OPEN).await?;
+    exchange(stream, peer, &mesh).await
+}
+
+async fn refuse<S>(mut stream: S, answer: Opened, error: SyncError) -> Result<(), SyncError>
+where
+    S: AsyncWrite + Unpin + Send,
+{
+    frame::write(&mut stream, &answer, MAX_OPEN).await?;
+    stream.shutdown().await.map_err(FrameError::from)?;
+    Err(error)
+}
+
+/// The mesh, once the peer has proved it. An unknown mesh takes as long as an unproved one, so that nobody
+/// can tell them apart.
+async fn shared_mesh(registry: &Registry, mesh: MeshId, peer: DeviceId) -> Option<Arc<Attachment>> {
+    let found = registry.get(mesh);
+    let proved = async {
+        match &found {
+            Some(mesh) => mesh.until_present(peer).await,
+            None => std::future::pending().await,
+        }
+    };
+    let proved = timeout(HELLO_GRACE, proved).await.is_ok();
+    found.filter(|_| proved)
+}
+
+/// Moves messages until the stream, the session, a pause or the mesh's end stops it.
+async fn exchange<S>(stream: S, peer: DeviceId, mesh: &Arc<Attachment>) -> Result<(), SyncError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (reader, writer) = split(stream);
+    let (inbox_tx, inbox) = mpsc::channel(INBOX);
+    let (outbox, outbox_rx) = mpsc::channel(1);
+    let driver = Driver {
+        mesh: Arc::clone(mesh),
+        peer,
+        inbox,
+        outbox,
+        queue: VecDeque::new(),
+        queue_bytes: 0,
+    };
+    let ended = tokio::select! {
+        ended = read(reader, inbox_tx) => ended,
+        ended = write(writer, outbox_rx) => ended,
+        ended = driver.run() => ended,
+        () = mesh.until_paused() => Err(SyncError::Paused),
+        () = mesh.until_gone(peer) => Err(SyncError::NotShared),
+        () = mesh.cancel.cancelled() => Err(SyncError::NotShared),
+    };
+    mesh.sync_ended(peer);
+    ended
+}
+
+async fn read<S>(mut reader: ReadHalf<S>, inbox: mpsc::Sender<Bytes>) -> Result<(), SyncError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    loop {
+        let frame = frame::read_bytes(&mut reader, MAX_MESSAGE_BYTES);
+        let frame = timeout(SILENCE, frame)
+            .await
+            .map_err(|_elapsed| SyncError::Silent)??;
+        let frame = frame.ok_or(SyncError::Closed)?;
+        if !frame.is_empty() && inbox.send(frame).await.is_err() {
+            return Ok(()); // the driver has ended, and says why
+        }
+    }
+}
+
+async fn write<S>(
+    writer: WriteHalf<S>,
+    mut outbox: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), SyncError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut writer = BufWriter::new(writer);
+    while let Some(message) = outbox.recv().await {
+        let sent = async {
+            frame::write_bytes(&mut writer, &message, MAX_MESSAGE_BYTES).await?;
+            if outbox.is_empty() {
+                writer.flush().await?;
+            }
+            Ok::<_, FrameError>(())
+        };
+        timeout(SILENCE, sent)
+            .await
+            .map_err(|_elapsed| SyncError::Silent)??;
+    }
+    Ok(())
+}
+
+/// Hands messages to the session and its answers to the writer.
+struct Driver {
+    mesh: Arc<Attachment>,
+    peer: DeviceId,
+    inbox: mpsc::Receiver<Bytes>,
+    outbox: mpsc::Sender<Vec<u8>>,
+    queue: VecDeque<Vec<u8>>,
+    queue_bytes: usize,
+}
+
+/// What the session gives for a batch of messages.
+struct Stepped {
+    session: Session,
+    answers: Vec<Message>,
+    pushes: Vec<Message>,
+    in_sync: bool,
+}
+
+impl Driver {
+    async fn run(mut self) -> Result<(), SyncError> {
+        let mut news = self.mesh.news();
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_sent = Instant::now();
+        let mut session = Session::new(&self.mesh.replica, self.peer);
+        self.enqueue(session.start()?)?;
+        // Whether the session may have more to push than it gave last time.
+        let mut has_news = false;
+        loop {
+            let mut batch = Vec::new();
+            let may_push = has_news && self.queue_bytes < QUEUE_LOW;
+            if !may_push {
+                tokio::select! {
+                    biased;
+                    sent = self.outbox.reserve(), if !self.queue.is_empty() => {
+                        let Ok(slot) = sent else { return Ok(()) };
+                        if let Some(message) = self.queue.pop_front() {
+                            self.queue_bytes -= message.len();
+                            slot.send(message);
+                            last_sent = Instant::now();
+                        }
+                        continue;
+                    }
+                    message = self.inbox.recv() => match message {
+                        Some(message) => batch.push(message),
+                        None => return Ok(()), // the reader has ended, and says why
+                    },
+                    changed = news.changed() => {
+                        if changed.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    _ = heartbeat.tick() => {
+                        if self.queue.is_empty() && last_sent.elapsed() >= HEARTBEAT / 2 {
+                            self.queue.push_back(Vec::new());
+                        }
+                        continue;
+                    }
+                }
+            }
+            while batch.len() < BATCH
+                && let Ok(message) = self.inbox.try_recv()
+            {
+                batch.push(message);
+            }
+            news.mark_unchanged();
+            let room = QUEUE_LOW.saturating_sub(self.queue_bytes);
+            let stepped = step(session, batch, room).await?;
+            session = stepped.session;
+            // Even when there was no room: ask again when there is.
+            has_news = room == 0 || !stepped.pushes.is_empty();
+            self.enqueue(stepped.answers)?;
+            self.enqueue(stepped.pushes)?;
+            self.mesh.set_in_sync(self.peer, stepped.in_sync);
+        }
+    }
+
+    fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), SyncError> {
+        for message in messages {
+            let message = message.into_bytes();
+            self.queue_bytes += message.len();
+            self.queue.push_back(message);
+        }
+        if self.queue_bytes > QUEUE_MAX {
+            Err(SyncError::Flood)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Lets the session take a batch and look for what to push, where it may block.
+async fn step(mut session: Session, batch: Vec<Bytes>, room: usize) -> Result<Stepped, SyncError> {
+    let work = move || {
+        let mut rng: StdRng = rand::make_rng();
+        let mut answers = Vec::new();
+        for message in batch {
+            answers.extend(session.receive(&message, &mut rng)?);
+        }
+        let pushes = if room == 0 {
+            Vec::new()
+        } else {
+            session.poll(room)?
+        };
+        let in_sync = session.in_sync();
+        Ok(Stepped {
+            session,
+            answers,
+            pushes,
+            in_sync,
+        })
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_panicked| SyncError::Panicked)?
+}
+
+#[cfg(test)]
+mod tests;
