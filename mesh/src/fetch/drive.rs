@@ -1,0 +1,456 @@
+//! Runs one fetch: the loop between jobs, plan, lanes and sinks.
+//!
+//! All state is here and in the plan; lanes and blocking work are tasks of this loop and end with it. Nothing
+//! here decides what is asked of whom, that is the plan's business.
+
+mod crew;
+mod sink;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::DeviceId;
+use wormhole_store::{Encoded, FetchJob, Holding as StoreHolding, WriteError};
+
+use self::{
+    crew::Crew,
+    sink::{Surveyed, Wrote},
+};
+use super::{
+    FetchError,
+    holder::Holding,
+    lane::{self, Event, Lane, LaneError, LaneId, What},
+    plan::{ItemId, JobId, Outcome, Plan},
+    progress::Progress,
+};
+use crate::{
+    attachment::Attachment, error::OpenError, peer::Misbehaviour, serve::message::Refusal,
+    streams::Streams,
+};
+
+/// Events of lanes that wait for the loop.
+const EVENTS: usize = 64;
+
+/// Jobs surveyed in one go.
+const SURVEY: usize = 256;
+
+/// Further jobs are surveyed while fewer items than this are left to ask for.
+const ENOUGH_ITEMS: usize = 16 * 1024;
+
+/// How often slow holders are looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A holder whose lanes break this often is left out of the fetch.
+const MAX_STRIKES: u32 = 3;
+
+/// A holder that is busy, or whose lane broke, is asked again after this.
+const HOLD_OFF: Duration = Duration::from_millis(500);
+
+/// A content's manifest is brought at most so often; then it must be the content that is wrong.
+const MAX_SURVEYS: u32 = 4;
+
+/// Contents with more bytes than this are asked about before their chunks are distributed.
+const ASK_HOLDING_BYTES: u64 = 4 << 20;
+
+/// See the module.
+pub(super) struct Drive {
+    mesh: Arc<Attachment>,
+    streams: Streams,
+    jobs: Arc<[FetchJob]>,
+    progress: Progress,
+    plan: Plan,
+    crews: BTreeMap<DeviceId, Crew>,
+    strikes: BTreeMap<DeviceId, u32>,
+    next_lane: u64,
+    lanes: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    to_survey: VecDeque<JobId>,
+    surveys: BTreeMap<JobId, u32>,
+    surveying: JoinSet<Vec<(JobId, Surveyed)>>,
+    writing: JoinSet<(DeviceId, Vec<(ItemId, Wrote)>)>,
+    results: Vec<Option<Result<(), FetchError>>>,
+    open: usize,
+    begun: Instant,
+}
+
+impl Drive {
+    pub(super) fn new(
+        mesh: Arc<Attachment>,
+        streams: Streams,
+        jobs: Arc<[FetchJob]>,
+        progress: Progress,
+    ) -> Self {
+        let (events, inbox) = mpsc::channel(EVENTS);
+        Self {
+            mesh,
+            streams,
+            progress,
+            plan: Plan::default(),
+            crews: BTreeMap::new(),
+            strikes: BTreeMap::new(),
+            next_lane: 0,
+            lanes: JoinSet::new(),
+            events,
+            inbox,
+            to_survey: (0..jobs.len()).map(JobId).collect(),
+            surveys: BTreeMap::new(),
+            surveying: JoinSet::new(),
+            writing: JoinSet::new(),
+            results: jobs.iter().map(|_| None).collect(),
+            open: jobs.len(),
+            jobs,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Brings every job to an end.
+    pub(super) async fn run(mut self, cancel: CancellationToken) -> Vec<Result<(), FetchError>> {
+        let mut present = self.mesh.present();
+        let mesh = Arc::clone(&self.mesh);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.open > 0 {
+            let here = present.borrow_and_update().clone();
+            self.recruit(&here);
+            self.survey();
+            self.request();
+            self.settle();
+            if self.open == 0 {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => self.end_all(|| FetchError::Cancelled),
+                () = mesh.cancel.cancelled() => self.end_all(|| FetchError::Stopped),
+                () = mesh.until_paused() => self.end_all(|| FetchError::Paused),
+                Some(written) = self.writing.join_next() => match written {
+                    Ok((device, wrote)) => self.on_written(device, wrote).await,
+                    Err(error) => self.on_panic(&error),
+                },
+                Some(surveyed) = self.surveying.join_next() => match surveyed {
+                    Ok(surveyed) => self.on_surveyed(surveyed),
+                    Err(error) => self.on_panic(&error),
+                },
+                Some(event) = self.inbox.recv() => self.on_event(event).await,
+                _ = present.changed() => {}
+                _ = tick.tick() => {}
+            }
+            while let Some(ended) = self.lanes.try_join_next() {
+                if let Err(error) = ended {
+                    self.on_panic(&error);
+                }
+            }
+        }
+        // The caller may take the sinks away as soon as this returns.
+        while self.writing.join_next().await.is_some() {}
+        while self.surveying.join_next().await.is_some() {}
+        let ended = |result: Option<_>| result.unwrap_or(Err(FetchError::Stopped));
+        self.results.into_iter().map(ended).collect()
+    }
+
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Begins to use members that came, and stops using those that went.
+    fn recruit(&mut self, present: &BTreeSet<DeviceId>) {
+        let gone: Vec<_> = self
+            .crews
+            .keys()
+            .filter(|device| !present.contains(device))
+            .copied()
+            .collect();
+        for device in gone {
+            self.dismiss(device);
+            // When it comes back it starts anew.
+            self.strikes.remove(&device);
+        }
+        for device in present {
+            let out = self
+                .strikes
+                .get(device)
+                .is_some_and(|strikes| *strikes >= MAX_STRIKES);
+            if out || self.crews.contains_key(device) || !self.mesh.is_member(device) {
+                continue;
+            }
+            let now = self.now();
+            if self.plan.holder_up(*device, now) {
+                if self.strikes.contains_key(device) {
+                    self.plan.hold_off(*device, now + HOLD_OFF);
+                }
+                self.crews.insert(*device, Crew::default());
+            }
+        }
+        self.progress.set_peers(self.crews.len());
+    }
+
+    /// Takes a holder's lanes away; what it owed is asked of others.
+    fn dismiss(&mut self, device: DeviceId) {
+        self.crews.remove(&device);
+        self.plan.holder_down(device);
+    }
+
+    fn survey(&mut self) {
+        if !self.surveying.is_empty() || self.plan.wanted_items() > ENOUGH_ITEMS {
+            return;
+        }
+        let count = self.to_survey.len().min(SURVEY);
+        if count == 0 {
+            return;
+        }
+        let batch: Vec<JobId> = self.to_survey.drain(..count).collect();
+        let (store, jobs) = (self.mesh.store.clone(), Arc::clone(&self.jobs));
+        self.surveying
+            .spawn_blocking(move || sink::survey(&store, &jobs, batch));
+    }
+
+    fn on_surveyed(&mut self, surveyed: Vec<(JobId, Surveyed)>) {
+        for (id, surveyed) in surveyed {
+            let Some(job) = self.jobs.get(id.0) else {
+                continue;
+            };
+            match surveyed {
+                Surveyed::NeedsManifest => {
+                    let times = self.surveys.entry(id).or_default();
+                    *times += 1;
+                    if *times > MAX_SURVEYS {
+                        self.end(id, Err(FetchError::NoHolder));
+                    } else {
+                        self.plan.want_manifest(id, job.content);
+                    }
+                }
+                Surveyed::NeedsSlots(slots) => {
+                    let missing: u64 = slots.iter().map(|slot| u64::from(slot.chunk.len)).sum();
+                    self.progress
+                        .begin(id, job.content.size.saturating_sub(missing));
+                    if missing > ASK_HOLDING_BYTES {
+                        for crew in self.crews.values_mut() {
+                            crew.ask_holding(id, job.content);
+                        }
+                    }
+                    self.plan.want_slots(id, slots);
+                }
+                Surveyed::Failed(error) => self.end(id, Err(FetchError::Sink(error))),
+            }
+        }
+    }
+
+    /// Gives every holder as much to do as it can take.
+    fn request(&mut self) {
+        let now = self.now();
+        let devices: Vec<_> = self.plan.holders().collect();
+        for device in devices {
+            let Some(crew) = self.crews.get_mut(&device) else {
+                continue;
+            };
+            while let Some(slot) = crew.slot() {
+                let Some(asks) = self.plan.next(device, now) else {
+                    break;
+                };
+                match slot {
+                    crew::Slot::Lane(lane) => crew.give(lane, asks),
+                    crew::Slot::New => {
+                        self.next_lane += 1;
+                        let lane = LaneId(self.next_lane);
+                        let (commands, inbox) = mpsc::channel(lane::COMMANDS);
+                        let task = Lane {
+                            device,
+                            id: lane,
+                            mesh: self.mesh.id(),
+                            store: self.mesh.store.clone(),
+                            streams: self.streams.clone(),
+                            commands: inbox,
+                            events: self.events.clone(),
+                        };
+                        self.lanes.spawn(task.run());
+                        crew.hire(lane, commands);
+                        crew.give(lane, asks);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the jobs that the plan is done with.
+    fn settle(&mut self) {
+        // A survey may find that more is wanted, but not that what is wanted can be had.
+        self.plan.give_up_if_stuck(self.now());
+        while let Some((job, outcome)) = self.plan.pop_finished() {
+            match outcome {
+                Outcome::ManifestHere => self.to_survey.push_front(job),
+                Outcome::Complete => self.end(job, Ok(())),
+                Outcome::NoHolder => self.end(job, Err(FetchError::NoHolder)),
+            }
+        }
+        self.survey();
+    }
+
+    async fn on_event(&mut self, event: Event) {
+        let Event { device, lane, what } = event;
+        if !self.crews.get(&device).is_some_and(|crew| crew.has(lane)) {
+            return; // of a holder that was dismissed meanwhile
+        }
+        let now = self.now();
+        match what {
+            What::Chunks(chunks) => self.on_chunks(device, lane, chunks),
+            What::Absent(items) => {
+                for item in items {
+                    self.paid(device, lane, item);
+                    self.plan.absent(device, item, now);
+                }
+            }
+            What::Manifest(item) => {
+                self.paid(device, lane, item);
+                if self.plan.arrived(device, item, now).is_some() {
+                    self.plan.written(item);
+                }
+            }
+            What::ManifestFailed(item, error) => {
+                self.paid(device, lane, item);
+                self.plan.absent(device, item, now);
+                tracing::warn!(%error, "cannot keep a manifest");
+            }
+            What::Mismatched(item, id) => {
+                self.paid(device, lane, item);
+                for target in self.plan.arrived(device, item, now).unwrap_or_default() {
+                    self.end(target.job, Err(WriteError::Mismatch { id }.into()));
+                }
+                self.plan.written(item);
+            }
+            What::Held(job, holding) => self.plan.holding(device, job, understood(holding)),
+            What::Ended(Ok(())) => {}
+            What::Ended(Err(error)) => self.on_lane_error(device, lane, &error).await,
+        }
+    }
+
+    fn on_chunks(&mut self, device: DeviceId, lane: LaneId, chunks: Vec<(ItemId, Encoded)>) {
+        let now = self.now();
+        let mut work = Vec::with_capacity(chunks.len());
+        for (item, encoded) in chunks {
+            self.paid(device, lane, item);
+            if let Some(targets) = self.plan.arrived(device, item, now) {
+                work.push((item, encoded, targets));
+            }
+        }
+        if !work.is_empty() {
+            let (store, jobs) = (self.mesh.store.clone(), Arc::clone(&self.jobs));
+            self.writing
+                .spawn_blocking(move || (device, sink::write(&store, &jobs, work)));
+        }
+    }
+
+    fn paid(&mut self, device: DeviceId, lane: LaneId, item: ItemId) {
+        if let Some(crew) = self.crews.get_mut(&device) {
+            crew.paid(lane, item);
+        }
+    }
+
+    async fn on_written(&mut self, device: DeviceId, wrote: Vec<(ItemId, Wrote)>) {
+        let mut lied = false;
+        for (item, wrote) in wrote {
+            match wrote {
+                Wrote::All(put) => {
+                    for (job, bytes) in put {
+                        self.progress.add(job, bytes);
+                    }
+                    self.plan.written(item);
+                }
+                Wrote::Failed(failed) => {
+                    for (job, error) in failed {
+                        self.plan.forget(job);
+                        self.end(job, Err(FetchError::Sink(error)));
+                    }
+                    self.plan.written(item);
+                }
+                Wrote::NotThatChunk => {
+                    self.plan.spoiled(item);
+                    lied = true;
+                }
+            }
+        }
+        if lied {
+            self.banish(device, Misbehaviour::BadChunk).await;
+        }
+    }
+
+    async fn on_lane_error(&mut self, device: DeviceId, lane: LaneId, error: &LaneError) {
+        tracing::debug!(%device, %error, "a lane ended");
+        if let Some(reason) = error.misbehaviour() {
+            self.banish(device, reason).await;
+            return;
+        }
+        if let LaneError::Open(OpenError::PeerQuota { .. } | OpenError::Busy { .. }) = error
+            && let Some(crew) = self.crews.get_mut(&device)
+            && crew.refused(lane)
+        {
+            // It has other lanes there: what this one was given is asked again on them.
+            for item in crew.fire(lane) {
+                self.plan.returned(device, item);
+            }
+            return;
+        }
+        self.dismiss(device);
+        let strikes = self.strikes.entry(device).or_default();
+        *strikes += match error {
+            // It will not change its mind during this fetch.
+            LaneError::Refused(Refusal::NotMember | Refusal::Paused)
+            | LaneError::Open(OpenError::Unsupported { .. } | OpenError::Stopped) => MAX_STRIKES,
+            LaneError::Refused(Refusal::Unable)
+            | LaneError::Open(_)
+            | LaneError::Frame(_)
+            | LaneError::Closed
+            | LaneError::Silent
+            | LaneError::Misbehaved(_)
+            | LaneError::Panicked => 1,
+        };
+    }
+
+    /// A liar is not asked again, and the others hear of it.
+    async fn banish(&mut self, device: DeviceId, reason: Misbehaviour) {
+        self.dismiss(device);
+        self.strikes.insert(device, MAX_STRIKES);
+        self.streams.misbehaved(device, reason).await;
+    }
+
+    fn on_panic(&mut self, error: &tokio::task::JoinError) {
+        if error.is_panic() {
+            tracing::error!(%error, "a part of a fetch panicked");
+            self.end_all(|| FetchError::Stopped);
+        }
+    }
+
+    fn end(&mut self, job: JobId, result: Result<(), FetchError>) {
+        self.plan.forget(job);
+        self.progress.end(job);
+        if let Some(open @ None) = self.results.get_mut(job.0) {
+            *open = Some(result);
+            self.open -= 1;
+        }
+    }
+
+    fn end_all(&mut self, why: impl Fn() -> FetchError) {
+        for result in &mut self.results {
+            result.get_or_insert_with(|| Err(why()));
+        }
+        self.open = 0;
+    }
+}
+
+/// What a holder said, as the plan understands it. Without a manifest it cannot say: it may have anything.
+fn understood(holding: StoreHolding) -> Holding {
+    match holding {
+        StoreHolding::All | StoreHolding::NoManifest => Holding::All,
+        StoreHolding::None => Holding::None,
+        StoreHolding::Some(slots) => Holding::Some(slots),
+    }
+}

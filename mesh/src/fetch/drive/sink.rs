@@ -1,0 +1,79 @@
+//! The blocking part of a fetch: looking what a job lacks, and verifying and writing what came.
+
+use wormhole_store::{Encoded, FetchJob, Slot, Store, WriteError};
+
+use crate::fetch::plan::{ItemId, JobId, Target};
+
+/// What a job needs.
+pub(super) enum Surveyed {
+    /// Blobs of its manifest are missing.
+    NeedsManifest,
+    /// These slots (none: it is complete).
+    NeedsSlots(Vec<Slot>),
+    /// It cannot be fetched.
+    Failed(WriteError),
+}
+
+/// Looks what each job lacks.
+pub(super) fn survey(
+    store: &Store,
+    jobs: &[FetchJob],
+    batch: Vec<JobId>,
+) -> Vec<(JobId, Surveyed)> {
+    let look = |id: JobId| {
+        let job = jobs.get(id.0)?;
+        let surveyed = match store.missing_manifest(&job.content) {
+            Ok(blobs) if !blobs.is_empty() => Surveyed::NeedsManifest,
+            Ok(_) => match job.sink.prepare(&job.content) {
+                Ok(slots) => Surveyed::NeedsSlots(slots),
+                Err(error) => Surveyed::Failed(error),
+            },
+            Err(error) => Surveyed::Failed(WriteError::Read(Box::new(error))),
+        };
+        Some((id, surveyed))
+    };
+    batch.into_iter().filter_map(look).collect()
+}
+
+/// What became of an item's bytes.
+pub(super) enum Wrote {
+    /// They are in every sink: bytes for each job.
+    All(Vec<(JobId, u64)>),
+    /// Sinks of these jobs failed; those of others have them.
+    Failed(Vec<(JobId, WriteError)>),
+    /// They are not the chunk that was asked for.
+    NotThatChunk,
+}
+
+/// Verifies what came, and puts it into its places.
+pub(super) fn write(
+    store: &Store,
+    jobs: &[FetchJob],
+    work: Vec<(ItemId, Encoded, Vec<Target>)>,
+) -> Vec<(ItemId, Wrote)> {
+    let write = |(item, encoded, targets): (ItemId, Encoded, Vec<Target>)| {
+        let Some(first) = targets.first() else {
+            return (item, Wrote::All(Vec::new()));
+        };
+        let Ok(plain) = store.decode(first.slot.chunk.id, &encoded) else {
+            return (item, Wrote::NotThatChunk);
+        };
+        let (mut put, mut failed) = (Vec::with_capacity(targets.len()), Vec::new());
+        for Target { job, slot } in targets {
+            let Some(to) = jobs.get(job.0) else { continue };
+            match to.sink.put(slot, &plain) {
+                Ok(()) => put.push((job, plain.len() as u64)),
+                Err(error) => failed.push((job, error)),
+            }
+        }
+        (
+            item,
+            if failed.is_empty() {
+                Wrote::All(put)
+            } else {
+                Wrote::Failed(failed)
+            },
+        )
+    };
+    work.into_iter().map(write).collect()
+}
