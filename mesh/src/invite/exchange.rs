@@ -1,0 +1,456 @@
+//! The conversation between joiner and inviter on one stream. The messages and their order: `message`.
+//!
+//! The joiner proves first. An attacker who plays the joiner has spent a try before it hears anything that
+//! depends on the secret; one who plays the inviter learns whether one guess was right, and nothing else.
+//! The inviter admits only after the joiner, knowing who invites into what, has consented.
+
+use std::{io, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+use wormhole_crdt::{DeviceId, MemberError, MeshId, Role, Welcome};
+use wormhole_store::ContentKey;
+use zeroize::Zeroizing;
+
+use super::{
+    Inviter,
+    desk::{Claim, InviteId, Turn},
+    message::{
+        Admission, Answer, Begin, Challenge, Confirm, Decision, Handle, MAX_ADMISSION, MAX_NAME,
+        MAX_SMALL, Offer, Refusal, Secrets, Thanks,
+    },
+    pake::{Binding, Keys, PakeError, Side, Started},
+};
+use crate::{
+    attachment::{Attachment, MeshSecret},
+    frame::{self, FrameError},
+    peer::NetworkEvent,
+    version::{self, PreambleError, VersionMismatch},
+};
+
+/// The longest wait for one message. A person decides nothing in between.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Why a conversation ended before the joiner was in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExchangeError {
+    /// The stream failed or ended.
+    #[error("the stream failed")]
+    Io(#[from] io::Error),
+    /// The other side was silent for too long.
+    #[error("the other side did not answer in time")]
+    Deadline,
+    /// No common version.
+    #[error(transparent)]
+    Version(#[from] VersionMismatch),
+    /// The other side does not follow the protocol.
+    #[error("the other side does not follow the protocol")]
+    Malformed,
+    /// The inviter said no, or we did.
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    /// The other side does not know the secret. On the joiner's side: an impostor, or a wrong code that
+    /// the inviter did not recognise as one.
+    #[error("the other side does not know the secret")]
+    WrongSecret,
+    /// The joiner is in that mesh already.
+    #[error("already a member of that mesh")]
+    AlreadyMember {
+        /// The mesh.
+        mesh: MeshId,
+        /// Its name.
+        name: String,
+    },
+}
+
+impl From<PreambleError> for ExchangeError {
+    fn from(error: PreambleError) -> Self {
+        match error {
+            PreambleError::Io(error) => Self::Io(error),
+            PreambleError::Malformed => Self::Malformed,
+            PreambleError::Mismatch(mismatch) => Self::Version(mismatch),
+        }
+    }
+}
+
+impl From<FrameError> for ExchangeError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) => Self::Io(error),
+            FrameError::TooLarge { .. } | FrameError::Malformed(_) | FrameError::Unencodable(_) => {
+                Self::Malformed
+            }
+        }
+    }
+}
+
+impl From<PakeError> for ExchangeError {
+    fn from(error: PakeError) -> Self {
+        match error {
+            PakeError::Malformed => Self::Malformed,
+            PakeError::Mismatch => Self::WrongSecret,
+        }
+    }
+}
+
+/// What the joiner brings.
+pub(super) struct Joiner<'a> {
+    pub(super) device: DeviceId,
+    pub(super) name: &'a str,
+    pub(super) handle: Handle,
+    pub(super) password: &'a [u8],
+    /// Whether this device is in a mesh already.
+    pub(super) is_member: &'a (dyn Fn(MeshId) -> bool + Sync),
+}
+
+/// What the joiner has in the end.
+pub(super) struct Admitted {
+    pub(super) welcome: Welcome,
+    pub(super) secret: MeshSecret,
+    pub(super) content_key: ContentKey,
+    pub(super) role: Role,
+    pub(super) inviter_name: String,
+}
+
+/// The joiner's side.
+pub(super) async fn ask<S>(
+    joiner: &Joiner<'_>,
+    stream: &mut S,
+    inviter: DeviceId,
+) -> Result<Admitted, ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let binding = Binding {
+        joiner: joiner.device,
+        inviter,
+        handle: joiner.handle,
+    };
+    let started = Started::new(Side::Joiner, joiner.password, binding);
+    version::write_preamble(stream, version::OURS).await?;
+    send(
+        stream,
+        &Begin::new(joiner.handle, started.message().to_vec()),
+        MAX_SMALL,
+    )
+    .await?;
+    let version = in_time(version::read_preamble(stream, version::OURS)).await?;
+    let challenge = match receive(stream, MAX_SMALL).await? {
+        Challenge::Pake(message) => message,
+        Challenge::Refused(refusal) => return Err(ExchangeError::Refused(refusal)),
+    };
+    let mut keys = started.finish(version, &challenge)?;
+    let proof = *keys.confirmation(Side::Joiner).as_bytes();
+    send(stream, &Confirm(proof), MAX_SMALL).await?;
+    let offer: Offer = decided(stream, &mut keys, MAX_SMALL).await?;
+    if (joiner.is_member)(offer.mesh) {
+        send_sealed(
+            stream,
+            &mut keys,
+            Side::Joiner,
+            &Answer::AlreadyMember,
+            MAX_SMALL,
+        )
+        .await?;
+        let Offer {
+            mesh,
+            mesh_name: name,
+            ..
+        } = offer;
+        return Err(ExchangeError::AlreadyMember { mesh, name });
+    }
+    let consent = Answer::Consent {
+        device_name: joiner.name.to_owned(),
+    };
+    send_sealed(stream, &mut keys, Side::Joiner, &consent, MAX_SMALL).await?;
+    let admission: Admission = decided(stream, &mut keys, MAX_ADMISSION).await?;
+    if admission.welcome.mesh != offer.mesh {
+        return Err(ExchangeError::Malformed);
+    }
+    send_sealed(stream, &mut keys, Side::Joiner, &Thanks, MAX_SMALL).await?;
+    stream.shutdown().await?;
+    Ok(Admitted {
+        secret: MeshSecret::from_bytes(admission.secrets.mesh_secret),
+        content_key: ContentKey::from_bytes(admission.secrets.content_key),
+        welcome: admission.welcome,
+        role: offer.role,
+        inviter_name: offer.inviter_name,
+    })
+}
+
+/// The inviter's side.
+pub(super) async fn answer<S>(
+    inviter: &Inviter,
+    stream: &mut S,
+    joiner: DeviceId,
+) -> Result<(), ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    version::write_preamble(stream, version::OURS).await?;
+    stream.flush().await?;
+    let version = in_time(version::read_preamble(stream, version::OURS)).await?;
+    let begin: Begin = receive(stream, MAX_SMALL).await?;
+    let handle = begin.handle().ok_or(ExchangeError::Malformed)?;
+    let claimed = inviter.desk().claim(handle, joiner, inviter.now());
+    let claim = match claimed {
+        Ok(claim) => claim,
+        Err(refusal) => {
+            send(stream, &Challenge::Refused(refusal), MAX_SMALL).await?;
+            return Err(ExchangeError::Refused(refusal));
+        }
+    };
+    let binding = Binding {
+        joiner,
+        inviter: inviter.inner.device,
+        handle,
+    };
+    let started = Started::new(Side::Inviter, &claim.password, binding);
+    send(
+        stream,
+        &Challenge::Pake(started.message().to_vec()),
+        MAX_SMALL,
+    )
+    .await?;
+    let mut keys = started.finish(version, &begin.pake)?;
+    let Confirm(proof) = receive(stream, MAX_SMALL).await?;
+    let judged = inviter.desk().judge(claim.id, joiner, inviter.now(), || {
+        keys.check(Side::Joiner, proof).is_ok()
+    });
+    let turn = match judged {
+        Ok(turn) => turn,
+        Err(refusal) => {
+            if refusal == Refusal::Burnt {
+                inviter.announce(NetworkEvent::InviteBurnt { mesh: claim.mesh });
+            }
+            return refuse(stream, refusal).await;
+        }
+    };
+    // From here on the invite is reserved for this joiner, until the reservation is dropped.
+    let _reservation = Reservation {
+        inviter,
+        id: claim.id,
+    };
+    admit(inviter, stream, joiner, (&claim, turn), &mut keys).await
+}
+
+/// Frees the invite when the conversation ends without a new member. Nothing happens to a used one.
+struct Reservation<'a> {
+    inviter: &'a Inviter,
+    id: InviteId,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.inviter.desk().release(self.id);
+    }
+}
+
+/// Offers, waits for consent, admits, hands over. The joiner has proved itself.
+async fn admit<S>(
+    inviter: &Inviter,
+    stream: &mut S,
+    joiner: DeviceId,
+    (claim, turn): (&Claim, Turn),
+    keys: &mut Keys,
+) -> Result<(), ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Some(mesh) = inviter.inner.registry.get(claim.mesh) else {
+        return refuse(stream, Refusal::Unknown).await;
+    };
+    let offer = Offer {
+        mesh: claim.mesh,
+        mesh_name: mesh.replica.name(),
+        inviter_name: inviter.inner.name.clone(),
+        role: claim.role,
+    };
+    decide(stream, keys, &offer, MAX_SMALL).await?;
+    let device_name = match receive_sealed(stream, keys, Side::Joiner, MAX_SMALL).await? {
+        Answer::Consent { device_name } => shortened(device_name),
+        Answer::AlreadyMember => {
+            let name = mesh.replica.name();
+            return Err(ExchangeError::AlreadyMember {
+                mesh: claim.mesh,
+                name,
+            });
+        }
+    };
+    let welcome = match take_in(inviter, &mesh, joiner, device_name, (claim, turn)).await {
+        Ok(welcome) => welcome,
+        Err(refusal) => return refuse(stream, refusal).await,
+    };
+    let secrets = Secrets {
+        mesh_secret: *mesh.secret.expose(),
+        content_key: *mesh.store.key().expose(),
+    };
+    decide(stream, keys, &Admission { welcome, secrets }, MAX_ADMISSION).await?;
+    let Thanks = receive_sealed(stream, keys, Side::Joiner, MAX_SMALL).await?;
+    Ok(())
+}
+
+/// Makes the joiner a member, or sees that it is one. It is in whatever happens to the conversation then.
+async fn take_in(
+    inviter: &Inviter,
+    mesh: &Attachment,
+    joiner: DeviceId,
+    device_name: String,
+    (claim, turn): (&Claim, Turn),
+) -> Result<Welcome, Refusal> {
+    match turn {
+        Turn::Again if mesh.is_member(&joiner) => return Ok(mesh.replica.welcome()),
+        Turn::Again => return Err(Refusal::Used),
+        Turn::First => {}
+    }
+    let (replica, role, now) = (mesh.replica.clone(), claim.role, inviter.now());
+    let admitted = tokio::task::spawn_blocking(move || {
+        match replica.admit(joiner, &device_name, role, now) {
+            // It is in already by another invite, and has lost what it knew.
+            Ok(_) | Err(MemberError::AlreadyMember { .. }) => Ok(replica.welcome()),
+            Err(error) => Err(error),
+        }
+    });
+    match admitted.await {
+        Ok(Ok(welcome)) => {
+            inviter.desk().used(claim.id, joiner);
+            inviter.announce(NetworkEvent::InviteUsed {
+                mesh: claim.mesh,
+                device: joiner,
+            });
+            Ok(welcome)
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%joiner, %error, "a device with the right code could not be admitted");
+            Err(Refusal::CannotAdmit)
+        }
+        Err(panicked) => {
+            tracing::error!(%panicked, "admitting a device failed");
+            Err(Refusal::CannotAdmit)
+        }
+    }
+}
+
+fn shortened(mut name: String) -> String {
+    name.retain(|c| !c.is_control());
+    let mut end = name.len().min(MAX_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.truncate(end);
+    if name.trim().is_empty() {
+        "device".to_owned()
+    } else {
+        name
+    }
+}
+
+async fn refuse<S>(stream: &mut S, refusal: Refusal) -> Result<(), ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    send(stream, &Decision::Refused(refusal), MAX_SMALL).await?;
+    stream.shutdown().await?;
+    Err(ExchangeError::Refused(refusal))
+}
+
+/// The inviter goes on: its proof over everything so far, and the sealed next message.
+async fn decide<S, T>(
+    stream: &mut S,
+    keys: &mut Keys,
+    message: &T,
+    max: usize,
+) -> Result<(), ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    T: Serialize,
+{
+    let proof = *keys.confirmation(Side::Inviter).as_bytes();
+    let sealed = keys.seal(Side::Inviter, &encode(message)?);
+    send(stream, &Decision::Go { proof, sealed }, max + MAX_SMALL).await
+}
+
+/// What the inviter decided: the opened next message, or its refusal.
+async fn decided<S, T>(stream: &mut S, keys: &mut Keys, max: usize) -> Result<T, ExchangeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    T: DeserializeOwned,
+{
+    match receive(stream, max + MAX_SMALL).await? {
+        Decision::Go { proof, sealed } => {
+            keys.check(Side::Inviter, proof)?;
+            decode(&keys.open(Side::Inviter, &sealed)?)
+        }
+        Decision::Refused(refusal) => Err(ExchangeError::Refused(refusal)),
+    }
+}
+
+async fn send_sealed<S, T>(
+    stream: &mut S,
+    keys: &mut Keys,
+    side: Side,
+    message: &T,
+    max: usize,
+) -> Result<(), ExchangeError>
+where
+    S: AsyncWrite + Unpin + Send,
+    T: Serialize,
+{
+    let sealed = keys.seal(side, &encode(message)?);
+    send(stream, &sealed, max).await
+}
+
+async fn receive_sealed<S, T>(
+    stream: &mut S,
+    keys: &mut Keys,
+    side: Side,
+    max: usize,
+) -> Result<T, ExchangeError>
+where
+    S: AsyncRead + Unpin + Send,
+    T: DeserializeOwned,
+{
+    let sealed: Vec<u8> = receive(stream, max).await?;
+    decode(&keys.open(side, &sealed)?)
+}
+
+fn encode<T: Serialize>(message: &T) -> Result<Zeroizing<Vec<u8>>, ExchangeError> {
+    postcard::to_stdvec(message)
+        .map(Zeroizing::new)
+        .map_err(|_| ExchangeError::Malformed)
+}
+
+fn decode<T: DeserializeOwned>(plain: &[u8]) -> Result<T, ExchangeError> {
+    postcard::from_bytes(plain).map_err(|_| ExchangeError::Malformed)
+}
+
+async fn send<S, T>(stream: &mut S, message: &T, max: usize) -> Result<(), ExchangeError>
+where
+    S: AsyncWrite + Unpin + Send,
+    T: Serialize,
+{
+    in_time(frame::write(stream, message, max)).await
+}
+
+async fn receive<S, T>(stream: &mut S, max: usize) -> Result<T, ExchangeError>
+where
+    S: AsyncRead + Unpin + Send,
+    T: DeserializeOwned,
+{
+    in_time(frame::read(stream, max))
+        .await?
+        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
+}
+
+async fn in_time<T, E>(work: impl Future<Output = Result<T, E>>) -> Result<T, ExchangeError>
+where
+    ExchangeError: From<E>,
+{
+    match timeout(DEADLINE, work).await {
+        Ok(done) => Ok(done?),
+        Err(_elapsed) => Err(ExchangeError::Deadline),
+    }
+}

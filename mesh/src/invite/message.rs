@@ -1,0 +1,165 @@
+//! What joiner and inviter say to one another, and how large it may be.
+//!
+//! The order, after both preambles: joiner [`Begin`] → inviter [`Challenge`] → joiner [`Confirm`] → inviter
+//! [`Decision`] holding a sealed [`Offer`] → joiner sealed [`Answer`] → inviter [`Decision`] holding a sealed
+//! [`Admission`] → joiner sealed [`Thanks`]. Sealed messages are postcard inside the AEAD of `pake`.
+
+use serde::{Deserialize, Serialize};
+use wormhole_crdt::{MeshId, Role, Welcome};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::{code::Nameplate, link::LinkId};
+
+/// Every message but the admission fits in this.
+pub(super) const MAX_SMALL: usize = 4 * 1024;
+
+/// An admission carries the membership log: the limits of `crdt` allow a few thousand members in this.
+pub(super) const MAX_ADMISSION: usize = 16 * 1024 * 1024;
+
+/// Longest name of a device or mesh that is taken, in bytes.
+pub(super) const MAX_NAME: usize = 256;
+
+/// Which invite is meant. Public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Handle {
+    /// The number in front of a code.
+    Nameplate(Nameplate),
+    /// The hash of a link's token.
+    Link(LinkId),
+}
+
+impl Handle {
+    /// For transcripts: unlike for all unlike handles.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        postcard::to_stdvec(&WireHandle::from(self)).expect("plain data encodes into memory")
+    }
+}
+
+/// A [`Handle`] before its nameplate is checked.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum WireHandle {
+    Nameplate(u32),
+    Link(LinkId),
+}
+
+impl From<Handle> for WireHandle {
+    fn from(handle: Handle) -> Self {
+        match handle {
+            Handle::Nameplate(nameplate) => Self::Nameplate(nameplate.number()),
+            Handle::Link(id) => Self::Link(id),
+        }
+    }
+}
+
+/// The joiner's first message.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Begin {
+    handle: WireHandle,
+    /// Its SPAKE2 message.
+    pub(super) pake: Vec<u8>,
+}
+
+impl Begin {
+    pub(super) fn new(handle: Handle, pake: Vec<u8>) -> Self {
+        Self {
+            handle: handle.into(),
+            pake,
+        }
+    }
+
+    /// Which invite it means; `None` when that is no possible one.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        match self.handle {
+            WireHandle::Nameplate(number) => Nameplate::new(number).map(Handle::Nameplate),
+            WireHandle::Link(id) => Some(Handle::Link(id)),
+        }
+    }
+}
+
+/// The inviter's answer to [`Begin`].
+#[derive(Serialize, Deserialize)]
+pub(super) enum Challenge {
+    /// Go on, with the inviter's SPAKE2 message.
+    Pake(Vec<u8>),
+    /// No.
+    Refused(Refusal),
+}
+
+/// The joiner's proof that it knows the secret. A wrong one counts as a try.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Confirm(pub(super) [u8; 32]);
+
+/// The inviter's answer to a proof or to the joiner's answer.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Decision {
+    /// Its own proof, and the sealed next message.
+    Go {
+        /// Over everything said so far.
+        proof: [u8; 32],
+        /// An [`Offer`] or an [`Admission`].
+        sealed: Vec<u8>,
+    },
+    /// No.
+    Refused(Refusal),
+}
+
+/// Why an inviter says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Refusal {
+    /// It has no such invite.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// A device has joined with it.
+    Used,
+    /// Too many wrong codes were tried.
+    Burnt,
+    /// The proof was wrong.
+    Wrong {
+        /// More wrong ones that it will take.
+        tries_left: u8,
+    },
+    /// Another device is joining with it now, or there were too many tries lately.
+    Busy,
+    /// The inviter could not admit the device: its own disk failed, or it is no admin any more.
+    CannotAdmit,
+}
+
+/// Who invites into what.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Offer {
+    pub(super) mesh: MeshId,
+    pub(super) mesh_name: String,
+    pub(super) inviter_name: String,
+    pub(super) role: Role,
+}
+
+/// The joiner's decision.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// It wants to be a member under this name.
+    Consent {
+        /// The device's name.
+        device_name: String,
+    },
+    /// It is a member of that mesh already; the invite stays good.
+    AlreadyMember,
+}
+
+/// Everything that a member has.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Admission {
+    pub(super) welcome: Welcome,
+    pub(super) secrets: Secrets,
+}
+
+/// The mesh's secrets as they travel, sealed. Wiped when dropped.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct Secrets {
+    pub(super) mesh_secret: [u8; 32],
+    pub(super) content_key: [u8; 32],
+}
+
+/// The joiner has everything.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Thanks;
