@@ -1,0 +1,135 @@
+//! Says hello, and answers it: what came of a greeting goes into the attachments.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use wormhole_crdt::{DeviceId, MeshId};
+
+use super::Protocols;
+use crate::{
+    hello::{self, Greeted, HelloError, Local},
+    peer::Misbehaviour,
+    streams::{About, Handler, Protocol, Quota, Standing, Stream},
+};
+
+/// Answers hellos.
+pub(super) struct Greeter {
+    protocols: Protocols,
+}
+
+impl Greeter {
+    pub(super) fn new(protocols: Protocols) -> Self {
+        Self { protocols }
+    }
+}
+
+impl fmt::Debug for Greeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Greeter")
+    }
+}
+
+impl Handler for Greeter {
+    fn protocol(&self) -> Protocol {
+        hello::PROTOCOL
+    }
+
+    fn quota(&self) -> Quota {
+        // One is enough, but a device that attaches meshes one after the other says hello for each.
+        Quota {
+            stranger: 4,
+            member: 4,
+            total: 128,
+        }
+    }
+
+    fn accept(&self, mut stream: Stream) -> BoxFuture<'static, ()> {
+        let protocols = self.protocols.clone();
+        Box::pin(async move {
+            let peer = stream.peer();
+            let mut rng: StdRng = rand::make_rng();
+            let recognised = |shared: &[MeshId]| protocols.recognise(peer, shared);
+            let local = protocols.local();
+            let said = hello::accept(&mut stream, peer, local, &mut rng, recognised).await;
+            protocols.after_hello(peer, said).await;
+        })
+    }
+}
+
+impl Protocols {
+    /// Greets a connected device.
+    pub(super) async fn greet(&self, peer: DeviceId) {
+        let mut stream = match self.inner.streams.open(peer, hello::PROTOCOL).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "cannot say hello");
+                return;
+            }
+        };
+        let mut rng: StdRng = rand::make_rng();
+        let said = hello::open(&mut stream, peer, self.local(), &mut rng).await;
+        if let Ok(greeted) = &said {
+            self.recognise(peer, &greeted.shared);
+        }
+        self.after_hello(peer, said).await;
+    }
+
+    fn local(&self) -> Local<'_> {
+        let meshes = self.inner.registry.all();
+        Local {
+            device: self.inner.local.id,
+            introduction: &self.inner.introduction,
+            meshes: meshes
+                .values()
+                .map(|mesh| (mesh.id(), mesh.secret.clone()))
+                .collect(),
+        }
+    }
+
+    /// The device has proved these meshes. Others that it proved before, it still shares: hellos may
+    /// overtake one another, and what ends a sharing is the end of the connection.
+    fn recognise(&self, peer: DeviceId, shared: &[MeshId]) {
+        for mesh in shared {
+            if let Some(mesh) = self.inner.registry.get(*mesh) {
+                mesh.arrived(peer);
+            }
+        }
+    }
+
+    async fn after_hello(&self, peer: DeviceId, said: Result<Greeted, HelloError>) {
+        let greeted = match said {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no hello");
+                if let HelloError::Version(mismatch) = &error {
+                    let problem = Some(mismatch.to_string());
+                    let about = About {
+                        problem,
+                        ..About::default()
+                    };
+                    self.inner.streams.describe(peer, about).await;
+                }
+                if matches!(error, HelloError::Malformed) {
+                    self.inner
+                        .streams
+                        .misbehaved(peer, Misbehaviour::BadFrame)
+                        .await;
+                }
+                return;
+            }
+        };
+        let Some(about) = greeted.about else { return };
+        self.inner.streams.trust(peer, Standing::Member).await;
+        let described = About {
+            name: Some(about.name),
+            version: Some(about.program),
+            meshes: self.shared(&peer),
+            problem: None,
+        };
+        self.inner.streams.describe(peer, described).await;
+        if self.inner.greeted.send(peer).await.is_err() {
+            tracing::trace!("the network is stopping");
+        }
+    }
+}

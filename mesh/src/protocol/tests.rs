@@ -1,0 +1,128 @@
+//! Whole nodes over a network in memory: they find one another's meshes and bring their metadata together.
+
+use wormhole_crdt::{EntryId, Role};
+use wormhole_store::Content;
+
+use crate::lab::{Lab, create_file, eventually};
+
+const PAUSED: bool = true;
+
+fn names(replica: &wormhole_crdt::Replica) -> Vec<String> {
+    let children = replica.children(EntryId::ROOT).unwrap();
+    children
+        .into_iter()
+        .map(|entry| entry.name.as_str().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_reaches_every_member_through_whoever_is_connected() {
+    let mut lab = Lab::new();
+    let (a, b, c) = (lab.node(1), lab.node(2), lab.node(3));
+    let at_a = lab.found(&a);
+    let at_b = lab.admit(&at_a, &b, Role::Writer);
+    let at_c = lab.admit(&at_a, &c, Role::Reader);
+    create_file(&at_a, "from a", Content::EMPTY);
+    create_file(&at_b, "from b", Content::EMPTY);
+    for replica in [&at_a, &at_b, &at_c] {
+        eventually("all see both files", || {
+            names(replica) == ["from a", "from b"]
+        })
+        .await;
+    }
+    let in_sync = || a.protocols.sync_state(at_a.mesh_id());
+    eventually("a is in sync with both", || {
+        in_sync().len() == 2 && in_sync().iter().all(|(_, in_sync)| *in_sync)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_were_apart_catch_up_when_they_meet_again() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let at_b = lab.admit(&at_a, &b, Role::Writer);
+    a.sees(&b, at_a.mesh_id()).await;
+    lab.memory.cut(b.id, false);
+    eventually("a notices", || a.protocols.shared(&b.id).is_empty()).await;
+    for n in 0..50 {
+        create_file(&at_a, &format!("a{n:02}"), Content::EMPTY);
+        create_file(&at_b, &format!("b{n:02}"), Content::EMPTY);
+    }
+    assert_eq!(names(&at_b).len(), 50);
+    lab.memory.cut(b.id, true);
+    for replica in [&at_a, &at_b] {
+        eventually("both have all", || names(replica).len() == 100).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_mesh_rests_on_either_side_and_goes_on() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let at_b = lab.admit(&at_a, &b, Role::Writer);
+    let mesh = at_a.mesh_id();
+    create_file(&at_a, "0", Content::EMPTY);
+    eventually("b follows", || names(&at_b).len() == 1).await;
+    for (round, node) in (1..).zip([&a, &b]) {
+        node.protocols.set_paused(mesh, PAUSED);
+        eventually("exchanges end", || {
+            a.protocols.sync_state(mesh).is_empty() && b.protocols.sync_state(mesh).is_empty()
+        })
+        .await;
+        create_file(&at_a, &round.to_string(), Content::EMPTY);
+        assert_eq!(names(&at_b).len(), round);
+        node.protocols.set_paused(mesh, !PAUSED);
+        eventually("b catches up", || names(&at_b).len() == round + 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_mesh_is_shared_no_more_and_can_come_back() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let at_b = lab.admit(&at_a, &b, Role::Writer);
+    let mesh = at_a.mesh_id();
+    a.sees(&b, mesh).await;
+    b.protocols.detach(mesh);
+    eventually("a notices", || a.protocols.sync_state(mesh).is_empty()).await;
+    create_file(&at_a, "meanwhile", Content::EMPTY);
+    b.attach(&at_b);
+    eventually("b catches up", || names(&at_b).len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_never_trusted() {
+    let mut lab = Lab::new();
+    let (a, b, stranger) = (lab.node(1), lab.node(2), lab.node(3));
+    let at_a = lab.found(&a);
+    lab.admit(&at_a, &b, Role::Writer);
+    a.sees(&b, at_a.mesh_id()).await;
+    assert!(stranger.protocols.shared(&a.id).is_empty());
+    eventually("a trusts b", || lab.memory.trusts(a.id, b.id)).await;
+    assert!(!lab.memory.trusts(a.id, stranger.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_that_still_knows_the_secret_gets_nothing_more() {
+    let mut lab = Lab::new();
+    let (a, b, c) = (lab.node(1), lab.node(2), lab.node(3));
+    let at_a = lab.found(&a);
+    let at_b = lab.admit(&at_a, &b, Role::Writer);
+    create_file(&at_a, "before", Content::EMPTY);
+    eventually("b follows", || names(&at_b).len() == 1).await;
+    at_a.revoke(b.id, lab.now()).unwrap();
+    eventually("the exchange ends", || {
+        a.protocols.sync_state(at_a.mesh_id()).is_empty()
+    })
+    .await;
+    create_file(&at_a, "after", Content::EMPTY);
+    // Attaching again makes both say hello and try once more; meanwhile the others go on.
+    b.attach(&at_b);
+    let at_c = lab.admit(&at_a, &c, Role::Writer);
+    eventually("c follows", || names(&at_c) == ["after", "before"]).await;
+    assert_eq!(names(&at_b), ["before"]);
+}
