@@ -1,0 +1,118 @@
+//! Commands that change something and have little to say: `sync`, `unbind`, `rescan`,
+//! `confirm-deletions`, `pause`, `resume`, `limit`, `dial`.
+
+use std::path::Path;
+
+use wormhole_node::api::{
+    DialReply, DialRequest, Empty, FolderRequest, LimitReply, LimitRequest, PauseReply,
+    PauseRequest, SyncReply, SyncRequest, UnbindReply, UnbindRequest,
+};
+
+use super::args::{Limit, Place};
+use super::output::printable;
+use super::status::rate;
+use super::{CliError, Desk, absolute};
+
+pub(super) async fn sync(desk: &Desk, place: Place, dir: &Path) -> Result<(), CliError> {
+    let request = SyncRequest {
+        mesh: place.mesh,
+        path: place.path,
+        dir: absolute(dir)?,
+    };
+    let reply: SyncReply = desk.client().await?.post("/v1/sync", &request).await?;
+    desk.output.answer(&reply, |reply| {
+        let mesh = printable(&reply.mesh.name);
+        let path = match reply.path.as_str() {
+            "" => String::new(),
+            path => format!(":{}", printable(path)),
+        };
+        format!(
+            "Syncing {mesh}{path} into {}",
+            printable(&reply.dir.to_string_lossy())
+        )
+    })
+}
+
+pub(super) async fn unbind(desk: &Desk, dir: &Path) -> Result<(), CliError> {
+    let request = UnbindRequest {
+        dir: absolute(dir)?,
+    };
+    let reply: UnbindReply = desk.client().await?.post("/v1/unbind", &request).await?;
+    desk.output.answer(&reply, |reply| {
+        let (dir, mesh) = (
+            printable(&reply.dir.to_string_lossy()),
+            printable(&reply.mesh.name),
+        );
+        format!("{dir} is no longer synced; its files stay, and this device stays in \"{mesh}\"")
+    })
+}
+
+pub(super) async fn rescan(desk: &Desk, dir: &Path) -> Result<(), CliError> {
+    let request = FolderRequest {
+        dir: absolute(dir)?,
+    };
+    let reply: Empty = desk.client().await?.post("/v1/rescan", &request).await?;
+    desk.output
+        .answer(&reply, |_| "Looked through the folder".to_owned())
+}
+
+pub(super) async fn confirm_deletions(desk: &Desk, dir: &Path) -> Result<(), CliError> {
+    let request = FolderRequest {
+        dir: absolute(dir)?,
+    };
+    let reply: Empty = desk
+        .client()
+        .await?
+        .post("/v1/confirm-deletions", &request)
+        .await?;
+    desk.output
+        .answer(&reply, |_| "The deletions are synced now".to_owned())
+}
+
+pub(super) async fn pause(desk: &Desk, mesh: Option<String>) -> Result<(), CliError> {
+    set_paused(desk, "/v1/pause", mesh).await
+}
+
+pub(super) async fn resume(desk: &Desk, mesh: Option<String>) -> Result<(), CliError> {
+    set_paused(desk, "/v1/resume", mesh).await
+}
+
+async fn set_paused(desk: &Desk, route: &str, mesh: Option<String>) -> Result<(), CliError> {
+    let request = PauseRequest { mesh };
+    let reply: PauseReply = desk.client().await?.post(route, &request).await?;
+    desk.output.answer(&reply, |reply| {
+        let mut text = String::new();
+        for state in &reply.meshes {
+            let word = if state.paused { "is paused" } else { "goes on" };
+            text.push_str(&format!("{} {word}\n", printable(&state.mesh.name)));
+        }
+        text
+    })
+}
+
+pub(super) async fn limit(desk: &Desk, limit: &Limit) -> Result<(), CliError> {
+    let client = desk.client().await?;
+    let reply: LimitReply = if limit.up.is_none() && limit.down.is_none() {
+        client.get("/v1/limit", &()).await?
+    } else {
+        let request = LimitRequest {
+            up: limit.up,
+            down: limit.down,
+        };
+        client.post("/v1/limit", &request).await?
+    };
+    desk.output.answer(&reply, |reply| {
+        format!(
+            "Sending: {}\nReceiving: {}",
+            rate(reply.up),
+            rate(reply.down)
+        )
+    })
+}
+
+pub(super) async fn dial(desk: &Desk, peer: String) -> Result<(), CliError> {
+    let request = DialRequest { peer };
+    let reply: DialReply = desk.client().await?.post("/v1/dial", &request).await?;
+    desk.output
+        .answer(&reply, |reply| format!("Connected with {}", reply.device))
+}

@@ -1,0 +1,130 @@
+//! Starting a node in the background, and waiting until it answers.
+//!
+//! The node is this same program (`wormhole up`) in a session of its own, so that it outlives the
+//! terminal. When it fails to start, what it said is the error of the command that wanted it. Two
+//! commands may start one at the same time: one of them wins the home's lock, both go on.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use wormhole_node::api::NodeReply;
+use wormhole_node::client::{Client, ClientError};
+
+use super::CliError;
+
+/// May a command start a node when there is none?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Starting {
+    Allowed,
+    Forbidden,
+}
+
+/// Opening many large meshes after a crash takes a while; more than this is a fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is asked; a start takes some tens of milliseconds.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A client of a node that answers.
+pub(super) async fn client(home: &Path, starting: Starting) -> Result<Client, CliError> {
+    let client = Client::of_home(home)?;
+    if running(&client).await?.is_some() {
+        return Ok(client);
+    }
+    match starting {
+        Starting::Forbidden => Err(CliError::NotRunning {
+            home: home.to_owned(),
+        }),
+        Starting::Allowed => {
+            background(home, &[], &client).await?;
+            Ok(client)
+        }
+    }
+}
+
+/// Who answers in this home, if somebody does.
+pub(super) async fn running(client: &Client) -> Result<Option<NodeReply>, CliError> {
+    match client.get("/v1/node", &()).await {
+        Ok(node) => Ok(Some(node)),
+        Err(ClientError::NotRunning { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Starts `wormhole up` with `arguments` and returns when it answers.
+pub(super) async fn background(
+    home: &Path,
+    arguments: &[OsString],
+    client: &Client,
+) -> Result<NodeReply, CliError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut child = spawn(home, arguments)?;
+    loop {
+        // A node that stops at this very moment breaks the connection: ask again.
+        if let Ok(Some(node)) = running(client).await {
+            return Ok(node);
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            if status.code() != Some(i32::from(crate::HOME_IN_USE)) {
+                let said = last_words(&mut child).await;
+                return Err(CliError::StartFailed {
+                    said,
+                    log: home.join("node.log"),
+                });
+            }
+            // Somebody else starts a node here, or one is about to end: wait for either.
+            tokio::time::sleep(PAUSE * 5).await;
+            child = spawn(home, arguments)?;
+        }
+        if Instant::now() > deadline {
+            let seconds = PATIENCE.as_secs();
+            return Err(CliError::StartTimedOut {
+                seconds,
+                log: home.join("node.log"),
+            });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn spawn(home: &Path, arguments: &[OsString]) -> Result<Child, CliError> {
+    let program = |source| CliError::Program {
+        path: "wormhole".into(),
+        source,
+    };
+    let path = std::env::current_exe().map_err(program)?;
+    Command::new(&path)
+        .arg("--home")
+        .arg(home)
+        .args(["up", "--own-session"])
+        .args(arguments)
+        // The node must not keep a disk busy that its user wants to unmount.
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| CliError::Program { path, source })
+}
+
+async fn last_words(child: &mut Child) -> String {
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        // What could be read before an error is all that can be told.
+        drop(stderr.take(LAST_WORDS_BYTES).read_to_end(&mut said).await);
+    }
+    let said = String::from_utf8_lossy(&said);
+    let said = said.trim().trim_start_matches("wormhole: ");
+    if said.is_empty() {
+        "it ended without a word".to_owned()
+    } else {
+        said.to_owned()
+    }
+}
+
+/// A message with all its causes; more than this is noise.
+const LAST_WORDS_BYTES: u64 = 16 << 10;

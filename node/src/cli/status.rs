@@ -1,0 +1,321 @@
+//! `status`, `events`, `meshes`, `members`, `peers`, `transfers`: what there is and how it does.
+
+use std::path::Path;
+
+use wormhole_node::api::{
+    BindingStatus, Direction, ExplainQuery, ExplainReply, Keep, MemberInfo, MembersReply,
+    MeshQuery, MeshStatus, MeshSummary, MeshesReply, NodeReply, PathName, PeerInfo, PeersReply,
+    Phase, Rate, RoleName, StatusReply, TransferInfo, TransfersReply,
+};
+use wormhole_node::client::segment;
+
+use super::figure::{bytes, count, date, duration, many, speed};
+use super::output::printable;
+use super::share::problem_lines;
+use super::table::table;
+use super::{CliError, Desk, absolute};
+
+pub(super) async fn run(desk: &Desk) -> Result<(), CliError> {
+    let status: StatusReply = desk
+        .client()
+        .await?
+        .get("/v1/status", &MeshQuery::default())
+        .await?;
+    desk.output.answer(&status, status_text)
+}
+
+/// `status PATH`: why is this file, or is it not, synced?
+pub(super) async fn explain(desk: &Desk, path: &Path) -> Result<(), CliError> {
+    let query = ExplainQuery {
+        path: absolute(path)?,
+    };
+    let reply: ExplainReply = desk.client().await?.get("/v1/explain", &query).await?;
+    desk.output.answer(&reply, |reply| {
+        let word = if reply.synced { "synced" } else { "not synced" };
+        let mesh = printable(&reply.mesh.name);
+        let mut text = format!(
+            "{} ({mesh}): {word}\n  {}\n",
+            printable(&reply.path),
+            reply.reason
+        );
+        if !reply.action.is_empty() {
+            text.push_str(&format!("  {}\n", reply.action));
+        }
+        text
+    })
+}
+
+/// JSON lines with or without `--json`: it is made for programs.
+pub(super) async fn events(desk: &Desk) -> Result<(), CliError> {
+    let mut events = desk.client().await?.events().await?;
+    let json = super::Output::new(true);
+    while let Some(event) = events.next().await? {
+        json.answer(&event, |_| String::new())?;
+    }
+    Ok(())
+}
+
+fn status_text(status: &StatusReply) -> String {
+    let mut text = node_text(&status.node);
+    if status.meshes.is_empty() {
+        text.push_str("\nNothing is shared yet: `wormhole share DIR` or `wormhole join`\n");
+    }
+    for mesh in &status.meshes {
+        text.push('\n');
+        text.push_str(&mesh_text(mesh));
+    }
+    text
+}
+
+fn node_text(node: &NodeReply) -> String {
+    let name = printable(&node.device_name);
+    let mut text = format!("{name}  wormhole {}  process {}\n", node.version, node.pid);
+    text.push_str(&format!("  device  {}\n", node.device));
+    text.push_str(&format!("  home    {}\n", node.home.display()));
+    text.push_str(&format!("  listens {}\n", node.addresses.join(", ")));
+    if node.limits.up != Rate::Unlimited || node.limits.down != Rate::Unlimited {
+        let (up, down) = (rate(node.limits.up), rate(node.limits.down));
+        text.push_str(&format!("  limits  up {up}, down {down}\n"));
+    }
+    text
+}
+
+fn mesh_text(mesh: &MeshStatus) -> String {
+    let name = printable(&mesh.mesh.name);
+    let paused = if mesh.paused { ", paused" } else { "" };
+    let mut text = format!(
+        "{name}  {}, {} ({}){paused}\n",
+        many(mesh.files, "file"),
+        bytes(mesh.bytes),
+        role(mesh.role)
+    );
+    let others = mesh.members.saturating_sub(1);
+    text.push_str(&format!(
+        "  {}: {} connected, {} in sync\n",
+        many(u64::from(others), "other device"),
+        mesh.connected,
+        mesh.in_sync
+    ));
+    if mesh.conflicts > 0 {
+        let versions = many(mesh.conflicts, "second version");
+        text.push_str(&format!(
+            "  {versions} of things changed apart: `wormhole conflicts`\n"
+        ));
+    }
+    if let Some(problem) = &mesh.problem {
+        text.push_str(&format!("  ! {problem}\n"));
+    }
+    for binding in &mesh.bindings {
+        text.push_str(&binding_text(binding));
+    }
+    text
+}
+
+fn binding_text(binding: &BindingStatus) -> String {
+    let place = match (&binding.dir, binding.keep) {
+        (Some(dir), _) => printable(&dir.to_string_lossy()),
+        (None, Keep::Seed | Keep::Folder) => "seed".to_owned(),
+    };
+    let below = match binding.path.as_str() {
+        "" => String::new(),
+        path => format!(" (only {})", printable(path)),
+    };
+    let done = if binding.bytes_done < binding.bytes_total {
+        format!(
+            ", {} of {} here",
+            bytes(binding.bytes_done),
+            bytes(binding.bytes_total)
+        )
+    } else if binding.files_done < binding.files_total {
+        let (done, total) = (count(binding.files_done), count(binding.files_total));
+        format!(", {done} of {total} files here")
+    } else {
+        String::new()
+    };
+    let mut text = format!("  {place}{below}: {}{done}\n", phase(binding.phase));
+    if let Some(reason) = &binding.reason {
+        text.push_str(&format!("    {reason}\n"));
+    }
+    text.push_str(&problem_lines(&binding.problems));
+    text
+}
+
+pub(super) async fn meshes(desk: &Desk) -> Result<(), CliError> {
+    let reply: MeshesReply = desk.client().await?.get("/v1/meshes", &()).await?;
+    desk.output.answer(&reply, |reply| {
+        if reply.meshes.is_empty() {
+            return "This device is in no mesh: `wormhole share DIR` or `wormhole join`".to_owned();
+        }
+        let rows: Vec<_> = reply.meshes.iter().map(mesh_row).collect();
+        table(["MESH", "ROLE", "DEVICES", "FILES", "SIZE", "WHERE"], &rows)
+    })
+}
+
+fn mesh_row(mesh: &MeshSummary) -> [String; 6] {
+    let mut places: Vec<String> = mesh
+        .dirs
+        .iter()
+        .map(|dir| dir.to_string_lossy().into_owned())
+        .collect();
+    if mesh.seed {
+        places.push("seed".to_owned());
+    }
+    if mesh.paused {
+        places.push("(paused)".to_owned());
+    }
+    [
+        mesh.mesh.name.clone(),
+        role(mesh.role).to_owned(),
+        format!("{}/{}", mesh.connected + 1, mesh.members),
+        count(mesh.files),
+        bytes(mesh.bytes),
+        places.join(" "),
+    ]
+}
+
+pub(super) async fn members(desk: &Desk, mesh: &str) -> Result<(), CliError> {
+    let route = format!("/v1/meshes/{}/members", segment(mesh));
+    let reply: MembersReply = desk.client().await?.get(&route, &()).await?;
+    desk.output.answer(&reply, |reply| {
+        let rows: Vec<_> = reply.members.iter().map(member_row).collect();
+        table(["DEVICE", "ROLE", "STATE", "SINCE (UTC)", "ID"], &rows)
+    })
+}
+
+fn member_row(member: &MemberInfo) -> [String; 5] {
+    let state = match (member.this_device, member.connected, member.in_sync) {
+        (true, _, _) => "this device",
+        (false, false, _) => "not connected",
+        (false, true, Some(true)) => "in sync",
+        (false, true, Some(false) | None) => "syncing",
+    };
+    [
+        member.name.clone(),
+        role(member.role).to_owned(),
+        state.to_owned(),
+        date(member.admitted_ms),
+        short(&member.device),
+    ]
+}
+
+pub(super) async fn peers(desk: &Desk) -> Result<(), CliError> {
+    let reply: PeersReply = desk.client().await?.get("/v1/peers", &()).await?;
+    desk.output.answer(&reply, |reply| {
+        if reply.peers.is_empty() {
+            return "No other device is known yet".to_owned();
+        }
+        let rows: Vec<_> = reply.peers.iter().map(peer_row).collect();
+        table(
+            [
+                "DEVICE",
+                "HOW",
+                "ADDRESS",
+                "ROUND TRIP",
+                "UP",
+                "DOWN",
+                "MESHES",
+            ],
+            &rows,
+        )
+    })
+}
+
+fn peer_row(peer: &PeerInfo) -> [String; 7] {
+    let how = match peer.path {
+        Some(path) => path_name(path).to_owned(),
+        None => peer
+            .last_error
+            .clone()
+            .unwrap_or_else(|| "not connected".to_owned()),
+    };
+    let meshes: Vec<&str> = peer.meshes.iter().map(|mesh| mesh.name.as_str()).collect();
+    let name = if peer.name.is_empty() {
+        short(&peer.device)
+    } else {
+        peer.name.clone()
+    };
+    [
+        name,
+        how,
+        peer.address.clone().unwrap_or_default(),
+        peer.rtt_ms
+            .map(|ms| format!("{ms:.1} ms"))
+            .unwrap_or_default(),
+        speed(peer.up_bytes_per_s),
+        speed(peer.down_bytes_per_s),
+        meshes.join(", "),
+    ]
+}
+
+pub(super) async fn transfers(desk: &Desk) -> Result<(), CliError> {
+    let reply: TransfersReply = desk.client().await?.get("/v1/transfers", &()).await?;
+    desk.output.answer(&reply, |reply| {
+        if reply.transfers.is_empty() {
+            return "Nothing is being sent or received".to_owned();
+        }
+        let rows: Vec<_> = reply.transfers.iter().map(transfer_row).collect();
+        table(["", "FILE", "DONE", "SPEED", "LEFT", "DEVICES"], &rows)
+    })
+}
+
+fn transfer_row(transfer: &TransferInfo) -> [String; 6] {
+    let direction = match transfer.direction {
+        Direction::Up => "↑",
+        Direction::Down => "↓",
+    };
+    let left = transfer.total_bytes.saturating_sub(transfer.done_bytes);
+    let eta = left
+        .checked_div(transfer.bytes_per_s)
+        .map(std::time::Duration::from_secs);
+    [
+        direction.to_owned(),
+        format!("{}:{}", transfer.mesh.name, transfer.path),
+        format!(
+            "{} of {}",
+            bytes(transfer.done_bytes),
+            bytes(transfer.total_bytes)
+        ),
+        speed(transfer.bytes_per_s),
+        eta.map(duration).unwrap_or_default(),
+        transfer.peers.to_string(),
+    ]
+}
+
+fn short(device: &str) -> String {
+    device.chars().take(16).collect()
+}
+
+pub(super) fn rate(rate: Rate) -> String {
+    match rate {
+        Rate::Unlimited => "unlimited".to_owned(),
+        Rate::BytesPerSecond(number) => speed(number),
+    }
+}
+
+pub(super) fn role(role: RoleName) -> &'static str {
+    match role {
+        RoleName::Admin => "admin",
+        RoleName::Writer => "writer",
+        RoleName::Reader => "reader",
+        RoleName::Seed => "seed",
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Scanning => "looking through the folder",
+        Phase::Syncing => "syncing",
+        Phase::UpToDate => "up to date",
+        Phase::Paused => "paused",
+        Phase::Stopped => "stopped",
+    }
+}
+
+pub(super) fn path_name(path: PathName) -> &'static str {
+    match path {
+        PathName::Local => "this machine",
+        PathName::Lan => "LAN, direct",
+        PathName::Direct => "direct",
+        PathName::Relayed => "through a relay",
+    }
+}
