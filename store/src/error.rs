@@ -240,6 +240,9 @@ pub(crate) enum IndexReason {
     /// The database itself reports it.
     #[error(transparent)]
     Database(Box<redb::Error>),
+    /// The database panicked over its own pages.
+    #[error("the file is damaged")]
+    Damaged,
     /// A row does not decode.
     #[error("a row of table {table} is malformed")]
     Row {
@@ -262,7 +265,27 @@ impl IndexError {
                 redb::Error::Io(error) => is_full(error),
                 _ => false,
             },
-            IndexReason::Row { .. } => false,
+            IndexReason::Damaged | IndexReason::Row { .. } => false,
+        }
+    }
+
+    /// Whether the file is beyond use, rather than out of reach for now.
+    pub(crate) fn is_damage(&self) -> bool {
+        match &self.reason {
+            IndexReason::Damaged | IndexReason::Row { .. } => true,
+            IndexReason::Database(error) => match error.as_ref() {
+                redb::Error::Corrupted(_)
+                | redb::Error::RepairAborted
+                | redb::Error::UpgradeRequired(_)
+                | redb::Error::TableTypeMismatch { .. }
+                | redb::Error::TypeDefinitionChanged { .. }
+                | redb::Error::TableDoesNotExist(_) => true,
+                redb::Error::Io(error) => matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ),
+                _ => false,
+            },
         }
     }
 }

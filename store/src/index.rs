@@ -5,6 +5,7 @@
 //! committed, then a snapshot of the database. Row formats are in [`row`], the file tree that
 //! references hang from is in [`reference`](crate::reference). No bytes of files pass here.
 
+mod guard;
 mod layer;
 mod lookup;
 mod row;
@@ -16,6 +17,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
+pub(crate) use self::guard::Guard;
+use self::guard::Guarded;
 pub(crate) use self::layer::Layer;
 pub(crate) use self::lookup::Layers;
 pub(crate) use self::row::{FilePlace, Node, NodeId, PackId, PackPlace, Place, Root};
@@ -45,7 +48,8 @@ pub(crate) struct Meta {
 
 /// The open index. All methods may be called from any thread.
 pub(crate) struct Index {
-    database: Database,
+    guard: Arc<Guard>,
+    database: Guarded,
     layers: RwLock<Layers>,
     next_node: AtomicU64,
     generation: AtomicU32,
@@ -54,24 +58,22 @@ pub(crate) struct Index {
 impl Index {
     /// Opens or creates the database file. `meta` is written when it is new.
     pub(crate) fn open(path: &Path, meta: Meta) -> Result<Self, IndexError> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)?;
-        Self::prepare(&database, meta)?;
-        let snapshot = Snapshot::take(&database)?;
-        let read = database.begin_read()?;
-        let table = read.open_table(META)?;
-        let number = |key: &str| table.get(key).map(|row| row.map_or(0, |row| row.value()));
-        let next_node = number("next_node")?.max(1);
-        let generation = u32::try_from(number("generation")?)
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let layers = Layers::over(snapshot);
-        Ok(Self {
-            database,
-            layers: RwLock::new(layers),
-            next_node: AtomicU64::new(next_node),
-            generation: AtomicU32::new(generation),
+        let guard = Arc::new(Guard::new(path));
+        guard.run(|| {
+            let mut builder = Database::builder();
+            let database = builder.set_cache_size(CACHE_BYTES).create(path)?;
+            let database = Guarded::new(database, Arc::clone(&guard));
+            Self::prepare(&database, meta)?;
+            let snapshot = Snapshot::take(&database, &guard)?;
+            let next_node = number(&database, "next_node")?.max(1);
+            let generation = number(&database, "generation")?.max(1);
+            Ok(Self {
+                guard: Arc::clone(&guard),
+                database,
+                layers: RwLock::new(Layers::over(snapshot)),
+                next_node: AtomicU64::new(next_node),
+                generation: AtomicU32::new(u32::try_from(generation).unwrap_or(u32::MAX)),
+            })
         })
     }
 
@@ -99,13 +101,12 @@ impl Index {
 
     /// What the database was created with.
     pub(crate) fn meta(&self) -> Result<Meta, IndexError> {
-        let read = self.database.begin_read()?;
-        let table = read.open_table(META)?;
-        let number = |key: &str| table.get(key).map(|row| row.map_or(0, |row| row.value()));
-        let format = u32::try_from(number("format")?).unwrap_or(u32::MAX);
-        Ok(Meta {
-            format,
-            fingerprint: number("fingerprint")?,
+        self.guard.run(|| {
+            let format = u32::try_from(number(&self.database, "format")?).unwrap_or(u32::MAX);
+            Ok(Meta {
+                format,
+                fingerprint: number(&self.database, "fingerprint")?,
+            })
         })
     }
 
@@ -163,21 +164,30 @@ impl Index {
 
     /// Writes a frozen layer in one durable transaction.
     pub(crate) fn commit(&self, layer: &Layer) -> Result<(), IndexError> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::Immediate)?;
-        // Without it, opening after a crash walks the whole file; with it, about 1 ms.
-        write.set_quick_repair(true);
-        layer.write(&write)?;
-        {
-            let mut meta = write.open_table(META)?;
-            meta.insert("next_node", self.node_horizon().0)?;
-            meta.insert("generation", u64::from(self.generation()))?;
-        }
-        write.commit()?;
-        let snapshot = Arc::new(Snapshot::take(&self.database)?);
+        let snapshot = self.guard.run(|| {
+            let mut write = self.database.begin_write()?;
+            write.set_durability(Durability::Immediate)?;
+            // Without it, opening after a crash walks the whole file; with it, about 1 ms.
+            write.set_quick_repair(true);
+            layer.write(&write)?;
+            {
+                let mut meta = write.open_table(META)?;
+                meta.insert("next_node", self.node_horizon().0)?;
+                meta.insert("generation", u64::from(self.generation()))?;
+            }
+            write.commit()?;
+            Snapshot::take(&self.database, &self.guard)
+        })?;
         let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
-        layers.snapshot = snapshot;
+        layers.snapshot = Arc::new(snapshot);
         layers.frozen = None;
         Ok(())
     }
+}
+
+/// A number that the index keeps about itself; 0 if it was never written.
+fn number(database: &Database, name: &str) -> Result<u64, IndexError> {
+    let table = database.begin_read()?.open_table(META)?;
+    let row = table.get(name)?;
+    Ok(row.map_or(0, |row| row.value()))
 }

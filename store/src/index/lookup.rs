@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::layer::Layer;
-use super::row::{self, FilePlace, Node, NodeId, PackId, PackPlace, Place, Root};
+use super::row::{FilePlace, Node, NodeId, PackId, PackPlace, Place, Root};
 use super::snapshot::Snapshot;
 use crate::error::IndexError;
 use crate::id::{ChunkId, RootId};
@@ -58,18 +58,7 @@ impl Layers {
         &self,
         id: &ChunkId,
     ) -> Result<impl Iterator<Item = Result<FilePlace, IndexError>>, IndexError> {
-        let first = row::place_key(*id, NodeId::FIRST);
-        let last = row::place_key(*id, NodeId::LAST);
-        let stored = self
-            .snapshot
-            .places
-            .range::<&[u8; 40]>(&first..=&last)?
-            .rev();
-        let stored = stored.map(|entry| {
-            let (key, value) = entry?;
-            let (_, node) = row::split_place_key(key.value());
-            Ok((node, Some(Place::decode(node, value.value())?)))
-        });
+        let stored = self.snapshot.references(id)?;
         let active = self.active.references_of(id).rev();
         let frozen = self
             .frozen
@@ -91,14 +80,7 @@ impl Layers {
         if let Some(row) = self.pending_row(|layer| layer.places.get(&(*id, NodeId::NONE))) {
             return Ok(row.and_then(pack));
         }
-        let row = self
-            .snapshot
-            .places
-            .get(&row::place_key(*id, NodeId::NONE))?;
-        let place = row
-            .map(|row| Place::decode(NodeId::NONE, row.value()))
-            .transpose()?;
-        Ok(place.and_then(pack))
+        Ok(self.snapshot.pack_place(id)?.and_then(pack))
     }
 
     /// A file or directory.
@@ -106,8 +88,7 @@ impl Layers {
         if let Some(row) = self.pending_row(|layer| layer.nodes.get(&id)) {
             return Ok(row);
         }
-        let row = self.snapshot.nodes.get(id.0)?;
-        row.map(|row| Node::decode(row.value())).transpose()
+        self.snapshot.node(id)
     }
 
     /// What a directory has under a name.
@@ -116,11 +97,7 @@ impl Layers {
         if let Some(row) = self.pending_row(|layer| layer.names.get(&key)) {
             return Ok(row);
         }
-        let row = self
-            .snapshot
-            .names
-            .get(row::name_key(parent, name).as_slice())?;
-        Ok(row.map(|row| NodeId(row.value())))
+        self.snapshot.child(parent, name)
     }
 
     /// A registered root.
@@ -128,18 +105,12 @@ impl Layers {
         if let Some(row) = self.pending_row(|layer| layer.roots.get(id)) {
             return Ok(row);
         }
-        let row = self.snapshot.roots.get(id.as_bytes())?;
-        row.map(|row| Root::decode(row.value())).transpose()
+        self.snapshot.root(id)
     }
 
     /// The packs that commits have covered, with how many bytes of each.
     pub(crate) fn packs(&self) -> Result<HashMap<PackId, u64>, IndexError> {
-        let mut packs = HashMap::new();
-        for entry in self.snapshot.packs.range::<u32>(..)? {
-            let (id, length) = entry?;
-            packs.insert(PackId(id.value()), length.value());
-        }
-        Ok(packs)
+        self.snapshot.packs()?.collect()
     }
 
     /// Records or, with `None`, removes a place of a chunk.
@@ -189,7 +160,7 @@ impl<A, F, S> Iterator for Merge<A, F, S>
 where
     A: Iterator<Item = (NodeId, Option<Place>)>,
     F: Iterator<Item = (NodeId, Option<Place>)>,
-    S: Iterator<Item = Result<(NodeId, Option<Place>), IndexError>>,
+    S: Iterator<Item = Result<(NodeId, Place), IndexError>>,
 {
     type Item = Result<FilePlace, IndexError>;
 
@@ -212,7 +183,11 @@ where
                 .next_if(|row| matches!(row, Ok((node, _)) if *node == newest));
             let frozen = self.frozen.next_if(|(node, _)| *node == newest);
             let active = self.active.next_if(|(node, _)| *node == newest);
-            let row = active.or(frozen).or_else(|| stored.and_then(Result::ok));
+            let row = active.or(frozen).or_else(|| {
+                stored
+                    .and_then(Result::ok)
+                    .map(|(node, place)| (node, Some(place)))
+            });
             if let Some((_, Some(Place::File(place)))) = row {
                 return Some(Ok(place));
             }

@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::chunker::MAX_CHUNK;
 use crate::codec::Codec;
 use crate::error::IndexError;
 use crate::id::ChunkId;
@@ -122,9 +123,22 @@ impl Place {
         } else {
             input.file(node)
         };
+        let whole = input.0.is_empty();
         place
-            .filter(|_| input.0.is_empty())
+            .filter(|place| whole && place.is_plausible())
             .ok_or_else(|| IndexError::row("places"))
+    }
+}
+
+impl Place {
+    /// Whether the lengths are those of a chunk; buffers are allocated by them.
+    const fn is_plausible(&self) -> bool {
+        match self {
+            Self::Pack(PackPlace { stored, len, .. }) => {
+                *stored > 0 && *stored <= *len && *len as usize <= MAX_CHUNK
+            }
+            Self::File(FilePlace { len, .. }) => *len > 0 && *len as usize <= MAX_CHUNK,
+        }
     }
 }
 
@@ -276,10 +290,10 @@ mod tests {
         }
 
         #[test]
-        fn rows_round_trip(a: u32, b: u64, c: i64, zstd: bool, name: Vec<u8>) {
+        fn rows_round_trip(a in 8..1_000_000_u32, b: u64, c: i64, zstd: bool, name: Vec<u8>) {
             let codec = if zstd { Codec::Zstd } else { Codec::Raw };
             let pack = Place::Pack(PackPlace {
-                pack: PackId(a), offset: a ^ 1, stored: a ^ 2, len: a ^ 3, generation: a ^ 4, codec,
+                pack: PackId(a), offset: !a, stored: a - 1, len: a, generation: a ^ 4, codec,
             });
             prop_assert_eq!(Place::decode(NodeId::NONE, &pack.encode()).unwrap(), pack);
             let node = NodeId(b | 1);

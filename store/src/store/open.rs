@@ -15,9 +15,9 @@ use bytes::Bytes;
 
 use super::{InFlight, Inner, Store, StoreOptions, Zero};
 use crate::chunker::{MAX_CHUNK, cut};
-use crate::error::{IndexError, IndexReason, OpenError};
+use crate::error::{IndexError, OpenError};
 use crate::id::ContentKey;
-use crate::index::{FORMAT, Index, Meta, NodeId, PackId, PackPlace, Place};
+use crate::index::{FORMAT, Guard, Index, Meta, NodeId, PackId, PackPlace, Place};
 use crate::manifest::ChunkRef;
 use crate::pack::{Found, PACK_HEADER, PackOnDisk, Packs, scan, sync_directory};
 use crate::reader::ChunkCache;
@@ -58,17 +58,19 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let packs = directory.join(PACKS);
         fs::create_dir_all(&packs).map_err(|source| OpenError::io(&packs, source))?;
-        let lock = lock(directory)?;
+        let (lock, existed) = lock(directory)?;
         let fingerprint = key.fingerprint();
         let packs = Packs::open(packs, options.pack_bytes.min(MAX_PACK_BYTES), fingerprint);
         let listed = packs.list();
         let on_disk = listed.map_err(|error| OpenError::io(error.path, error.source))?;
-        let (index, rebuilt) = open_index(directory, fingerprint, &on_disk)?;
-        let mut recovery = Recovery {
-            index_rebuilt: rebuilt,
-            ..Recovery::default()
+        let opened = open_index(directory, &key, &packs, &on_disk, existed);
+        let (index, recovery, resume) = match opened {
+            // Damage that showed only now has left its mark: the second try rebuilds.
+            Err(OpenError::Index { source, .. }) if source.is_damage() => {
+                open_index(directory, &key, &packs, &on_disk, existed)?
+            }
+            other => other?,
         };
-        let resume = adopt(directory, &key, &index, &packs, &on_disk, &mut recovery)?;
         if let Some((pack, length)) = resume {
             packs.resume(pack, length)?;
         }
@@ -112,68 +114,78 @@ impl Zero {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, OpenError> {
+/// Whether the directory has been a store before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Existed {
+    Yes,
+    No,
+}
+
+fn lock(directory: &Path) -> Result<(File, Existed), OpenError> {
     let path = directory.join(LOCK);
+    let failed = |source| OpenError::io(&path, source);
+    let existed = if path.try_exists().map_err(failed)? {
+        Existed::Yes
+    } else {
+        Existed::No
+    };
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path);
-    let file = file.map_err(|source| OpenError::io(&path, source))?;
+    let file = file.map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok((file, existed)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
             path: directory.to_owned(),
         }),
-        Err(TryLockError::Error(source)) => Err(OpenError::io(path, source)),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
-/// Opens the index, or begins a new one if there is none that can be read. Says which.
+/// The pack that can be appended to, and its length.
+type Resume = Option<(PackId, u64)>;
+
+/// Opens the index, or begins a new one if there is none that can be read, and makes it agree
+/// with the packs.
 fn open_index(
     directory: &Path,
-    fingerprint: [u8; 8],
-    packs: &[PackOnDisk],
-) -> Result<(Index, bool), OpenError> {
+    key: &ContentKey,
+    packs: &Packs,
+    on_disk: &[PackOnDisk],
+    existed: Existed,
+) -> Result<(Index, Recovery, Resume), OpenError> {
     let path = directory.join(INDEX);
+    let failed = |source: IndexError| index_error(directory, source);
     let meta = Meta {
         format: FORMAT,
-        fingerprint: u64::from_le_bytes(fingerprint),
+        fingerprint: u64::from_le_bytes(key.fingerprint()),
     };
-    let failed = |source: IndexError| {
-        if source.no_space() {
-            let source = io::ErrorKind::StorageFull.into();
-            return OpenError::NoSpace {
-                path: path.clone(),
-                source,
-            };
-        }
-        OpenError::Index {
-            path: path.clone(),
-            source,
-        }
-    };
-    let lost = !path
+    let mut lost = !path
         .try_exists()
         .map_err(|source| OpenError::io(&path, source))?;
     // Without an index only the packs can tell whose they are. One that is damaged proves nothing.
-    let foreign = !packs.is_empty() && packs.iter().all(|pack| !pack.recognised);
-    if lost && foreign && packs.iter().any(|pack| pack.length > PACK_HEADER) {
-        return Err(OpenError::WrongKey {
-            path: directory.to_owned(),
-        });
+    let ours = on_disk.iter().any(|pack| pack.recognised);
+    let wrong_key = || OpenError::WrongKey {
+        path: directory.to_owned(),
+    };
+    if lost && !ours && on_disk.iter().any(|pack| pack.length > PACK_HEADER) {
+        return Err(wrong_key());
     }
-    let index = match Index::open(&path, meta) {
-        Ok(index) => index,
-        Err(error) if !lost && is_damage(&error) => {
-            tracing::warn!(path = %path.display(), %error, "index unreadable, rebuilding it");
-            fs::rename(&path, directory.join(DAMAGED_INDEX))
-                .map_err(|source| OpenError::io(&path, source))?;
-            let index = Index::open(&path, meta).map_err(failed)?;
-            sync_directory(directory).map_err(|source| OpenError::io(directory, source))?;
-            return Ok((index, true));
+    let guard = Guard::new(&path);
+    let opened = if guard.is_marked() {
+        None
+    } else {
+        usable(&path, meta, ours).map_err(failed)?
+    };
+    let index = match opened {
+        Some(index) => index,
+        None => {
+            set_aside(directory, &guard)?;
+            lost = true;
+            Index::open(&path, meta).map_err(failed)?
         }
-        Err(error) => return Err(failed(error)),
     };
     sync_directory(directory).map_err(|source| OpenError::io(directory, source))?;
     let found = index.meta().map_err(failed)?;
@@ -186,28 +198,50 @@ fn open_index(
         });
     }
     if found.fingerprint != meta.fingerprint {
-        return Err(OpenError::WrongKey {
-            path: directory.to_owned(),
-        });
+        return Err(wrong_key());
     }
-    Ok((index, lost && !packs.is_empty()))
+    let index_rebuilt = lost && existed == Existed::Yes;
+    let mut recovery = Recovery {
+        index_rebuilt,
+        ..Recovery::default()
+    };
+    let resume = adopt(directory, key, &index, packs, on_disk, &mut recovery)?;
+    Ok((index, recovery, resume))
 }
 
-/// Whether the database file is beyond use, rather than temporarily out of reach.
-fn is_damage(error: &IndexError) -> bool {
-    match &error.reason {
-        IndexReason::Database(error) => match error.as_ref() {
-            redb::Error::Corrupted(_) | redb::Error::RepairAborted => true,
-            redb::Error::UpgradeRequired(_) => true,
-            redb::Error::TableTypeMismatch { .. } => true,
-            redb::Error::Io(error) => matches!(
-                error.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-            ),
-            _ => false,
-        },
-        IndexReason::Row { .. } => true,
+/// Opens an index; `None` if it is damaged. The key it names is damaged if the packs know ours.
+fn usable(path: &Path, meta: Meta, ours: bool) -> Result<Option<Index>, IndexError> {
+    let opened = Index::open(path, meta).and_then(|index| Ok((index.meta()?, index)));
+    match opened {
+        Ok((found, _)) if ours && found.fingerprint != meta.fingerprint => Ok(None),
+        Ok((_, index)) => Ok(Some(index)),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// Moves an index that cannot be used out of the way.
+fn set_aside(directory: &Path, guard: &Guard) -> Result<(), OpenError> {
+    let path = directory.join(INDEX);
+    tracing::warn!(path = %path.display(), "the chunk index is damaged, rebuilding it");
+    match fs::rename(&path, directory.join(DAMAGED_INDEX)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(OpenError::io(path, error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    guard.clear().map_err(|source| OpenError::io(path, source))
+}
+
+fn index_error(directory: &Path, source: IndexError) -> OpenError {
+    let path = directory.join(INDEX);
+    if source.no_space() {
+        return OpenError::NoSpace {
+            path,
+            source: io::ErrorKind::StorageFull.into(),
+        };
+    }
+    OpenError::Index { path, source }
 }
 
 /// Adopts what the index does not account for, and says which pack can be appended to.
@@ -219,10 +253,7 @@ fn adopt(
     on_disk: &[PackOnDisk],
     recovery: &mut Recovery,
 ) -> Result<Option<(PackId, u64)>, OpenError> {
-    let failed = |source| OpenError::Index {
-        path: directory.join(INDEX),
-        source,
-    };
+    let failed = |source| index_error(directory, source);
     let accounted = index.read().packs().map_err(failed)?;
     drop_missing(index, on_disk, &accounted, recovery);
     let mut resume = None;
