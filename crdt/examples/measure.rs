@@ -8,11 +8,7 @@
     reason = "it measures with the clock that the crate must not use"
 )]
 #![allow(clippy::print_stdout, reason = "its output is the figures")]
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "it is a tool for its own authors"
-)]
+#![allow(clippy::indexing_slicing, reason = "it is a tool for its own authors")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};

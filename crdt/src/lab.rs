@@ -134,9 +134,8 @@ pub(crate) fn mesh_on(disks: &[Disk], roles: &[Role]) -> Vec<Replica> {
         let mut rng = rng(u64::from(*number));
         Replica::join(disk.database(), &welcome, key(*number), &mut rng).unwrap()
     });
-    std::iter::once(founder.clone())
-        .chain(joined.collect::<Vec<_>>())
-        .collect()
+    let joined: Vec<Replica> = joined.collect();
+    std::iter::once(founder).chain(joined).collect()
 }
 
 pub(crate) fn name(text: &str) -> EntryName {

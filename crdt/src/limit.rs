@@ -60,9 +60,9 @@ pub const MAX_INCREMENTS: u64 = 64;
 /// … or this many bytes: both bound what a load has to replay.
 pub const MAX_INCREMENT_BYTES: u64 = 64 << 10;
 
-/// Bytes of a bucket in the database at which new entries of a directory spill into another: about 500
-/// entries.
-pub const BUCKET_SPILL_BYTES: u64 = 40 << 10;
+/// Bytes of a bucket in the database at which new entries of a directory spill into another: about 250
+/// entries, the mean of a mesh of one million. Loading a bucket is most of what a remote change costs.
+pub const BUCKET_SPILL_BYTES: u64 = 20 << 10;
 
 /// How often one session asks again for envelopes whose causes are missing before it gives up. An
 /// honest peer sends in causal order, so that even one is unusual.
