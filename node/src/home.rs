@@ -1,0 +1,480 @@
+//! The home: the one directory that holds everything a node keeps between two starts.
+//!
+//! ```text
+//! <home>/                 0700
+//!   format                the version of this layout
+//!   lock                  held by the running node, holds its process id
+//!   config.toml           the user's settings (see `config`)
+//!   device.key            0600, the seed of this device's key: who has it is this device
+//!   limits.json           bandwidth limits set by `wormhole limit`
+//!   peers.book            addresses of other devices (owned by `mesh`)
+//!   node.sock, node.log   the local API, and the log of a node in the background
+//!   meshes/<mesh id>/     mesh.json (see `record`), replica.redb, store/, folder-<id>.redb
+//! ```
+//!
+//! This module opens and locks the layout and knows its paths; what is inside the files belongs to
+//! others. Whatever a crash left half made is cleared away here, before anyone else looks.
+
+mod durable;
+mod record;
+mod socket;
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use wormhole_crdt::MeshId;
+use zeroize::Zeroizing;
+
+pub use durable::write_private;
+pub use record::{BindingRecord, BindingTarget, MeshRecord, RecordError, SecretBytes};
+pub use socket::socket_path;
+
+/// The version of the layout that this program writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+const FORMAT_FILE: &str = "format";
+const LOCK_FILE: &str = "lock";
+const KEY_FILE: &str = "device.key";
+const MESH_FILE: &str = "mesh.json";
+
+/// What may be in a directory that is about to become a home: settings that the user prepared, and
+/// what a start in the background makes before the node itself runs.
+const MAY_PRECEDE: [&str; 5] = [
+    "config.toml",
+    "node.log",
+    "node.sock",
+    LOCK_FILE,
+    "device.key.new",
+];
+
+/// An opened home. While it lives, no other node can open the same directory.
+#[derive(Debug)]
+pub struct Home {
+    dir: PathBuf,
+    // The lock ends with the process, however that ends.
+    lock: File,
+}
+
+impl Home {
+    /// Where the home is when the user names none: `WORMHOLE_HOME`, or the platform's data directory.
+    ///
+    /// # Errors
+    /// [`HomeError::NoUserDirectory`] when neither is known.
+    pub fn default_dir() -> Result<PathBuf, HomeError> {
+        if let Some(dir) = std::env::var_os("WORMHOLE_HOME").filter(|dir| !dir.is_empty()) {
+            return Ok(PathBuf::from(dir));
+        }
+        let base = etcetera::base_strategy::choose_native_strategy()
+            .map_err(|_| HomeError::NoUserDirectory)?;
+        Ok(base.data_dir().join("wormhole"))
+    }
+
+    /// Opens the home at `dir`, and makes it when there is none.
+    ///
+    /// # Errors
+    /// A [`HomeError`] that names the file and what to do. Nothing is changed when the directory is
+    /// locked, of a newer format, or not a home at all.
+    pub fn open(dir: &Path) -> Result<Self, HomeError> {
+        let dir = std::path::absolute(dir).map_err(|source| HomeError::io(dir, source))?;
+        make_private_dir(&dir)?;
+        let dir = dir
+            .canonicalize()
+            .map_err(|source| HomeError::io(&dir, source))?;
+        check_format(&dir)?;
+        let lock = take_lock(&dir)?;
+        let home = Self { dir, lock };
+        home.write_if_absent(FORMAT_FILE, format!("{FORMAT}\n").as_bytes())?;
+        make_private_dir(&home.dir.join("meshes"))?;
+        home.clear_unfinished()?;
+        Ok(home)
+    }
+
+    /// The directory, absolute and without symbolic links.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The settings file.
+    #[must_use]
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
+    /// The bandwidth limits that were set while the node ran.
+    #[must_use]
+    pub fn limits_path(&self) -> PathBuf {
+        self.dir.join("limits.json")
+    }
+
+    /// The address book, owned by `mesh`.
+    #[must_use]
+    pub fn book_path(&self) -> PathBuf {
+        self.dir.join("peers.book")
+    }
+
+    /// The log of a node that runs in the background.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("node.log")
+    }
+
+    /// The directory of one mesh. It counts only once its record is written.
+    #[must_use]
+    pub fn mesh_dir(&self, mesh: &MeshId) -> PathBuf {
+        self.dir.join("meshes").join(record::hex(mesh.as_bytes()))
+    }
+
+    /// A fresh directory for a mesh that is being made; it is cleared away at the next start unless
+    /// [`Home::adopt_mesh`] was reached.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn stage_mesh(&self) -> Result<PathBuf, HomeError> {
+        let mut tag = [0; 8];
+        SysRng
+            .try_fill_bytes(&mut tag)
+            .map_err(|_| HomeError::NoRandomness)?;
+        let dir = self
+            .dir
+            .join("meshes")
+            .join(format!("{STAGING}{}", record::hex(&tag)));
+        make_private_dir(&dir)?;
+        Ok(dir)
+    }
+
+    /// Gives a staged directory its final place. The mesh does not count before its record is saved.
+    ///
+    /// # Errors
+    /// When there is a directory for this mesh already, or the disk refuses.
+    pub fn adopt_mesh(&self, staged: &Path, mesh: &MeshId) -> Result<PathBuf, HomeError> {
+        let place = self.mesh_dir(mesh);
+        fs::rename(staged, &place).map_err(|source| HomeError::io(&place, source))?;
+        durable::sync_dir(&self.dir.join("meshes"))
+            .map_err(|source| HomeError::io(&place, source))?;
+        Ok(place)
+    }
+
+    /// Removes a staged directory. What cannot be removed now is cleared away at the next start.
+    pub fn discard(&self, staged: &Path) {
+        if let Err(error) = remove_tree(staged) {
+            tracing::warn!(dir = %staged.display(), %error, "left for the next start to clear away");
+        }
+    }
+
+    /// Removes all that the home holds of a mesh. Its record goes first, so that a crash in between
+    /// leaves something that the next start clears away.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn drop_mesh(&self, mesh: &MeshId) -> Result<(), HomeError> {
+        let dir = self.mesh_dir(mesh);
+        match fs::remove_file(dir.join(MESH_FILE)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(HomeError::io(&dir, source)),
+        }
+        remove_tree(&dir)
+    }
+
+    /// Writes the record of a mesh, atomically. With it the mesh, and its bindings, begin to count.
+    ///
+    /// # Errors
+    /// When the disk refuses; the old record is then still whole.
+    pub fn save_record(&self, record: &MeshRecord) -> Result<(), HomeError> {
+        let path = self.mesh_dir(&record.mesh).join(MESH_FILE);
+        let text = Zeroizing::new(record.to_json());
+        write_private(&path, text.as_bytes()).map_err(|source| HomeError::io(&path, source))
+    }
+
+    /// Reads the records of all meshes that this device is in.
+    ///
+    /// A record that cannot be read is reported beside the others, so that one damaged mesh does
+    /// not keep the rest from starting.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be listed.
+    pub fn records(&self) -> Result<Vec<Result<MeshRecord, RecordError>>, HomeError> {
+        let meshes = self.dir.join("meshes");
+        let mut records = Vec::new();
+        for item in fs::read_dir(&meshes).map_err(|source| HomeError::io(&meshes, source))? {
+            let item = item.map_err(|source| HomeError::io(&meshes, source))?;
+            records.push(MeshRecord::read(&item.path().join(MESH_FILE)));
+        }
+        Ok(records)
+    }
+
+    /// This device's seed; made, and made durable, when there is none yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read or has not the length of a key: it is never replaced, because
+    /// a new key would be a new device.
+    pub fn device_seed(&self) -> Result<Zeroizing<[u8; 32]>, HomeError> {
+        let path = self.dir.join(KEY_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let bytes = Zeroizing::new(bytes);
+                let seed = <[u8; 32]>::try_from(bytes.as_slice());
+                seed.map(Zeroizing::new).map_err(|_| HomeError::BadKey {
+                    path,
+                    len: bytes.len(),
+                })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut seed = Zeroizing::new([0; 32]);
+                SysRng
+                    .try_fill_bytes(seed.as_mut())
+                    .map_err(|_| HomeError::NoRandomness)?;
+                write_private(&path, seed.as_ref())
+                    .map_err(|source| HomeError::io(&path, source))?;
+                Ok(seed)
+            }
+            Err(source) => Err(HomeError::io(&path, source)),
+        }
+    }
+
+    /// Lets another node have the home. The last thing that a node does.
+    pub fn release(&self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the home's lock is held until the process ends");
+        }
+    }
+
+    fn write_if_absent(&self, name: &str, bytes: &[u8]) -> Result<(), HomeError> {
+        let path = self.dir.join(name);
+        if path.exists() {
+            return Ok(());
+        }
+        write_private(&path, bytes).map_err(|source| HomeError::io(&path, source))
+    }
+
+    /// Clears away meshes that were being made, or being dropped, when the node last stopped.
+    fn clear_unfinished(&self) -> Result<(), HomeError> {
+        let meshes = self.dir.join("meshes");
+        for item in fs::read_dir(&meshes).map_err(|source| HomeError::io(&meshes, source))? {
+            let dir = item
+                .map_err(|source| HomeError::io(&meshes, source))?
+                .path();
+            if !dir.join(MESH_FILE).exists() {
+                tracing::warn!(dir = %dir.display(), "clearing away a mesh that was never finished");
+                remove_tree(&dir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const STAGING: &str = "new-";
+
+/// Why a home cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The platform tells no home directory for this user.
+    #[error("this user has no home directory: name one with --home or WORMHOLE_HOME")]
+    NoUserDirectory,
+    /// The path is something else than a directory.
+    #[error("{path} is not a directory: choose another home")]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory holds other things and was never a home.
+    #[error("{path} holds other files (for instance {found:?}): choose an empty directory as home")]
+    NotAHome {
+        /// The directory.
+        path: PathBuf,
+        /// One of the files that do not belong there.
+        found: std::ffi::OsString,
+    },
+    /// The directory belongs to another user.
+    #[error("{path} belongs to another user (uid {owner}): choose another home")]
+    ForeignOwner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Another node runs in this home.
+    #[error("{path} is in use by a running node{}", pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Its process, when the lock file tells.
+        pid: Option<u32>,
+    },
+    /// The home was written by a newer version.
+    #[error(
+        "{path} was written by a newer wormhole (format {found}, this one knows {FORMAT}): update wormhole"
+    )]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// The version marker makes no sense.
+    #[error("{path} is damaged: it should hold the number of the home's format, such as {FORMAT}")]
+    BadFormat {
+        /// The marker file.
+        path: PathBuf,
+    },
+    /// The key file has not the length of a key.
+    #[error(
+        "{path} is damaged ({len} bytes instead of 32): restore it from a backup, or remove it to become a new device"
+    )]
+    BadKey {
+        /// The key file.
+        path: PathBuf,
+        /// Its length.
+        len: usize,
+    },
+    /// The socket would not fit where this system wants it.
+    #[error(
+        "no place for the socket of {path}: {directory} is not a private directory of this user, and the home's own path is too long"
+    )]
+    NoSocketPlace {
+        /// The home.
+        path: PathBuf,
+        /// The fallback directory.
+        directory: PathBuf,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+    /// The disk or its permissions refuse.
+    #[error("cannot use {path}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl HomeError {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Makes a directory for this user alone, or takes one that is there.
+pub(crate) fn make_private_dir(dir: &Path) -> Result<(), HomeError> {
+    if let Err(source) = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+    {
+        return Err(if fs::metadata(dir).is_ok_and(|meta| !meta.is_dir()) {
+            HomeError::NotADirectory {
+                path: dir.to_owned(),
+            }
+        } else {
+            HomeError::io(dir, source)
+        });
+    }
+    let meta = fs::metadata(dir).map_err(|source| HomeError::io(dir, source))?;
+    let user = rustix::process::geteuid().as_raw();
+    if meta.uid() != user && user != 0 {
+        return Err(HomeError::ForeignOwner {
+            path: dir.to_owned(),
+            owner: meta.uid(),
+        });
+    }
+    Ok(())
+}
+
+/// Checks the version marker, or that a directory without one may become a home.
+fn check_format(dir: &Path) -> Result<(), HomeError> {
+    let path = dir.join(FORMAT_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => match text.trim().parse::<u32>() {
+            Ok(FORMAT) => restrict(dir),
+            Ok(found) if found > FORMAT => Err(HomeError::Newer {
+                path: dir.to_owned(),
+                found,
+            }),
+            Ok(_) | Err(_) => Err(HomeError::BadFormat { path }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(HomeError::BadFormat { path })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for item in fs::read_dir(dir).map_err(|source| HomeError::io(dir, source))? {
+                let found = item
+                    .map_err(|source| HomeError::io(dir, source))?
+                    .file_name();
+                if !MAY_PRECEDE.iter().any(|name| found == *name) {
+                    return Err(HomeError::NotAHome {
+                        path: dir.to_owned(),
+                        found,
+                    });
+                }
+            }
+            restrict(dir)
+        }
+        Err(source) => Err(HomeError::io(&path, source)),
+    }
+}
+
+/// Takes away what others may do in the home. Only for directories known to be ours to change.
+fn restrict(dir: &Path) -> Result<(), HomeError> {
+    let meta = fs::metadata(dir).map_err(|source| HomeError::io(dir, source))?;
+    if meta.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
+        .map_err(|source| HomeError::io(dir, source))
+}
+
+/// Takes the single-instance lock and leaves this process's id in it, for the message of the next.
+fn take_lock(dir: &Path) -> Result<File, HomeError> {
+    let path = dir.join(LOCK_FILE);
+    let io = |source| HomeError::io(&path, source);
+    let mut options = File::options();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let mut file = options.open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // The id only makes the message better: an unreadable one is as good as none.
+            let pid = match file.read_to_string(&mut text) {
+                Ok(_) => text.trim().parse().ok(),
+                Err(_) => None,
+            };
+            return Err(HomeError::Locked {
+                path: dir.to_owned(),
+                pid,
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(io(source)),
+    }
+    file.set_len(0).map_err(io)?;
+    file.rewind().map_err(io)?;
+    writeln!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(file)
+}
+
+fn remove_tree(dir: &Path) -> Result<(), HomeError> {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(HomeError::io(dir, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! The promises of the home: private, single, and never half made.
+
+use wormhole_crdt::EntryId;
+use wormhole_store::RootId;
+
+use super::*;
+
+fn record(mesh: u8) -> MeshRecord {
+    MeshRecord {
+        mesh: MeshId::from_bytes([mesh; 32]),
+        name: "Designs".to_owned(),
+        secret: SecretBytes([1; 32]),
+        content_key: SecretBytes([2; 32]),
+        paused: false,
+        bindings: vec![
+            BindingRecord {
+                id: RootId::from_bytes([3; 16]),
+                target: BindingTarget::Folder {
+                    dir: PathBuf::from("/home/ann/Designs"),
+                    base: EntryId::ROOT,
+                },
+            },
+            BindingRecord {
+                id: RootId::from_bytes([4; 16]),
+                target: BindingTarget::Seed,
+            },
+        ],
+    }
+}
+
+#[test]
+fn a_home_is_for_its_user_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(&dir.path().join("deep/home")).unwrap();
+    let seed = home.device_seed().unwrap();
+    assert_eq!(fs::metadata(home.dir()).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(home.dir().join(KEY_FILE)).unwrap().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(home.device_seed().unwrap(), seed, "the key stays the same");
+}
+
+#[test]
+fn a_second_node_in_one_home_is_told_which_process_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Home::open(dir.path()).unwrap();
+    let error = Home::open(dir.path()).unwrap_err();
+    assert!(matches!(error, HomeError::Locked { pid: Some(pid), .. } if pid == std::process::id()));
+    drop(first);
+    Home::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_home_of_a_newer_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Home::open(dir.path()).unwrap());
+    fs::write(dir.path().join(FORMAT_FILE), "2\n").unwrap();
+    let message = Home::open(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("written by a newer wormhole"), "{message}");
+    fs::write(dir.path().join(FORMAT_FILE), "one").unwrap();
+    assert!(matches!(
+        Home::open(dir.path()),
+        Err(HomeError::BadFormat { .. })
+    ));
+}
+
+#[test]
+fn a_directory_with_other_things_does_not_become_a_home() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("thesis.tex"), "").unwrap();
+    let error = Home::open(dir.path()).unwrap_err();
+    assert!(matches!(error, HomeError::NotAHome { .. }), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+    let file = dir.path().join("thesis.tex");
+    assert!(matches!(
+        Home::open(&file),
+        Err(HomeError::NotADirectory { .. })
+    ));
+}
+
+#[test]
+fn settings_may_be_there_before_the_home_is() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml"), "").unwrap();
+    Home::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_damaged_key_is_never_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    fs::write(dir.path().join(KEY_FILE), "short").unwrap();
+    assert!(matches!(
+        home.device_seed(),
+        Err(HomeError::BadKey { len: 5, .. })
+    ));
+    assert_eq!(fs::read(dir.path().join(KEY_FILE)).unwrap(), b"short");
+}
+
+#[test]
+fn a_record_comes_back_as_it_was_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    let staged = home.stage_mesh().unwrap();
+    home.adopt_mesh(&staged, &record(7).mesh).unwrap();
+    home.save_record(&record(7)).unwrap();
+    let records: Vec<_> = home
+        .records()
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(records, [record(7)]);
+}
+
+#[test]
+fn a_mesh_that_was_never_finished_is_gone_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    home.stage_mesh().unwrap();
+    let staged = home.stage_mesh().unwrap();
+    let adopted = home
+        .adopt_mesh(&staged, &MeshId::from_bytes([9; 32]))
+        .unwrap();
+    fs::write(adopted.join("replica.redb"), "half").unwrap();
+    drop(home);
+
+    let home = Home::open(dir.path()).unwrap();
+    assert_eq!(fs::read_dir(home.dir().join("meshes")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_record_of_a_newer_version_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mesh.json");
+    fs::write(&path, r#"{"format": 9, "wings": true}"#).unwrap();
+    assert!(matches!(
+        MeshRecord::read(&path),
+        Err(RecordError::Newer { found: 9, .. })
+    ));
+    fs::write(&path, "{").unwrap();
+    assert!(matches!(
+        MeshRecord::read(&path),
+        Err(RecordError::Damaged { .. })
+    ));
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let text = format!("{:?}", record(9));
+    assert!(
+        !text.contains("1, 1, 1") && !text.contains("0101"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_home_with_a_long_path_has_its_socket_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("x".repeat(120));
+    fs::create_dir(&home).unwrap();
+    let socket = socket_path(&home).unwrap();
+    assert!(socket.as_os_str().len() <= 103, "{}", socket.display());
+    assert_eq!(socket, socket_path(&home).unwrap());
+    assert_eq!(
+        socket_path(dir.path()).unwrap().file_name().unwrap(),
+        "node.sock"
+    );
+}
