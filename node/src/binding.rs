@@ -1,0 +1,315 @@
+//! Which directories may be bound, and why others may not.
+//!
+//! [`check`] is a pure function over what [`Surroundings::look`] saw, so that every rule is tested
+//! without a disk. Binding the same files twice, or a home inside a folder, would sync a node's own
+//! databases to everybody; a folder through a symbolic link would change its meaning behind the
+//! node's back.
+
+pub(crate) mod marker;
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags};
+
+/// What must be known about a directory before it is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The directory, absolute, its parent without symbolic links.
+    pub dir: PathBuf,
+    /// What is there now.
+    pub found: Found,
+    /// The node's home.
+    pub home: PathBuf,
+    /// The directory of the chunks, when it is not in the home.
+    pub cache: Option<PathBuf>,
+    /// The directories that are bound already.
+    pub bound: Vec<PathBuf>,
+    /// The mounts of Wormhole, of this node or another.
+    pub mounts: Vec<PathBuf>,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, and its parent is a directory that can be written.
+    Nothing,
+    /// Nothing, and its parent is not there either.
+    NoParent,
+    /// An empty directory.
+    Empty,
+    /// A directory that holds something.
+    Filled,
+    /// A file or something else.
+    NoDirectory,
+    /// A symbolic link.
+    Symlink,
+    /// A directory (or parent) in which this user may not write.
+    NotWritable,
+}
+
+/// Whether a directory that holds something may be bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// The user named the directory: what is in it is merged.
+    Welcome,
+    /// The program chose the directory: it must be empty or absent.
+    Unwelcome,
+}
+
+/// Why a directory cannot be bound.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BindingError {
+    /// The path does not start at the root.
+    #[error("{dir} is not an absolute path")]
+    Relative {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// The path is not valid UTF-8, so it could not be shown or written down.
+    #[error("{dir} is not valid UTF-8: rename the directory")]
+    NotUtf8 {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// The root of the file system.
+    #[error("{dir} is the whole file system: choose a directory in it")]
+    Root {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// Its parent does not exist.
+    #[error("{dir} does not exist, nor does the directory it would be in")]
+    NoParent {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// It is not a directory.
+    #[error("{dir} is not a directory")]
+    NotADirectory {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// It is a symbolic link.
+    #[error("{dir} is a symbolic link: name the directory that it points to")]
+    Symlink {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// This user may not write there.
+    #[error("{dir} is not writable for this user: change its permissions or choose another one")]
+    NotWritable {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// Inside the home, or around it.
+    #[error("{dir} and the home of this node, {home}, overlap: choose another directory")]
+    Home {
+        /// The path.
+        dir: PathBuf,
+        /// The home, or the directory of the chunks.
+        home: PathBuf,
+    },
+    /// Bound already, or inside or around one that is.
+    #[error(
+        "{dir} overlaps {bound}, which is synced already: choose another directory, or unbind that one first"
+    )]
+    Taken {
+        /// The path.
+        dir: PathBuf,
+        /// The directory that is bound.
+        bound: PathBuf,
+    },
+    /// On, in or over a mount of Wormhole.
+    #[error("{dir} overlaps {mount}, where a mesh is mounted: choose another directory")]
+    Mount {
+        /// The path.
+        dir: PathBuf,
+        /// The mount.
+        mount: PathBuf,
+    },
+    /// The program chose it and there is something in it.
+    #[error("{dir} exists and is not empty: name a directory to sync into")]
+    NotEmpty {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// The system would not tell.
+    #[error("cannot look at {dir} ({kind})")]
+    Unreadable {
+        /// The path.
+        dir: PathBuf,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+}
+
+/// Decides whether the directory may be bound.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check(around: &Surroundings, contents: Contents) -> Result<(), BindingError> {
+    let dir = around.dir.clone();
+    if !dir.is_absolute() {
+        return Err(BindingError::Relative { dir });
+    }
+    if dir.to_str().is_none() {
+        return Err(BindingError::NotUtf8 { dir });
+    }
+    if dir.parent().is_none() {
+        return Err(BindingError::Root { dir });
+    }
+    let homes = std::iter::once(&around.home).chain(&around.cache);
+    if let Some(home) = homes.into_iter().find(|home| overlap(&dir, home)) {
+        return Err(BindingError::Home {
+            dir,
+            home: home.clone(),
+        });
+    }
+    if let Some(bound) = around.bound.iter().find(|bound| overlap(&dir, bound)) {
+        return Err(BindingError::Taken {
+            dir,
+            bound: bound.clone(),
+        });
+    }
+    if let Some(mount) = around.mounts.iter().find(|mount| overlap(&dir, mount)) {
+        return Err(BindingError::Mount {
+            dir,
+            mount: mount.clone(),
+        });
+    }
+    match (around.found, contents) {
+        (Found::NoParent, _) => Err(BindingError::NoParent { dir }),
+        (Found::NoDirectory, _) => Err(BindingError::NotADirectory { dir }),
+        (Found::Symlink, _) => Err(BindingError::Symlink { dir }),
+        (Found::NotWritable, _) => Err(BindingError::NotWritable { dir }),
+        (Found::Filled, Contents::Unwelcome) => Err(BindingError::NotEmpty { dir }),
+        (Found::Filled, Contents::Welcome) | (Found::Nothing | Found::Empty, _) => Ok(()),
+    }
+}
+
+/// Whether one is the other, or inside it.
+fn overlap(one: &Path, other: &Path) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+impl Surroundings {
+    /// Looks at the disk; binds nothing and makes nothing. Blocks for a few system calls.
+    ///
+    /// # Errors
+    /// [`BindingError::Relative`], [`BindingError::Root`], or [`BindingError::Unreadable`] when the
+    /// system will not tell what is there.
+    pub fn look(
+        dir: &Path,
+        home: &Path,
+        cache: Option<&Path>,
+        bound: Vec<PathBuf>,
+    ) -> Result<Self, BindingError> {
+        let unreadable = |error: &io::Error| BindingError::Unreadable {
+            dir: dir.to_owned(),
+            kind: error.kind(),
+        };
+        let dir = real_place(dir)?;
+        let found = find(&dir).map_err(|error| unreadable(&error))?;
+        Ok(Self {
+            dir,
+            found,
+            home: home.to_owned(),
+            cache: cache.map(Path::to_owned),
+            bound,
+            mounts: our_mounts().map_err(|error| unreadable(&error))?,
+        })
+    }
+}
+
+/// The path with its parent's symbolic links followed and its own last component untouched.
+fn real_place(dir: &Path) -> Result<PathBuf, BindingError> {
+    if !dir.is_absolute() {
+        return Err(BindingError::Relative {
+            dir: dir.to_owned(),
+        });
+    }
+    let (parent, name) = match (dir.parent(), dir.components().next_back()) {
+        (Some(parent), Some(Component::Normal(name))) => (parent, name),
+        // `..` at the end: its meaning depends on links, so let the system resolve it.
+        (Some(_), Some(_)) => {
+            return dir
+                .canonicalize()
+                .map_err(|error| BindingError::Unreadable {
+                    dir: dir.to_owned(),
+                    kind: error.kind(),
+                });
+        }
+        (None, _) | (_, None) => {
+            return Err(BindingError::Root {
+                dir: dir.to_owned(),
+            });
+        }
+    };
+    match parent.canonicalize() {
+        Ok(parent) => Ok(parent.join(name)),
+        // `find` will say that there is no parent.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(dir.to_owned()),
+        Err(error) => Err(BindingError::Unreadable {
+            dir: dir.to_owned(),
+            kind: error.kind(),
+        }),
+    }
+}
+
+fn find(dir: &Path) -> io::Result<Found> {
+    match fs::symlink_metadata(dir) {
+        Ok(meta) if meta.is_symlink() => Ok(Found::Symlink),
+        Ok(meta) if !meta.is_dir() => Ok(Found::NoDirectory),
+        Ok(_) if !is_writable(dir) => Ok(Found::NotWritable),
+        Ok(_) => match fs::read_dir(dir)?.next() {
+            Some(_) => Ok(Found::Filled),
+            None => Ok(Found::Empty),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match dir.parent() {
+            Some(parent) if !parent.is_dir() => Ok(Found::NoParent),
+            Some(parent) if !is_writable(parent) => Ok(Found::NotWritable),
+            Some(_) | None => Ok(Found::Nothing),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Found::NoParent),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks with the effective user's rights, which also sees read-only file systems.
+fn is_writable(dir: &Path) -> bool {
+    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, dir, wanted, AtFlags::EACCESS).is_ok()
+}
+
+/// Where file systems of ours are mounted. Linux only; elsewhere mounting does not exist yet.
+fn our_mounts() -> io::Result<Vec<PathBuf>> {
+    match fs::read_to_string("/proc/self/mounts") {
+        Ok(table) => Ok(mounts_in(&table)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn mounts_in(table: &str) -> Vec<PathBuf> {
+    let ours = table.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let place = fields.next()?;
+        fields.next().filter(|kind| *kind == "fuse.wormhole")?;
+        Some(PathBuf::from(unescape(place)))
+    });
+    ours.collect()
+}
+
+/// The kernel writes blanks, tabs, line ends and backslashes in octal.
+fn unescape(place: &str) -> String {
+    place
+        .replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests;
