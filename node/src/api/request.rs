@@ -1,0 +1,205 @@
+//! What a client may ask of the node: one type for each request body or query of the local API.
+//!
+//! Shared by the server (`api/route`) and the client, so that both sides are held to one
+//! definition by the compiler; the OpenAPI document is derived from the same types. Nothing here
+//! is checked beyond its shape: meaning is checked by the node, which answers with a
+//! [`Fault`](super::Fault).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::RoleName;
+
+/// `POST /v1/share`: makes a new mesh from a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShareRequest {
+    /// The directory to share, absolute. It is created when it does not exist and its parent does.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+    /// Name of the mesh; the directory's own name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Role that the first invite gives; `writer` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// How long the first invite is good for, in seconds; 900 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// `POST /v1/invites`: makes another invite to a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// The mesh, by name or by the beginning of its id.
+    pub mesh: String,
+    /// Role that the invite gives; `writer` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// How long the invite is good for, in seconds; 900 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// `POST /v1/join`: becomes a member of a mesh by a code or a link.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// A join code (`7-copper-violin-harvest-lantern`) or a link (`wormhole://join/…`).
+    pub ticket: String,
+    /// Where to sync the mesh, absolute; `~/<mesh name>` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub dir: Option<PathBuf>,
+    /// What this device will do with the mesh's content.
+    #[serde(default)]
+    pub keep: Keep,
+    /// Addresses to try besides discovery, for example `192.168.1.4:4711`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
+}
+
+// The ticket is a secret: it must not reach a log through `{:?}`.
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("dir", &self.dir)
+            .field("keep", &self.keep)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a device does with the content of a mesh that it joins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// A synced folder: real files in a directory.
+    #[default]
+    Folder,
+    /// All content without a folder, for the other members.
+    Seed,
+}
+
+/// `POST /v1/sync`: shows a mesh, or a directory of it, in one more directory of this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyncRequest {
+    /// The mesh, by name or by the beginning of its id.
+    pub mesh: String,
+    /// A directory inside the mesh, `/`-separated; the whole mesh when empty.
+    #[serde(default)]
+    pub path: String,
+    /// The directory on this device, absolute. Created when it does not exist and its parent does.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+}
+
+/// `POST /v1/unbind`: stops syncing a directory; its files stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnbindRequest {
+    /// The directory of a synced folder, absolute.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+}
+
+/// `POST /v1/rescan` and `POST /v1/confirm-deletions`: acts on one synced folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FolderRequest {
+    /// The directory of a synced folder, absolute.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+}
+
+/// `GET /v1/ls` and `GET /v1/cat`: names something in the tree of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TreeQuery {
+    /// The mesh, by name or by the beginning of its id.
+    pub mesh: String,
+    /// A path inside the mesh, `/`-separated; its root when empty.
+    #[serde(default)]
+    pub path: String,
+}
+
+/// `GET /v1/conflicts` and `GET /v1/status`: one mesh, or all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct MeshQuery {
+    /// The mesh, by name or by the beginning of its id; every mesh when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+}
+
+/// `GET /v1/explain`: names a file of a synced folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuery {
+    /// A path on this device, absolute, inside a synced folder.
+    #[schema(value_type = String)]
+    #[param(value_type = String)]
+    pub path: PathBuf,
+}
+
+/// `POST /v1/pause` and `POST /v1/resume`: one mesh, or all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PauseRequest {
+    /// The mesh, by name or by the beginning of its id; every mesh when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+}
+
+/// `POST /v1/limit`: changes the bandwidth limits. What is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRequest {
+    /// The new limit for sending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<Rate>,
+    /// The new limit for receiving.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<Rate>,
+}
+
+/// A bandwidth limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rate {
+    /// As fast as the network allows.
+    #[default]
+    Unlimited,
+    /// At most so many bytes in a second (at least 1,024).
+    BytesPerSecond(u64),
+}
+
+/// `POST /v1/wait`: waits until everything known is applied and here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WaitRequest {
+    /// The mesh, by name or by the beginning of its id; every mesh when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+    /// How long to wait, in seconds; as long as it takes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+    /// How many other members must be connected before the answer can be yes; 0 when absent.
+    #[serde(default)]
+    pub members: u32,
+}
+
+/// `POST /v1/dial`: connects to an address by hand and remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DialRequest {
+    /// An address such as `192.168.1.4:4711`.
+    pub peer: String,
+}

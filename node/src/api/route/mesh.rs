@@ -1,0 +1,133 @@
+//! Routes that make, join and change meshes and their folders.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+
+use crate::api::extract::Body;
+use crate::api::*;
+use crate::node::{Flow, Node};
+
+type Reply<T> = Result<Json<T>, Fault>;
+
+/// Makes a mesh from a directory; answers with steps, the last of which has the first invite.
+#[utoipa::path(post, path = "/v1/share", request_body = ShareRequest,
+    responses((status = 200, content_type = "text/event-stream", body = Step<ShareReply>)))]
+pub(super) async fn share(
+    State(node): State<Node>,
+    Body(request): Body<ShareRequest>,
+) -> Result<Response, Fault> {
+    let steps = stream::steps(&node, "share", |node, reporter| async move {
+        node.share(request, &reporter).await.map_err(Fault::from)
+    })?;
+    Ok(steps.into_response())
+}
+
+/// Joins a mesh by a code or a link; answers with steps.
+#[utoipa::path(post, path = "/v1/join", request_body = JoinRequest,
+    responses((status = 200, content_type = "text/event-stream", body = Step<JoinReply>)))]
+pub(super) async fn join(
+    State(node): State<Node>,
+    Body(request): Body<JoinRequest>,
+) -> Result<Response, Fault> {
+    let steps = stream::steps(&node, "join", |node, reporter| async move {
+        node.join_mesh(request, &reporter)
+            .await
+            .map_err(Fault::from)
+    })?;
+    Ok(steps.into_response())
+}
+
+/// Makes another invite, good for one device.
+#[utoipa::path(post, path = "/v1/invites", request_body = InviteRequest,
+    responses((status = 200, body = InviteReply), (status = "4XX", body = Fault)))]
+pub(super) async fn invite(
+    State(node): State<Node>,
+    Body(request): Body<InviteRequest>,
+) -> Reply<InviteReply> {
+    Ok(Json(node.invite(&request)?))
+}
+
+/// The meshes that this device is in.
+#[utoipa::path(get, path = "/v1/meshes", responses((status = 200, body = MeshesReply)))]
+pub(super) async fn meshes(State(node): State<Node>) -> Reply<MeshesReply> {
+    Ok(Json(node.meshes_reply().await?))
+}
+
+/// The members of a mesh.
+#[utoipa::path(get, path = "/v1/meshes/{mesh}/members",
+    params(("mesh" = String, Path, description = "The mesh, by name or by the beginning of its id")),
+    responses((status = 200, body = MembersReply), (status = "4XX", body = Fault)))]
+pub(super) async fn members(
+    State(node): State<Node>,
+    Path(mesh): Path<String>,
+) -> Reply<MembersReply> {
+    Ok(Json(node.members(&mesh)?))
+}
+
+/// Shows a mesh, or a directory of it, in one more directory of this device.
+#[utoipa::path(post, path = "/v1/sync", request_body = SyncRequest,
+    responses((status = 200, body = SyncReply), (status = "4XX", body = Fault)))]
+pub(super) async fn sync(
+    State(node): State<Node>,
+    Body(request): Body<SyncRequest>,
+) -> Reply<SyncReply> {
+    Ok(Json(node.sync(request).await?))
+}
+
+/// Stops syncing a directory; its files stay.
+#[utoipa::path(post, path = "/v1/unbind", request_body = UnbindRequest,
+    responses((status = 200, body = UnbindReply), (status = "4XX", body = Fault)))]
+pub(super) async fn unbind(
+    State(node): State<Node>,
+    Body(request): Body<UnbindRequest>,
+) -> Reply<UnbindReply> {
+    Ok(Json(node.unbind(&request.dir).await?))
+}
+
+/// Looks through a synced folder again, as if nothing were known about it.
+#[utoipa::path(post, path = "/v1/rescan", request_body = FolderRequest,
+    responses((status = 200, body = Empty), (status = "4XX", body = Fault)))]
+pub(super) async fn rescan(
+    State(node): State<Node>,
+    Body(request): Body<FolderRequest>,
+) -> Reply<Empty> {
+    node.rescan(&request.dir).await?;
+    Ok(Json(Empty {}))
+}
+
+/// Lets the deletions that a folder holds back go through.
+#[utoipa::path(post, path = "/v1/confirm-deletions", request_body = FolderRequest,
+    responses((status = 200, body = Empty), (status = "4XX", body = Fault)))]
+pub(super) async fn confirm_deletions(
+    State(node): State<Node>,
+    Body(request): Body<FolderRequest>,
+) -> Reply<Empty> {
+    node.confirm_deletions(&request.dir).await?;
+    Ok(Json(Empty {}))
+}
+
+/// Pauses one mesh or all; outlasts a restart.
+#[utoipa::path(post, path = "/v1/pause", request_body = PauseRequest,
+    responses((status = 200, body = PauseReply), (status = "4XX", body = Fault)))]
+pub(super) async fn pause(
+    State(node): State<Node>,
+    Body(request): Body<PauseRequest>,
+) -> Reply<PauseReply> {
+    Ok(Json(
+        node.set_flow(request.mesh.as_deref(), Flow::Paused).await?,
+    ))
+}
+
+/// Lets one mesh or all go on.
+#[utoipa::path(post, path = "/v1/resume", request_body = PauseRequest,
+    responses((status = 200, body = PauseReply), (status = "4XX", body = Fault)))]
+pub(super) async fn resume(
+    State(node): State<Node>,
+    Body(request): Body<PauseRequest>,
+) -> Reply<PauseReply> {
+    Ok(Json(
+        node.set_flow(request.mesh.as_deref(), Flow::Running)
+            .await?,
+    ))
+}

@@ -1,0 +1,197 @@
+//! What a client of the local API is told about each error: a stable code, a sentence, a hint.
+
+use std::error::Error;
+
+use super::{
+    ControlError, FolderOperationError, JoinMeshError, LookupError, MakeInviteError, OpenMeshError,
+    ShareError, TreeError,
+};
+use crate::api::{Fault, FaultCode};
+use crate::binding::BindingError;
+use crate::tasks::Closed;
+use wormhole_mesh::JoinError;
+
+/// An error and its sources in one sentence.
+pub(crate) fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn fault(code: FaultCode, error: &dyn Error) -> Fault {
+    Fault::new(code, sentence(error))
+}
+
+impl Fault {
+    fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+impl From<Closed> for Fault {
+    fn from(error: Closed) -> Self {
+        fault(FaultCode::Stopping, &error)
+    }
+}
+
+impl From<LookupError> for Fault {
+    fn from(error: LookupError) -> Self {
+        match &error {
+            LookupError::Unknown { known, .. } if known.is_empty() => {
+                fault(FaultCode::UnknownMesh, &error).with_hint(
+                    "make one with `wormhole share DIR` or join one with `wormhole join`",
+                )
+            }
+            LookupError::Unknown { known, .. } => fault(FaultCode::UnknownMesh, &error)
+                .with_hint(format!("known meshes: {}", known.join(", "))),
+            LookupError::Ambiguous { candidates, .. } => {
+                let short = |id: &wormhole_crdt::MeshId| id.to_string().chars().take(12).collect();
+                let ids: Vec<String> = candidates.iter().map(short).collect();
+                fault(FaultCode::AmbiguousMesh, &error)
+                    .with_hint(format!("use the beginning of an id: {}", ids.join(", ")))
+            }
+        }
+    }
+}
+
+impl From<BindingError> for Fault {
+    fn from(error: BindingError) -> Self {
+        let code = match &error {
+            BindingError::Taken { .. } => FaultCode::DirectoryTaken,
+            BindingError::NotEmpty { .. } => FaultCode::DirectoryNotEmpty,
+            BindingError::Relative { .. }
+            | BindingError::NotUtf8 { .. }
+            | BindingError::Root { .. }
+            | BindingError::NoParent { .. }
+            | BindingError::NotADirectory { .. }
+            | BindingError::Symlink { .. }
+            | BindingError::NotWritable { .. }
+            | BindingError::Home { .. }
+            | BindingError::Mount { .. }
+            | BindingError::Unreadable { .. } => FaultCode::BadDirectory,
+        };
+        fault(code, &error)
+    }
+}
+
+impl From<OpenMeshError> for Fault {
+    fn from(error: OpenMeshError) -> Self {
+        let code = match &error {
+            OpenMeshError::Stopping(_) => FaultCode::Stopping,
+            OpenMeshError::Replica { source, .. }
+                if matches!(**source, wormhole_crdt::OpenError::BadLabel) =>
+            {
+                FaultCode::BadRequest
+            }
+            OpenMeshError::Directory { .. } => FaultCode::BadDirectory,
+            OpenMeshError::Home(_)
+            | OpenMeshError::Database { .. }
+            | OpenMeshError::Replica { .. }
+            | OpenMeshError::Store { .. }
+            | OpenMeshError::Folder { .. } => FaultCode::Storage,
+        };
+        fault(code, &error)
+    }
+}
+
+impl From<MakeInviteError> for Fault {
+    fn from(error: MakeInviteError) -> Self {
+        match error {
+            MakeInviteError::Lookup(error) => error.into(),
+            MakeInviteError::Ttl { .. } => fault(FaultCode::BadRequest, &error),
+            MakeInviteError::Network(_) => fault(FaultCode::NotAllowed, &error),
+        }
+    }
+}
+
+impl From<ShareError> for Fault {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::Binding(error) => error.into(),
+            ShareError::Open(error) => error.into(),
+            ShareError::Folder { .. } => fault(FaultCode::Storage, &error),
+            ShareError::Invite(error) => error.into(),
+        }
+    }
+}
+
+impl From<JoinMeshError> for Fault {
+    fn from(error: JoinMeshError) -> Self {
+        match error {
+            JoinMeshError::Ticket(error) => fault(FaultCode::BadTicket, &error),
+            JoinMeshError::Address(error) => fault(FaultCode::BadRequest, &error),
+            JoinMeshError::Network(error) => fault(refusal(&error), &error),
+            JoinMeshError::Binding(error) => error.into(),
+            JoinMeshError::AlreadyMember { .. } => fault(FaultCode::AlreadyMember, &error),
+            JoinMeshError::NoPlace { ref name, .. } => fault(FaultCode::DirectoryNotEmpty, &error)
+                .with_hint(format!("choose one: wormhole sync {name:?} DIR")),
+            JoinMeshError::NotSynced { ref name, .. } => fault(FaultCode::BadDirectory, &error)
+                .with_hint(format!(
+                    "choose another directory: wormhole sync {name:?} DIR"
+                )),
+            JoinMeshError::Open(error) => error.into(),
+        }
+    }
+}
+
+fn refusal(error: &JoinError) -> FaultCode {
+    match error {
+        JoinError::WrongCode { .. } | JoinError::NoSuchInvite => FaultCode::TicketRefused,
+        JoinError::Expired | JoinError::Used | JoinError::Burnt => FaultCode::TicketExpired,
+        JoinError::NobodyAnswers => FaultCode::NobodyFound,
+        JoinError::AlreadyMember { .. } => FaultCode::AlreadyMember,
+        JoinError::Busy => FaultCode::Busy,
+        JoinError::Cancelled | JoinError::Stopped => FaultCode::Stopping,
+        // The rest, and what a later network may add: it did not work out with that device.
+        _ => FaultCode::Unreachable,
+    }
+}
+
+impl From<TreeError> for Fault {
+    fn from(error: TreeError) -> Self {
+        let code = match error {
+            TreeError::Lookup(error) => return error.into(),
+            TreeError::Path { .. }
+            | TreeError::NotAFile { .. }
+            | TreeError::NotADirectory { .. } => FaultCode::BadRequest,
+            TreeError::Absent { .. } => FaultCode::NotFound,
+            TreeError::Fetch { .. } => FaultCode::Unavailable,
+            TreeError::Replica(_) | TreeError::Read { .. } => FaultCode::Storage,
+        };
+        fault(code, &error)
+    }
+}
+
+impl From<FolderOperationError> for Fault {
+    fn from(error: FolderOperationError) -> Self {
+        match error {
+            FolderOperationError::Lookup(error) => error.into(),
+            FolderOperationError::Binding(error) => error.into(),
+            FolderOperationError::Tree(error) => error.into(),
+            FolderOperationError::Open(error) => error.into(),
+            FolderOperationError::NotBound { .. } => fault(FaultCode::NotFound, &error)
+                .with_hint("`wormhole status` lists the synced folders"),
+            FolderOperationError::NotOpen { .. } => fault(FaultCode::Storage, &error),
+        }
+    }
+}
+
+impl From<ControlError> for Fault {
+    fn from(error: ControlError) -> Self {
+        let code = match error {
+            ControlError::Lookup(error) => return error.into(),
+            ControlError::Limit { .. } | ControlError::Address(_) => FaultCode::BadRequest,
+            ControlError::Home(_) => FaultCode::Storage,
+            ControlError::Dial(_) => FaultCode::Unreachable,
+        };
+        fault(code, &error)
+    }
+}

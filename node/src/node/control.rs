@@ -1,0 +1,198 @@
+//! `pause`, `resume`, `limit` and `dial`: what can be changed while the node runs.
+//!
+//! Whether a mesh is paused is in its record, limits are in the home: both outlast a restart.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
+use wormhole_mesh::{PeerAddr, RateLimits};
+
+use super::Node;
+use crate::api::{DialReply, LimitReply, LimitRequest, PauseReply, PauseState, Rate};
+use crate::config::ByteCount;
+use crate::error::{ControlError, SpawnError};
+use crate::event::EventKind;
+use crate::home::{HomeError, write_private};
+
+/// Below this a connection could not even keep itself alive.
+const LEAST_BYTES_PER_SECOND: u64 = 1024;
+
+/// Whether a mesh moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Running,
+    /// Nothing is sent or fetched; changes made here are still recorded.
+    Paused,
+}
+
+/// The limits that were set while the node ran; `None` where the settings count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SavedLimits {
+    #[serde(default)]
+    up: Option<Rate>,
+    #[serde(default)]
+    down: Option<Rate>,
+}
+
+impl SavedLimits {
+    /// Reads them; there are none when there is no file.
+    pub(super) fn load(path: &Path) -> Result<Self, SpawnError> {
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| SpawnError::Limits {
+                path: path.to_owned(),
+                source,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(HomeError::Io {
+                path: path.to_owned(),
+                source,
+            }
+            .into()),
+        }
+    }
+
+    fn save(&self, path: &Path) -> Result<(), HomeError> {
+        let json = serde_json::to_vec_pretty(self).expect("limits are numbers");
+        write_private(path, &json).map_err(|source| HomeError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl Node {
+    /// Pauses a mesh or lets it go on; all of them when none is named.
+    ///
+    /// # Errors
+    /// A [`ControlError`]; what was changed before stays changed.
+    pub async fn set_flow(
+        &self,
+        mesh: Option<&str>,
+        flow: Flow,
+    ) -> Result<PauseReply, ControlError> {
+        let meshes = self.lookup_all(mesh)?;
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let paused = flow == Flow::Paused;
+        let mut states = Vec::new();
+        for mesh in meshes {
+            let changed = {
+                let mut record = mesh.record();
+                let mut new = record.clone();
+                new.paused = paused;
+                let changed = *record != new;
+                if changed {
+                    self.home().save_record(&new)?;
+                    *record = new;
+                }
+                changed
+            };
+            self.network().pause(mesh.id(), paused);
+            mesh.poke().await;
+            if changed {
+                let mesh = mesh.reference();
+                self.events().raise(match flow {
+                    Flow::Paused => EventKind::Paused { mesh },
+                    Flow::Running => EventKind::Resumed { mesh },
+                });
+            }
+            states.push(PauseState {
+                mesh: mesh.reference(),
+                paused,
+            });
+        }
+        Ok(PauseReply { meshes: states })
+    }
+
+    /// The bandwidth limits in force.
+    #[must_use]
+    pub fn limits(&self) -> LimitReply {
+        let saved = *self
+            .inner
+            .limits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let configured = |limit: Option<ByteCount>| match limit {
+            Some(limit) => Rate::BytesPerSecond(limit.bytes()),
+            None => Rate::Unlimited,
+        };
+        LimitReply {
+            up: saved.up.unwrap_or_else(|| configured(self.config().up)),
+            down: saved.down.unwrap_or_else(|| configured(self.config().down)),
+        }
+    }
+
+    /// Changes the bandwidth limits.
+    ///
+    /// # Errors
+    /// A [`ControlError`]; nothing is changed then.
+    pub async fn limit(&self, request: &LimitRequest) -> Result<LimitReply, ControlError> {
+        for rate in request.up.iter().chain(&request.down) {
+            if let Rate::BytesPerSecond(bytes_per_second) = *rate
+                && bytes_per_second < LEAST_BYTES_PER_SECOND
+            {
+                return Err(ControlError::Limit { bytes_per_second });
+            }
+        }
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let mut saved = *self
+            .inner
+            .limits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        saved.up = request.up.or(saved.up);
+        saved.down = request.down.or(saved.down);
+        saved.save(&self.home().limits_path())?;
+        *self
+            .inner
+            .limits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = saved;
+        self.apply_limits();
+        Ok(self.limits())
+    }
+
+    /// Tells the network what the limits are.
+    pub(super) fn apply_limits(&self) {
+        let rate = |rate| match rate {
+            Rate::Unlimited => None,
+            Rate::BytesPerSecond(bytes) => Some(bytes),
+        };
+        let LimitReply { up, down } = self.limits();
+        self.network().set_limits(RateLimits {
+            up: rate(up),
+            down: rate(down),
+        });
+    }
+
+    /// Connects to an address by hand. The device that answers is remembered.
+    ///
+    /// # Errors
+    /// A [`ControlError`] for the last address that was tried.
+    pub async fn dial(&self, peer: &str) -> Result<DialReply, ControlError> {
+        let mut failure = None;
+        for address in PeerAddr::resolve(peer).await? {
+            match self.network().dial(&address).await {
+                Ok(device) => {
+                    return Ok(DialReply {
+                        device: device.to_string(),
+                    });
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.map_or_else(
+            || {
+                wormhole_mesh::AddrError::Syntax {
+                    text: peer.to_owned(),
+                }
+                .into()
+            },
+            ControlError::from,
+        ))
+    }
+}

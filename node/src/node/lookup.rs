@@ -1,0 +1,91 @@
+//! Finds the mesh that a person named: by its whole name, or by the beginning of its id.
+
+use std::sync::Arc;
+
+use wormhole_crdt::MeshId;
+
+use super::LocalMesh;
+use crate::error::LookupError;
+
+/// The mesh that a person named.
+pub(super) fn find_mesh(
+    meshes: Vec<Arc<LocalMesh>>,
+    wanted: &str,
+) -> Result<Arc<LocalMesh>, LookupError> {
+    let names: Vec<(MeshId, String)> = meshes
+        .iter()
+        .map(|mesh| (mesh.id(), mesh.name().to_owned()))
+        .collect();
+    let id = find(&names, wanted)?;
+    let found = meshes.into_iter().find(|mesh| mesh.id() == id);
+    Ok(found.expect("the id was found among these meshes"))
+}
+
+/// The shortest beginning of an id that names a mesh: shorter ones are more likely mistakes.
+const SHORTEST_PREFIX: usize = 4;
+
+/// A whole name wins over the beginning of an id.
+fn find(meshes: &[(MeshId, String)], wanted: &str) -> Result<MeshId, LookupError> {
+    let mut candidates: Vec<MeshId> = meshes
+        .iter()
+        .filter(|(_, name)| name == wanted)
+        .map(|(id, _)| *id)
+        .collect();
+    if candidates.is_empty() && wanted.len() >= SHORTEST_PREFIX {
+        let wanted = wanted.to_ascii_lowercase();
+        let begins = |id: &MeshId| id.to_string().starts_with(&wanted);
+        candidates = meshes.iter().map(|(id, _)| *id).filter(begins).collect();
+    }
+    match candidates.as_slice() {
+        [id] => Ok(*id),
+        [] => Err(LookupError::Unknown {
+            wanted: wanted.to_owned(),
+            known: meshes.iter().map(|(_, name)| name.clone()).collect(),
+        }),
+        [..] => Err(LookupError::Ambiguous {
+            wanted: wanted.to_owned(),
+            candidates,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meshes() -> Vec<(MeshId, String)> {
+        let mut near = [0xab; 32];
+        near[31] = 1;
+        vec![
+            (MeshId::from_bytes([0xab; 32]), "Designs".to_owned()),
+            (MeshId::from_bytes(near), "Music".to_owned()),
+            (MeshId::from_bytes([1; 32]), "Music".to_owned()),
+        ]
+    }
+
+    #[test]
+    fn a_mesh_is_found_by_name_or_by_the_beginning_of_its_id() {
+        assert_eq!(
+            find(&meshes(), "Designs"),
+            Ok(MeshId::from_bytes([0xab; 32]))
+        );
+        assert_eq!(find(&meshes(), "0101"), Ok(MeshId::from_bytes([1; 32])));
+    }
+
+    #[test]
+    fn a_name_that_is_not_clear_is_refused_with_the_candidates() {
+        let error = find(&meshes(), "Music").unwrap_err();
+        assert!(
+            matches!(error, LookupError::Ambiguous { candidates, .. } if candidates.len() == 2)
+        );
+        assert!(matches!(
+            find(&meshes(), "ABab"),
+            Err(LookupError::Ambiguous { .. })
+        ));
+        assert!(matches!(
+            find(&meshes(), "ab"),
+            Err(LookupError::Unknown { .. })
+        ));
+        assert!(matches!(find(&[], "x"), Err(LookupError::Unknown { .. })));
+    }
+}

@@ -1,0 +1,244 @@
+//! Which content is fetched without anybody reading it: on a seed, all of it.
+//!
+//! Synced folders fetch what they show by themselves; a mount fetches what is read. A [`Seed`] walks
+//! the live contents of its mesh and brings each into the store that is not there. News of single
+//! entries is taken from a bounded list; when that is lost, or somebody new is connected, the tree
+//! is walked again.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::{EntryChange, EntryId, EntryPath, Replica, StorageError};
+use wormhole_mesh::FetchError;
+use wormhole_store::{Content, FetchJob, Holding, Store};
+
+use crate::node::{LocalMesh, Node, blocking};
+
+/// Jobs in one request to the network: enough to keep it busy, few enough to see progress.
+const BATCH: usize = 512;
+
+/// Single contents that may wait; more are found by walking the tree.
+const WAITING: usize = 65_536;
+
+/// After a failure that no event announces the end of (a full disk), it is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What a seed is still to fetch, and what it has.
+#[derive(Debug, Default)]
+pub(crate) struct Seed {
+    state: Mutex<SeedState>,
+}
+
+#[derive(Debug, Clone)]
+struct SeedState {
+    /// Whether the tree must be walked, because what is wanted is not all in `waiting`.
+    walk: bool,
+    waiting: VecDeque<(Content, Arc<str>)>,
+    progress: SeedProgress,
+}
+
+/// How far a seed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SeedProgress {
+    /// Contents that are wanted and not here yet, as far as is known.
+    pub(crate) missing: u64,
+    /// Their bytes.
+    pub(crate) missing_bytes: u64,
+    /// Why nothing comes, when nothing does.
+    pub(crate) obstacle: Option<Obstacle>,
+    /// Whether the seed has looked at everything and has it.
+    pub(crate) complete: bool,
+}
+
+/// Why a seed does not get on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// No connected member has what is missing.
+    NoHolder,
+    /// The store cannot write.
+    Disk,
+}
+
+impl Default for SeedState {
+    fn default() -> Self {
+        Self {
+            walk: true,
+            waiting: VecDeque::new(),
+            progress: SeedProgress::default(),
+        }
+    }
+}
+
+impl Seed {
+    /// Wants the contents of these entries, or of all.
+    pub(crate) fn want(&self, entries: Option<&[EntryChange]>) {
+        let mut state = self.lock();
+        state.progress.complete = false;
+        let Some(entries) = entries.filter(|list| state.waiting.len() + list.len() <= WAITING)
+        else {
+            state.walk = true;
+            return;
+        };
+        for entry in entries.iter().filter_map(|change| change.after.as_ref()) {
+            if let Some(file) = &entry.file {
+                let label = Arc::from(entry.name.display().to_string());
+                state.waiting.push_back((file.content, label));
+            }
+        }
+    }
+
+    /// How far the seed is.
+    pub(crate) fn progress(&self) -> SeedProgress {
+        self.lock().progress
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SeedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a seed full until its mesh stops.
+pub(crate) async fn fill(node: Node, mesh: Arc<LocalMesh>, seed: Arc<Seed>) {
+    loop {
+        let progress = match fill_once(&node, &mesh, &seed).await {
+            Ok(progress) => progress,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(mesh = mesh.name(), error, "a seed cannot read the metadata");
+                SeedProgress {
+                    obstacle: Some(Obstacle::Disk),
+                    ..SeedProgress::default()
+                }
+            }
+        };
+        seed.lock().progress = progress;
+        tokio::select! {
+            biased;
+            () = mesh.stop.cancelled() => return,
+            () = mesh.wake.notified() => {}
+            () = tokio::time::sleep(RETRY), if !progress.complete => seed.lock().walk = true,
+        }
+    }
+}
+
+/// Fetches all that is wanted now.
+async fn fill_once(
+    node: &Node,
+    mesh: &LocalMesh,
+    seed: &Seed,
+) -> Result<SeedProgress, StorageError> {
+    let wanted = {
+        let mut state = seed.lock();
+        let walk = std::mem::take(&mut state.walk);
+        let waiting = std::mem::take(&mut state.waiting);
+        (walk, waiting)
+    };
+    let (replica, store) = (mesh.replica().clone(), mesh.store().clone());
+    let mut missing = blocking(move || match wanted {
+        (true, _) => walk(&replica, &store),
+        (false, waiting) => Ok(absent(&store, waiting)),
+    })
+    .await?;
+    let mut left = SeedProgress {
+        complete: true,
+        ..SeedProgress::default()
+    };
+    while !missing.is_empty() && !mesh.stop.is_cancelled() {
+        seed.lock().progress = count(&missing, left);
+        let rest = missing.split_off(missing.len().min(BATCH));
+        let batch = std::mem::replace(&mut missing, rest);
+        for (content, error) in fetch(node, mesh, batch).await {
+            left.complete = false;
+            left.missing += 1;
+            left.missing_bytes += content.size;
+            left.obstacle = Some(match error {
+                FetchError::NoHolder
+                | FetchError::Paused
+                | FetchError::Cancelled
+                | FetchError::Stopped => Obstacle::NoHolder,
+                FetchError::Sink(_) => Obstacle::Disk,
+            });
+        }
+    }
+    // What did not come is not remembered one by one: the next reason to try walks the tree.
+    seed.lock().walk |= !left.complete;
+    left.complete &= seed.lock().waiting.is_empty();
+    Ok(left)
+}
+
+fn count(missing: &[(Content, Arc<str>)], left: SeedProgress) -> SeedProgress {
+    let bytes: u64 = missing.iter().map(|(content, _)| content.size).sum();
+    SeedProgress {
+        missing: left.missing + missing.len() as u64,
+        missing_bytes: left.missing_bytes + bytes,
+        complete: false,
+        ..left
+    }
+}
+
+/// Fetches a batch into the store and makes it durable; gives back what did not come.
+async fn fetch(
+    node: &Node,
+    mesh: &LocalMesh,
+    batch: Vec<(Content, Arc<str>)>,
+) -> Vec<(Content, FetchError)> {
+    let job = |(content, label): &(Content, Arc<str>)| FetchJob {
+        content: *content,
+        label: label.clone(),
+        sink: Arc::new(mesh.store().clone()),
+    };
+    let jobs = batch.iter().map(job).collect();
+    let cancel: CancellationToken = mesh.stop.child_token();
+    let results = node.network().fetch(mesh.id(), jobs, cancel).await;
+    let store = mesh.store().clone();
+    if let Err(error) = blocking(move || store.commit()).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::error!(
+            mesh = mesh.name(),
+            error,
+            "a seed cannot keep what it fetched"
+        );
+    }
+    let failed = batch
+        .into_iter()
+        .zip(results)
+        .filter_map(|((content, label), result)| {
+            let error = result.err()?;
+            tracing::debug!(path = &*label, %error, "a seed did not get a content");
+            Some((content, error))
+        });
+    failed.collect()
+}
+
+/// Every live content that is not whole in the store, with the path to show for it.
+fn walk(replica: &Replica, store: &Store) -> Result<Vec<(Content, Arc<str>)>, StorageError> {
+    let mut missing = Vec::new();
+    replica.walk(EntryId::ROOT, &mut |path: &EntryPath, entry| {
+        if let Some(file) = &entry.file
+            && !is_here(store, &file.content)
+        {
+            missing.push((file.content, Arc::from(path.display().to_string())));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(missing)
+}
+
+fn absent(store: &Store, waiting: VecDeque<(Content, Arc<str>)>) -> Vec<(Content, Arc<str>)> {
+    waiting
+        .into_iter()
+        .filter(|(content, _)| !is_here(store, content))
+        .collect()
+}
+
+/// Whether every byte of a content is in the store. One that cannot be read is as good as absent.
+pub(crate) fn is_here(store: &Store, content: &Content) -> bool {
+    content.is_empty()
+        || match store.holding(content) {
+            Ok(Holding::All) => true,
+            Ok(Holding::None | Holding::Some(_) | Holding::NoManifest) | Err(_) => false,
+        }
+}

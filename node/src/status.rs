@@ -1,0 +1,356 @@
+//! What is, as plain snapshots: the node, its meshes, members, peers and transfers.
+//!
+//! Also the one place where types of the other rooms become types of the local API. Nothing here
+//! changes anything; `status/wait` and `status/explain` answer the two questions people ask most.
+
+mod explain;
+mod wait;
+
+use std::sync::Arc;
+
+use wormhole_crdt::{Counts, EntryName, Kind, Role, StorageError};
+use wormhole_mesh::{PathKind, PeerStatus, Transfer};
+
+use crate::api::{
+    BindingStatus, Direction, Keep, KindName, MemberInfo, MembersReply, MeshStatus, MeshSummary,
+    MeshesReply, NodeReply, PathName, PeerInfo, PeersReply, Phase, Problem, RoleName, StatusReply,
+    TransferInfo, TransfersReply,
+};
+use crate::error::{LookupError, TreeError};
+use crate::node::{Bound, FolderState, LocalMesh, Node, blocking};
+use crate::policy::{Obstacle, SeedProgress};
+
+/// Problems and files that one answer lists at most.
+const LISTED: usize = 1000;
+
+impl Node {
+    /// Who answers.
+    #[must_use]
+    pub fn describe(&self) -> NodeReply {
+        NodeReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            home: self.home().dir().to_owned(),
+            device: self.device().to_string(),
+            device_name: self.config().device_name.clone(),
+            started_ms: self.started_ms(),
+            addresses: self.addresses(),
+            limits: self.limits(),
+        }
+    }
+
+    /// The node and its meshes, or one of them.
+    ///
+    /// # Errors
+    /// [`TreeError::Lookup`] when no mesh has that name.
+    pub async fn status(&self, mesh: Option<&str>) -> Result<StatusReply, TreeError> {
+        let mut meshes = Vec::new();
+        for mesh in self.lookup_all(mesh)? {
+            meshes.push(self.mesh_status(mesh).await);
+        }
+        Ok(StatusReply {
+            node: self.describe(),
+            meshes,
+        })
+    }
+
+    async fn mesh_status(&self, mesh: Arc<LocalMesh>) -> MeshStatus {
+        let replica = mesh.replica().clone();
+        let counted = blocking(move || {
+            Ok::<_, StorageError>((replica.counts()?, replica.conflicts()?.len() as u64))
+        });
+        let (counts, conflicts, problem) = match counted.await {
+            Ok((counts, conflicts)) => (counts, conflicts, None),
+            Err(error) => (Counts::default(), 0, Some(crate::error::sentence(&error))),
+        };
+        let sync = self.network().sync_state(mesh.id());
+        let paused = mesh.record().paused;
+        let mut bindings: Vec<BindingStatus> = Vec::new();
+        for bound in mesh.bound() {
+            bindings.push(folder_status(&mesh, &bound, paused).await);
+        }
+        bindings.extend(seed_status(&mesh, counts, paused));
+        MeshStatus {
+            mesh: mesh.reference(),
+            role: mesh.role().into(),
+            paused,
+            members: small(mesh.replica().members().len()),
+            connected: small(sync.len()),
+            in_sync: small(sync.iter().filter(|(_, in_sync)| *in_sync).count()),
+            files: counts.files,
+            directories: counts.directories,
+            symlinks: counts.symlinks,
+            bytes: counts.bytes,
+            conflicts,
+            bindings,
+            problem,
+        }
+    }
+
+    /// The meshes that this device is in.
+    ///
+    /// # Errors
+    /// [`TreeError::Replica`] when the metadata of one cannot be read.
+    pub async fn meshes_reply(&self) -> Result<MeshesReply, TreeError> {
+        let mut meshes = Vec::new();
+        for mesh in self.local_meshes() {
+            let replica = mesh.replica().clone();
+            let counts = blocking(move || replica.counts()).await?;
+            meshes.push(MeshSummary {
+                mesh: mesh.reference(),
+                role: mesh.role().into(),
+                paused: mesh.record().paused,
+                members: small(mesh.replica().members().len()),
+                connected: small(self.network().sync_state(mesh.id()).len()),
+                files: counts.files,
+                bytes: counts.bytes,
+                dirs: mesh.bound().iter().map(|bound| bound.dir.clone()).collect(),
+                seed: mesh.seed().is_some(),
+            });
+        }
+        Ok(MeshesReply { meshes })
+    }
+
+    /// The members of a mesh, in the order they were admitted.
+    ///
+    /// # Errors
+    /// A [`LookupError`].
+    pub fn members(&self, mesh: &str) -> Result<MembersReply, LookupError> {
+        let mesh = self.lookup(mesh)?;
+        let sync = self.network().sync_state(mesh.id());
+        let mut members = mesh.replica().members();
+        members.sort_by_key(|member| (member.admitted_at, member.device));
+        let describe = |member: wormhole_crdt::Member| {
+            let in_sync = sync.iter().find(|(device, _)| *device == member.device);
+            MemberInfo {
+                device: member.device.to_string(),
+                name: shown(&member.name),
+                role: member.role.into(),
+                this_device: member.device == self.device(),
+                admitted_by: member.admitted_by.map(|device| device.to_string()),
+                admitted_ms: member.admitted_at.0 / 1_000_000,
+                connected: in_sync.is_some(),
+                in_sync: in_sync.map(|(_, in_sync)| *in_sync),
+            }
+        };
+        let members = members.into_iter().map(describe).collect();
+        Ok(MembersReply {
+            mesh: mesh.reference(),
+            members,
+        })
+    }
+
+    /// The devices that this node is or was connected with; connected ones first.
+    #[must_use]
+    pub fn peers(&self) -> PeersReply {
+        let mut peers = self.network().peers();
+        peers.sort_by(|a, b| {
+            b.connected
+                .cmp(&a.connected)
+                .then_with(|| a.name.cmp(&b.name))
+        });
+        PeersReply {
+            peers: peers.into_iter().map(|peer| self.peer(peer)).collect(),
+        }
+    }
+
+    fn peer(&self, peer: PeerStatus) -> PeerInfo {
+        let meshes = peer.meshes.iter().filter_map(|mesh| self.local_mesh(mesh));
+        PeerInfo {
+            device: peer.device.to_string(),
+            name: crate::follow::name_of(self, &peer.device),
+            connected: peer.connected,
+            path: peer.path.map(PathName::from),
+            address: peer.addr.map(|addr| addr.to_string()),
+            meshes: meshes.map(|mesh| mesh.reference()).collect(),
+            rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            up_bytes_per_s: peer.up_rate,
+            down_bytes_per_s: peer.down_rate,
+            version: peer.version.as_deref().map(shown),
+            last_error: peer.last_error,
+        }
+    }
+
+    /// Content in flight.
+    #[must_use]
+    pub fn transfers(&self) -> TransfersReply {
+        let transfers = self
+            .network()
+            .transfers()
+            .into_iter()
+            .filter_map(|transfer| {
+                let mesh = self.local_mesh(&transfer.mesh)?;
+                Some(describe_transfer(&mesh, &transfer))
+            });
+        TransfersReply {
+            transfers: transfers.collect(),
+        }
+    }
+}
+
+fn describe_transfer(mesh: &LocalMesh, transfer: &Transfer) -> TransferInfo {
+    TransferInfo {
+        mesh: mesh.reference(),
+        path: transfer.label.to_string(),
+        // Who asks knows what it is for: what is sent is not told apart by file.
+        direction: Direction::Down,
+        done_bytes: transfer.done_bytes,
+        total_bytes: transfer.total_bytes,
+        bytes_per_s: transfer.rate,
+        peers: small(transfer.peers),
+    }
+}
+
+async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> BindingStatus {
+    let replica = mesh.replica().clone();
+    let base = bound.base;
+    let path = blocking(move || replica.path_of(&base.into())).await;
+    let mut status = BindingStatus {
+        id: bound.id.to_string(),
+        keep: Keep::Folder,
+        dir: Some(bound.dir.clone()),
+        path: path
+            .ok()
+            .flatten()
+            .map(|path| path.to_string())
+            .unwrap_or_default(),
+        phase: Phase::Stopped,
+        reason: None,
+        files_done: 0,
+        files_total: 0,
+        bytes_done: 0,
+        bytes_total: 0,
+        pending: 0,
+        problems: Vec::new(),
+    };
+    match &bound.state {
+        FolderState::Failed(error) => status.reason = Some(crate::error::sentence(error)),
+        FolderState::Open(folder) => {
+            let now = folder.status();
+            (status.phase, status.reason) = phase(&now.phase);
+            if paused && matches!(status.phase, Phase::Syncing | Phase::UpToDate) {
+                status.phase = Phase::Paused;
+            }
+            status.files_done = now.counts.files;
+            status.files_total = now.counts.files + now.pending_files;
+            status.bytes_done = now.counts.bytes;
+            status.bytes_total = now.counts.bytes + now.pending_bytes;
+            status.pending = now.pending_files;
+            status.problems = now.problems.iter().take(LISTED).map(problem).collect();
+        }
+    }
+    status
+}
+
+fn seed_status(mesh: &LocalMesh, counts: Counts, paused: bool) -> Option<BindingStatus> {
+    let seed = mesh.seed()?.progress();
+    let SeedProgress {
+        missing,
+        missing_bytes,
+        obstacle,
+        complete,
+    } = seed;
+    let phase = match (paused, complete) {
+        (true, _) => Phase::Paused,
+        (false, true) => Phase::UpToDate,
+        (false, false) => Phase::Syncing,
+    };
+    Some(BindingStatus {
+        id: String::new(),
+        keep: Keep::Seed,
+        dir: None,
+        path: String::new(),
+        phase,
+        reason: obstacle.map(|obstacle| obstacle.to_string()),
+        files_done: counts.files.saturating_sub(missing),
+        files_total: counts.files,
+        bytes_done: counts.bytes.saturating_sub(missing_bytes),
+        bytes_total: counts.bytes,
+        pending: missing,
+        problems: Vec::new(),
+    })
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoHolder => "no connected member has what is missing",
+            Self::Disk => "what is missing cannot be written to the disk: see the log",
+        })
+    }
+}
+
+/// What a folder is doing, and why it is stopped when it is.
+pub(crate) fn phase(phase: &wormhole_vfs::Phase) -> (Phase, Option<String>) {
+    match phase {
+        wormhole_vfs::Phase::Scanning => (Phase::Scanning, None),
+        wormhole_vfs::Phase::Syncing => (Phase::Syncing, None),
+        wormhole_vfs::Phase::UpToDate => (Phase::UpToDate, None),
+        wormhole_vfs::Phase::Paused => (Phase::Paused, None),
+        wormhole_vfs::Phase::Stopped(reason) => (Phase::Stopped, Some(reason.to_string())),
+    }
+}
+
+/// Why one file is not synced.
+pub(crate) fn problem(problem: &wormhole_vfs::Problem) -> Problem {
+    Problem {
+        path: problem.path.to_string(),
+        reason: problem.reason.to_string(),
+        action: problem.reason.action().to_owned(),
+    }
+}
+
+/// A name that came from elsewhere, made safe to print.
+pub(crate) fn shown(name: &str) -> String {
+    match EntryName::parse(name) {
+        Ok(name) => name.display().to_string(),
+        Err(_) => name.escape_debug().to_string(),
+    }
+}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+impl From<Role> for RoleName {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Admin => Self::Admin,
+            Role::Writer => Self::Writer,
+            Role::Reader => Self::Reader,
+            Role::Seed => Self::Seed,
+        }
+    }
+}
+
+impl From<RoleName> for Role {
+    fn from(role: RoleName) -> Self {
+        match role {
+            RoleName::Admin => Self::Admin,
+            RoleName::Writer => Self::Writer,
+            RoleName::Reader => Self::Reader,
+            RoleName::Seed => Self::Seed,
+        }
+    }
+}
+
+impl From<PathKind> for PathName {
+    fn from(path: PathKind) -> Self {
+        match path {
+            PathKind::Local => Self::Local,
+            PathKind::Lan => Self::Lan,
+            PathKind::Direct => Self::Direct,
+            PathKind::Relayed => Self::Relayed,
+        }
+    }
+}
+
+impl From<Kind> for KindName {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::File => Self::File,
+            Kind::Directory => Self::Directory,
+            Kind::Symlink => Self::Symlink,
+        }
+    }
+}

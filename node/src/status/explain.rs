@@ -1,0 +1,90 @@
+//! "Why is this file not synced?" always has an answer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wormhole_vfs::Explanation;
+
+use super::shown;
+use crate::api::ExplainReply;
+use crate::error::FolderOperationError;
+use crate::node::{Bound, FolderState, LocalMesh, Node};
+
+impl Node {
+    /// Says why a file of a synced folder is, or is not, synced.
+    ///
+    /// # Errors
+    /// [`FolderOperationError::NotBound`] when the path is in no synced folder.
+    pub async fn explain(&self, path: &Path) -> Result<ExplainReply, FolderOperationError> {
+        let real = real_parent(path);
+        let (mesh, bound) = self.bound_around(&real)?;
+        let below = real
+            .strip_prefix(&bound.dir)
+            .unwrap_or(Path::new(""))
+            .to_owned();
+        let (synced, reason, action) = match &bound.state {
+            FolderState::Failed(error) => (false, crate::error::sentence(error), String::new()),
+            FolderState::Open(folder) => words(&folder.explain(below.clone()).await),
+        };
+        let (reason, synced) = match mesh.record().paused {
+            true if synced => (reason, synced),
+            true => (format!("{reason}; the mesh is paused"), synced),
+            false => (reason, synced),
+        };
+        Ok(ExplainReply {
+            mesh: mesh.reference(),
+            dir: bound.dir.clone(),
+            path: below
+                .to_string_lossy()
+                .split('/')
+                .map(shown)
+                .collect::<Vec<_>>()
+                .join("/"),
+            synced,
+            reason,
+            action,
+        })
+    }
+
+    fn bound_around(
+        &self,
+        path: &Path,
+    ) -> Result<(Arc<LocalMesh>, Arc<Bound>), FolderOperationError> {
+        for mesh in self.local_meshes() {
+            let bound = mesh
+                .bound()
+                .into_iter()
+                .find(|bound| path.starts_with(&bound.dir));
+            if let Some(bound) = bound {
+                return Ok((mesh, bound));
+            }
+        }
+        Err(FolderOperationError::NotBound {
+            dir: path.to_owned(),
+        })
+    }
+}
+
+fn words(explanation: &Explanation) -> (bool, String, String) {
+    match explanation {
+        Explanation::Synced | Explanation::Conflict => {
+            (true, explanation.to_string(), String::new())
+        }
+        Explanation::Problem(reason) => (false, reason.to_string(), reason.action().to_owned()),
+        Explanation::Ignored { .. }
+        | Explanation::Settling
+        | Explanation::Waiting(_)
+        | Explanation::Unrecorded
+        | Explanation::Unknown
+        | Explanation::Stopped(_) => (false, explanation.to_string(), String::new()),
+    }
+}
+
+/// The path with the symbolic links of its directory followed, not its own: links are synced as
+/// links.
+fn real_parent(path: &Path) -> PathBuf {
+    match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        (Some(_) | None, _) => path.to_owned(),
+    }
+}

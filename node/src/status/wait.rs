@@ -1,0 +1,295 @@
+//! `wait`: is everything known applied and here? And if not, what is missing, and why?
+//!
+//! Everything means, for each mesh: what is on disk has been looked at since the question was asked
+//! and is recorded; what is recorded is known to every connected member, and the reverse; what is
+//! known is shown in every folder and kept by the seed. Files that cannot be synced at all (a name
+//! that is not valid, no permission) are waited for too: the answer then names them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wormhole_crdt::DeviceId;
+use wormhole_vfs::{FolderStatus, Phase, Reason};
+
+use super::{LISTED, shown};
+use crate::api::{MeshRef, WaitReply, WaitRequest, Waiting};
+use crate::error::LookupError;
+use crate::follow::name_of;
+use crate::node::{FolderState, LocalMesh, Node};
+
+/// Somebody is waiting, and asking costs microseconds: so often that nobody feels it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+impl Node {
+    /// Waits until everything known is applied and here, or the time is over.
+    ///
+    /// # Errors
+    /// A [`LookupError`].
+    pub async fn wait(&self, request: &WaitRequest) -> Result<WaitReply, LookupError> {
+        let deadline = request
+            .timeout_seconds
+            .map(|s| Instant::now() + Duration::from_secs(s));
+        let meshes = self.lookup_all(request.mesh.as_deref())?;
+        let settled = async {
+            for folder in meshes.iter().flat_map(|mesh| mesh.folders()) {
+                folder.rescan().await;
+            }
+            let mut tick = tokio::time::interval(LOOK_EVERY);
+            loop {
+                tick.tick().await;
+                let seems_done = self.unfinished_all(&meshes, request).is_empty();
+                if self.tasks().cancel().is_cancelled() {
+                    return false;
+                }
+                if seems_done {
+                    // A folder may not have noticed yet what was known when we looked.
+                    catch_up(&meshes).await;
+                    if self.unfinished_all(&meshes, request).is_empty() {
+                        return true;
+                    }
+                }
+            }
+        };
+        let done = match deadline {
+            None => settled.await,
+            Some(deadline) => tokio::time::timeout_at(deadline, settled)
+                .await
+                .unwrap_or(false),
+        };
+        let waiting_for = match done {
+            true => Vec::new(),
+            false => self.unfinished_all(&meshes, request),
+        };
+        Ok(WaitReply { done, waiting_for })
+    }
+
+    fn unfinished_all(&self, meshes: &[Arc<LocalMesh>], request: &WaitRequest) -> Vec<Waiting> {
+        let mut waiting: Vec<Waiting> = meshes
+            .iter()
+            .flat_map(|mesh| self.unfinished(mesh, request.members))
+            .collect();
+        waiting.truncate(LISTED);
+        waiting
+    }
+
+    /// What a mesh still waits for.
+    fn unfinished(&self, mesh: &LocalMesh, members: u32) -> Vec<Waiting> {
+        let reference = mesh.reference();
+        let mut waiting = Vec::new();
+        let sync = self.network().sync_state(mesh.id());
+        if mesh.record().paused {
+            waiting.push(about_mesh(&reference, "it is paused", "wormhole resume"));
+        } else if (sync.len() as u64) < u64::from(members) {
+            let reason = format!("{} of {members} other members are connected", sync.len());
+            let action = "start Wormhole on the others, or give an address with --peer";
+            waiting.push(about_mesh(&reference, &reason, action));
+        }
+        waiting.extend(behind(&reference, &sync, |device| name_of(self, device)));
+        for bound in mesh.bound() {
+            match &bound.state {
+                FolderState::Open(folder) => {
+                    waiting.extend(folder_waits(&reference, &folder.status()));
+                }
+                FolderState::Failed(error) => {
+                    let reason = crate::error::sentence(error);
+                    waiting.push(about_mesh(&reference, &reason, ""));
+                }
+            }
+        }
+        if let Some(seed) = mesh
+            .seed()
+            .map(|seed| seed.progress())
+            .filter(|seed| !seed.complete)
+        {
+            let reason = match seed.obstacle {
+                Some(obstacle) => format!("{} contents are missing: {obstacle}", seed.missing),
+                None => format!("{} contents are being fetched", seed.missing),
+            };
+            waiting.push(about_mesh(&reference, &reason, ""));
+        }
+        waiting
+    }
+}
+
+/// Has every folder take in what it was told before, and say in its status what came of it.
+///
+/// A folder answers questions in turn, between one round of work and the next. The first answer may
+/// come before it looked at its news; the second comes after a whole round that did.
+async fn catch_up(meshes: &[Arc<LocalMesh>]) {
+    for folder in meshes.iter().flat_map(|mesh| mesh.folders()) {
+        folder.explain("").await;
+        folder.explain("").await;
+    }
+}
+
+fn behind(
+    mesh: &MeshRef,
+    sync: &[(DeviceId, bool)],
+    name: impl Fn(&DeviceId) -> String,
+) -> Vec<Waiting> {
+    let behind = sync.iter().filter(|(_, in_sync)| !in_sync);
+    behind
+        .map(|(device, _)| {
+            let reason = format!("{} and this device do not know the same yet", name(device));
+            about_mesh(mesh, &reason, "")
+        })
+        .collect()
+}
+
+/// What a folder still waits for; empty when it is settled.
+fn folder_waits(mesh: &MeshRef, status: &FolderStatus) -> Vec<Waiting> {
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for file in &status.pending {
+        waiting.push(Waiting {
+            mesh: mesh.clone(),
+            path: Some(file.path.to_string()),
+            reason: file.reason.to_string(),
+            action: String::new(),
+        });
+    }
+    for problem in status
+        .problems
+        .iter()
+        .filter(|problem| keeps_waiting(&problem.reason))
+    {
+        waiting.push(Waiting {
+            mesh: mesh.clone(),
+            path: Some(problem.path.to_string()),
+            reason: problem.reason.to_string(),
+            action: problem.reason.action().to_owned(),
+        });
+    }
+    let whole = match &status.phase {
+        Phase::Scanning => Some("the folder is being looked through".to_owned()),
+        Phase::Paused => Some("the folder is paused".to_owned()),
+        Phase::Stopped(reason) => Some(reason.to_string()),
+        Phase::Syncing | Phase::UpToDate if !status.settled && waiting.is_empty() => {
+            Some("changes are being recorded or applied".to_owned())
+        }
+        Phase::Syncing | Phase::UpToDate => None,
+    };
+    waiting.extend(whole.map(|reason| about_mesh(mesh, &reason, "")));
+    waiting
+}
+
+/// Whether a problem keeps a file from being in sync that people expect to be. What is never synced
+/// (a socket), stays here on purpose, or only slows the folder down does not.
+fn keeps_waiting(reason: &Reason) -> bool {
+    match reason {
+        Reason::NameNotUtf8
+        | Reason::NameRefused
+        | Reason::NameUnsupported
+        | Reason::CaseClash { .. }
+        | Reason::LinkTarget
+        | Reason::Permission
+        | Reason::ReadOnlyDisk
+        | Reason::NoSpace { .. }
+        | Reason::DeletionHeld { .. }
+        | Reason::Io { .. }
+        | Reason::Refused { .. } => true,
+        Reason::SpecialFile
+        | Reason::OtherFileSystem
+        | Reason::WatchLimit
+        | Reason::ReadOnlyMember
+        | Reason::KeptAside { .. }
+        | Reason::KeptDirectory
+        | Reason::IgnoreRule { .. } => false,
+    }
+}
+
+fn about_mesh(mesh: &MeshRef, reason: &str, action: &str) -> Waiting {
+    Waiting {
+        mesh: MeshRef {
+            id: mesh.id.clone(),
+            name: shown(&mesh.name),
+        },
+        path: None,
+        reason: reason.to_owned(),
+        action: action.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wormhole_vfs::{Problem, WaitingFor};
+
+    use super::*;
+
+    fn mesh() -> MeshRef {
+        MeshRef {
+            id: "ab".to_owned(),
+            name: "Designs".to_owned(),
+        }
+    }
+
+    fn settled() -> FolderStatus {
+        FolderStatus {
+            phase: Phase::UpToDate,
+            settled: true,
+            ..FolderStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_settled_folder_is_not_waited_for() {
+        assert_eq!(folder_waits(&mesh(), &settled()), []);
+    }
+
+    #[test]
+    fn every_file_that_is_not_here_has_a_reason() {
+        let file = wormhole_vfs::Waiting {
+            path: "a".into(),
+            bytes: 1,
+            reason: WaitingFor::Holder,
+        };
+        let status = FolderStatus {
+            pending: vec![file],
+            settled: false,
+            ..settled()
+        };
+        let waiting = folder_waits(&mesh(), &status);
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].path.as_deref(), Some("a"));
+        assert!(
+            waiting[0].reason.contains("no connected device"),
+            "{waiting:?}"
+        );
+    }
+
+    #[test]
+    fn a_problem_is_waited_for_and_says_what_to_do() {
+        let problem = Problem {
+            path: "b".into(),
+            reason: Reason::Permission,
+        };
+        let waiting = folder_waits(
+            &mesh(),
+            &FolderStatus {
+                problems: vec![problem],
+                ..settled()
+            },
+        );
+        assert!(waiting[0].action.contains("permission"), "{waiting:?}");
+    }
+
+    #[test]
+    fn a_folder_that_does_not_say_what_it_does_is_still_waited_for() {
+        for phase in [Phase::Scanning, Phase::Syncing, Phase::UpToDate] {
+            let status = FolderStatus {
+                phase,
+                settled: false,
+                ..FolderStatus::default()
+            };
+            assert_eq!(folder_waits(&mesh(), &status).len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_member_that_does_not_know_all_is_named() {
+        let device = DeviceId::from_bytes([1; 32]);
+        let waiting = behind(&mesh(), &[(device, false)], |_| "laptop".to_owned());
+        assert!(waiting[0].reason.starts_with("laptop"), "{waiting:?}");
+        assert_eq!(behind(&mesh(), &[(device, true)], |_| String::new()), []);
+    }
+}
