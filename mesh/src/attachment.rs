@@ -5,7 +5,7 @@
 //! to push. Membership itself is asked of the replica each time, so that a removed device is refused at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -75,10 +75,45 @@ pub(crate) struct Attachment {
     /// Ended by `detach`: everything that runs for this mesh stops.
     pub(crate) cancel: CancellationToken,
     paused: watch::Sender<bool>,
-    present: watch::Sender<BTreeSet<DeviceId>>,
+    present: watch::Sender<Presence>,
     news: watch::Sender<u64>,
     in_sync: Mutex<BTreeMap<DeviceId, bool>>,
     _subscription: Subscription,
+}
+
+/// The connected devices that have proved the secret, each with the number of its visit.
+///
+/// A device that leaves and comes back, as one that restarts does, has another visit: what was begun
+/// with the former one knows from that that it is over, however short the absence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Presence {
+    visits: BTreeMap<DeviceId, Visit>,
+    last: u64,
+}
+
+/// See [`Presence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Visit(u64);
+
+impl Presence {
+    /// Who is there.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (DeviceId, Visit)> + '_ {
+        self.visits.iter().map(|(device, visit)| (*device, *visit))
+    }
+
+    /// The device's visit, if it is there.
+    pub(crate) fn visit(&self, device: &DeviceId) -> Option<Visit> {
+        self.visits.get(device).copied()
+    }
+
+    fn arrived(&mut self, device: DeviceId) -> bool {
+        if self.visits.contains_key(&device) {
+            return false;
+        }
+        self.last += 1;
+        self.visits.insert(device, Visit(self.last));
+        true
+    }
 }
 
 /// Counts the replica's commits, for everyone who pushes them on.
@@ -138,38 +173,39 @@ impl Attachment {
     /// Waits until the device has proved the secret.
     pub(crate) async fn until_present(&self, device: DeviceId) {
         until(self.present.subscribe(), |present| {
-            present.contains(&device)
+            present.visit(&device).is_some()
         })
         .await;
     }
 
-    /// Waits until the device is gone.
-    pub(crate) async fn until_gone(&self, device: DeviceId) {
+    /// Waits until this visit of the device is over.
+    pub(crate) async fn until_gone(&self, device: DeviceId, visit: Visit) {
         until(self.present.subscribe(), |present| {
-            !present.contains(&device)
+            present.visit(&device) != Some(visit)
         })
         .await;
     }
 
     /// The connected devices that have proved the secret. Not all need be members.
-    pub(crate) fn present(&self) -> watch::Receiver<BTreeSet<DeviceId>> {
+    pub(crate) fn present(&self) -> watch::Receiver<Presence> {
         self.present.subscribe()
     }
 
-    pub(crate) fn is_present(&self, device: &DeviceId) -> bool {
-        self.present.borrow().contains(device)
+    /// The device's visit, if it is there.
+    pub(crate) fn visit(&self, device: &DeviceId) -> Option<Visit> {
+        self.present.borrow().visit(device)
     }
 
     /// The device has proved the secret.
     pub(crate) fn arrived(&self, device: DeviceId) {
         self.present
-            .send_if_modified(|present| present.insert(device));
+            .send_if_modified(|present| present.arrived(device));
     }
 
     /// The device is gone, or must prove itself again.
     pub(crate) fn left(&self, device: DeviceId) {
         self.present
-            .send_if_modified(|present| present.remove(&device));
+            .send_if_modified(|present| present.visits.remove(&device).is_some());
         self.sync_ended(device);
     }
 
@@ -270,7 +306,7 @@ impl Registry {
         let meshes = self.all();
         meshes
             .iter()
-            .filter(|(_, mesh)| mesh.is_present(device))
+            .filter(|(_, mesh)| mesh.visit(device).is_some())
             .map(|(id, _)| *id)
             .collect()
     }

@@ -204,7 +204,7 @@ where
 }
 
 fn admit<'a>(mesh: &'a Arc<Attachment>, peer: &DeviceId) -> Result<&'a Arc<Attachment>, Refusal> {
-    if !mesh.is_present(peer) || !mesh.is_member(peer) || mesh.cancel.is_cancelled() {
+    if mesh.visit(peer).is_none() || !mesh.is_member(peer) || mesh.cancel.is_cancelled() {
         return Err(Refusal::NotMember);
     }
     if mesh.is_paused() {

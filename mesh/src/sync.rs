@@ -93,6 +93,9 @@ pub(crate) enum SyncError {
     /// The other side knows of no common mesh (yet).
     #[error("the peer does not share the mesh")]
     NotShared,
+    /// The peer left, or came anew, or the mesh is no longer carried here.
+    #[error("the peer has left")]
+    Gone,
     /// The mesh is paused here or there.
     #[error("the mesh is paused")]
     Paused,
@@ -111,7 +114,12 @@ impl SyncError {
             Self::Frame(error) => error.is_misbehaviour(),
             Self::Session(error) => error.is_peer_fault(),
             Self::Flood => true,
-            Self::Closed | Self::Silent | Self::NotShared | Self::Paused | Self::Panicked => false,
+            Self::Closed
+            | Self::Silent
+            | Self::NotShared
+            | Self::Gone
+            | Self::Paused
+            | Self::Panicked => false,
         }
     }
 }
@@ -193,6 +201,7 @@ async fn exchange<S>(stream: S, peer: DeviceId, mesh: &Arc<Attachment>) -> Resul
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    let visit = mesh.visit(&peer).ok_or(SyncError::Gone)?;
     let (reader, writer) = split(stream);
     let (inbox_tx, inbox) = mpsc::channel(INBOX);
     let (outbox, outbox_rx) = mpsc::channel(1);
@@ -209,10 +218,13 @@ where
         ended = write(writer, outbox_rx) => ended,
         ended = driver.run() => ended,
         () = mesh.until_paused() => Err(SyncError::Paused),
-        () = mesh.until_gone(peer) => Err(SyncError::NotShared),
-        () = mesh.cancel.cancelled() => Err(SyncError::NotShared),
+        () = mesh.until_gone(peer, visit) => Err(SyncError::Gone),
+        () = mesh.cancel.cancelled() => Err(SyncError::Gone),
     };
-    mesh.sync_ended(peer);
+    // Of a later visit there may be another exchange, whose state is not ours to forget.
+    if mesh.visit(&peer) == Some(visit) {
+        mesh.sync_ended(peer);
+    }
     ended
 }
 

@@ -7,7 +7,7 @@ mod crew;
 mod sink;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -33,7 +33,10 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    attachment::Attachment, error::OpenError, peer::Misbehaviour, serve::message::Refusal,
+    attachment::{Attachment, Presence},
+    error::OpenError,
+    peer::Misbehaviour,
+    serve::message::Refusal,
     streams::Streams,
 };
 
@@ -163,32 +166,34 @@ impl Drive {
     }
 
     /// Begins to use members that came, and stops using those that went.
-    fn recruit(&mut self, present: &BTreeSet<DeviceId>) {
+    fn recruit(&mut self, present: &Presence) {
+        let went =
+            |(device, crew): &(&DeviceId, &Crew)| present.visit(device) != Some(crew.visit());
         let gone: Vec<_> = self
             .crews
-            .keys()
-            .filter(|device| !present.contains(device))
-            .copied()
+            .iter()
+            .filter(went)
+            .map(|(device, _)| *device)
             .collect();
         for device in gone {
             self.dismiss(device);
             // When it comes back it starts anew.
             self.strikes.remove(&device);
         }
-        for device in present {
+        for (device, visit) in present.iter() {
             let out = self
                 .strikes
-                .get(device)
+                .get(&device)
                 .is_some_and(|strikes| *strikes >= MAX_STRIKES);
-            if out || self.crews.contains_key(device) || !self.mesh.is_member(device) {
+            if out || self.crews.contains_key(&device) || !self.mesh.is_member(&device) {
                 continue;
             }
             let now = self.now();
-            if self.plan.holder_up(*device, now) {
-                if self.strikes.contains_key(device) {
-                    self.plan.hold_off(*device, now + HOLD_OFF);
+            if self.plan.holder_up(device, now) {
+                if self.strikes.contains_key(&device) {
+                    self.plan.hold_off(device, now + HOLD_OFF);
                 }
-                self.crews.insert(*device, Crew::default());
+                self.crews.insert(device, Crew::new(visit));
             }
         }
         self.progress.set_peers(self.crews.len());

@@ -13,6 +13,10 @@ use crate::{
     streams::{About, Handler, Protocol, Quota, Standing, Stream},
 };
 
+/// A hello did not reach the other device, or its answer did not come back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unheard;
+
 /// Answers hellos.
 pub(super) struct Greeter {
     protocols: Protocols,
@@ -58,13 +62,13 @@ impl Handler for Greeter {
 }
 
 impl Protocols {
-    /// Greets a connected device.
-    pub(super) async fn greet(&self, peer: DeviceId) {
+    /// Greets a connected device. An error is worth another attempt.
+    pub(super) async fn greet(&self, peer: DeviceId) -> Result<(), Unheard> {
         let mut stream = match self.inner.streams.open(peer, hello::PROTOCOL).await {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%peer, %error, "cannot say hello");
-                return;
+                return Err(Unheard);
             }
         };
         let mut rng: StdRng = rand::make_rng();
@@ -72,7 +76,9 @@ impl Protocols {
         if let Ok(greeted) = &said {
             self.recognise(peer, &greeted.shared);
         }
+        let unheard = matches!(said, Err(HelloError::Io(_) | HelloError::Deadline));
         self.after_hello(peer, said).await;
+        if unheard { Err(Unheard) } else { Ok(()) }
     }
 
     fn local(&self) -> Local<'_> {

@@ -28,6 +28,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// ... doubled each time, up to this.
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
+/// Before each attempt to say hello; a device that hears none of them is not there.
+const GREETING_PAUSES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_secs(3),
+    Duration::from_secs(15),
+];
+
 /// Answers exchanges that others open.
 pub(super) struct Syncer {
     protocols: Protocols,
@@ -85,6 +93,7 @@ impl Protocols {
             | SyncError::Closed
             | SyncError::Silent
             | SyncError::NotShared
+            | SyncError::Gone
             | SyncError::Paused
             | SyncError::Panicked => Misbehaviour::BadFrame,
         };
@@ -209,7 +218,12 @@ impl Keeper<'_> {
     fn greet(&mut self, peer: DeviceId) {
         let protocols = self.protocols.clone();
         self.tasks.spawn(async move {
-            protocols.greet(peer).await;
+            for pause in GREETING_PAUSES {
+                sleep(pause).await;
+                if protocols.greet(peer).await.is_ok() || !protocols.is_connected(&peer) {
+                    break;
+                }
+            }
             Done::Greeting
         });
     }
@@ -250,6 +264,10 @@ impl Keeper<'_> {
 }
 
 impl Protocols {
+    fn is_connected(&self, peer: &DeviceId) -> bool {
+        self.inner.streams.connected().borrow().contains_key(peer)
+    }
+
     fn speaks_first_to(&self, peer: &DeviceId) -> bool {
         self.inner.local.id < *peer
     }
@@ -263,11 +281,13 @@ async fn keep_exchanging(
     wake: &Notify,
 ) {
     let mut pause = FIRST_PAUSE;
-    while mesh.is_present(&peer) && !mesh.cancel.is_cancelled() {
+    while let Some(visit) = mesh.visit(&peer)
+        && !mesh.cancel.is_cancelled()
+    {
         if mesh.is_paused() {
             tokio::select! {
                 () = mesh.until_resumed() => {}
-                () = mesh.until_gone(peer) => {}
+                () = mesh.until_gone(peer, visit) => {}
                 () = mesh.cancel.cancelled() => {}
             }
             continue;
@@ -281,7 +301,7 @@ async fn keep_exchanging(
             }
         };
         if matches!(ended, Err(SyncError::NotShared)) {
-            // It left the mesh, or we did. Its next hello says otherwise, if it is otherwise.
+            // It left the mesh. Its next hello says otherwise, if it is otherwise.
             mesh.left(peer);
         }
         if protocols.after_sync(peer, ended).await {
@@ -290,7 +310,7 @@ async fn keep_exchanging(
         tokio::select! {
             () = sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
             () = wake.notified() => pause = FIRST_PAUSE,
-            () = mesh.until_gone(peer) => {}
+            () = mesh.until_gone(peer, visit) => {}
             () = mesh.cancel.cancelled() => {}
         }
     }

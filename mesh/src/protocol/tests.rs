@@ -126,3 +126,18 @@ async fn a_removed_member_that_still_knows_the_secret_gets_nothing_more() {
     eventually("c follows", || names(&at_c) == ["after", "before"]).await;
     assert_eq!(names(&at_b), ["before"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_back_at_once_is_greeted_anew_and_followed() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let at_b = lab.admit(&at_a, &b, Role::Writer);
+    for round in 1..=10 {
+        // Too quick for anybody to notice the absence between two looks.
+        lab.memory.cut(b.id, false);
+        lab.memory.cut(b.id, true);
+        create_file(&at_a, &round.to_string(), Content::EMPTY);
+        eventually("b follows", || names(&at_b).len() == round).await;
+    }
+}

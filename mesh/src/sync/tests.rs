@@ -187,6 +187,7 @@ async fn an_exchange_ends_when_the_peer_goes_or_the_mesh_is_paused() {
         },
     ] {
         mesh.set_paused(false);
+        mesh.arrived(pair.b.0.id);
         let (ours, theirs) = duplex(64 * 1024);
         let stopping = async {
             eventually("it runs", || !mesh.sync_state().is_empty()).await;
@@ -198,7 +199,7 @@ async fn an_exchange_ends_when_the_peer_goes_or_the_mesh_is_paused() {
             stopping
         );
         assert!(
-            matches!(error, SyncError::Paused | SyncError::NotShared),
+            matches!(error, SyncError::Paused | SyncError::Gone),
             "{error}"
         );
         assert!(mesh.sync_state().is_empty());

@@ -8,9 +8,12 @@ use std::{
 use tokio::sync::mpsc;
 use wormhole_store::Content;
 
-use crate::fetch::{
-    lane::{Command, LaneId},
-    plan::{Ask, ItemId, JobId},
+use crate::{
+    attachment::Visit,
+    fetch::{
+        lane::{Command, LaneId},
+        plan::{Ask, ItemId, JobId},
+    },
 };
 
 /// Lanes to one holder: streams have small windows, so a long fast path needs several.
@@ -22,6 +25,7 @@ const BUSY_BYTES: u64 = 1 << 20;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Crew {
+    visit: Visit,
     lanes: BTreeMap<LaneId, Hand>,
     /// Fewer once the holder refused one.
     max_lanes: usize,
@@ -53,17 +57,21 @@ pub(super) enum Slot {
     New,
 }
 
-impl Default for Crew {
-    fn default() -> Self {
+impl Crew {
+    pub(super) fn new(visit: Visit) -> Self {
         Self {
+            visit,
             lanes: BTreeMap::new(),
             max_lanes: MAX_LANES,
             questions: VecDeque::new(),
         }
     }
-}
 
-impl Crew {
+    /// The visit of the holder that the lanes belong to.
+    pub(super) fn visit(&self) -> Visit {
+        self.visit
+    }
+
     pub(super) fn has(&self, lane: LaneId) -> bool {
         self.lanes.contains_key(&lane)
     }
