@@ -1,0 +1,242 @@
+//! The synced folder: a directory on this device and a mesh's tree, kept the same in both directions.
+//!
+//! [`Folder`] is the handle. Behind it one task (`actor`) decides what to do next and one engine does it on the blocking
+//! pool: `scan` and `watch` find out what changed on disk, `record` says it to the mesh, `apply` shows on disk what the mesh
+//! says, `plan` decides between the two, `download` brings contents. `state` remembers what was last synced. What happens to
+//! files that cannot be synced is in `status`: they are reported, never dropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::{Observer, Replica};
+use wormhole_store::Store;
+
+use self::actor::{Actor, Command, Parts};
+use self::config::FolderConfig;
+use self::download::Means;
+use self::engine::Engine;
+use self::inbox::Inbox;
+use self::status::{Explanation, FolderStatus, Phase, StopReason};
+use self::watch::{QUEUED_HINTS, Trouble, Watcher};
+use crate::error::OpenError;
+use crate::source::Source;
+
+mod actor;
+mod apply;
+mod beneath;
+pub mod config;
+mod download;
+mod engine;
+mod explain;
+mod guard;
+mod ignore;
+mod inbox;
+mod marker;
+mod name;
+mod partial;
+mod plan;
+mod problem;
+mod record;
+mod scan;
+mod settle;
+mod start;
+mod state;
+pub mod status;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+/// Commands that wait for the task; callers wait when it is full.
+const QUEUED_COMMANDS: usize = 64;
+
+/// Runs a folder; the caller spawns it and waits for it.
+pub type FolderTask = BoxFuture<'static, ()>;
+
+/// The handle of a synced folder. Clones speak to the same folder; when the last one is dropped, it stops.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    dir: PathBuf,
+    commands: mpsc::Sender<Command>,
+    status: channel::Receiver<FolderStatus>,
+}
+
+impl Folder {
+    /// Opens a folder and gives its task, which has to be spawned. Blocks for a few file operations.
+    ///
+    /// A new folder gets its marker. One whose marker is gone or foreign starts as [`Phase::Stopped`]: nothing in it is
+    /// touched and nothing is deleted anywhere.
+    ///
+    /// # Errors
+    /// The directory or the folder's own files cannot be opened. Nothing is left running.
+    pub fn start(
+        config: FolderConfig,
+        replica: Replica,
+        store: Store,
+        source: Arc<dyn Source>,
+        cancel: CancellationToken,
+    ) -> Result<(Self, FolderTask), OpenError> {
+        let dir = config.dir.clone();
+        // Subscribed first: what changes from here on is heard of.
+        let inbox = Arc::new(Inbox::default());
+        let subscription = replica.subscribe(Arc::clone(&inbox) as Arc<dyn Observer>);
+        let (hint_sender, hints) = mpsc::channel(QUEUED_HINTS);
+        let trouble = Arc::new(Trouble::default());
+        let opened = Engine::open(config, replica, store.clone())?;
+        let (commands, inputs) = mpsc::channel(QUEUED_COMMANDS);
+        let (status_sender, status) = channel::channel(FolderStatus::default());
+        let folder = Self {
+            dir: dir.clone(),
+            commands,
+            status,
+        };
+        let (engine, means, keys) = match opened {
+            Ok(mut engine) => {
+                engine.watcher = match Watcher::start(&dir, hint_sender, Arc::clone(&trouble)) {
+                    Ok(watcher) => Some(watcher),
+                    Err(error) => {
+                        tracing::warn!(%error, "no watcher: the folder is scanned now and then");
+                        trouble
+                            .limit
+                            .store(true, std::sync::atomic::Ordering::Relaxed);
+                        None
+                    }
+                };
+                let keys = engine
+                    .recover()
+                    .map_err(|source| OpenError::Recover { dir, source })?;
+                let tmp = Arc::clone(&engine.tmp);
+                let means = Means {
+                    store,
+                    source,
+                    tmp,
+                    cancel: cancel.child_token(),
+                };
+                (Ok(Box::new(engine)), means, keys)
+            }
+            Err(reason) => {
+                status_sender.send_modify(|status| status.phase = Phase::Stopped(reason.clone()));
+                let task = stopped(inputs, cancel);
+                return Ok((folder, Box::pin(task)));
+            }
+        };
+        let actor = Actor::new(Parts {
+            engine,
+            hints,
+            trouble,
+            inbox,
+            subscription,
+            commands: inputs,
+            status: status_sender,
+            means,
+            cancel,
+            keys,
+        });
+        Ok((folder, Box::pin(actor.run())))
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it is doing now.
+    pub fn status(&self) -> FolderStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Follows what it is doing; only the newest status is kept.
+    pub fn watch(&self) -> channel::Receiver<FolderStatus> {
+        self.status.clone()
+    }
+
+    /// Why a path (relative to the folder) is or is not synced.
+    pub async fn explain(&self, path: impl Into<PathBuf>) -> Explanation {
+        let (answer, explanation) = oneshot::channel();
+        let command = Command::Explain {
+            path: path.into(),
+            answer,
+        };
+        if self.commands.send(command).await.is_err() {
+            return Explanation::Stopped(self.stop_reason());
+        }
+        match explanation.await {
+            Ok(explanation) => explanation,
+            Err(_gone) => Explanation::Stopped(self.stop_reason()),
+        }
+    }
+
+    /// Compares everything now, whatever the watches say.
+    pub async fn rescan(&self) {
+        self.tell(Command::Rescan).await;
+    }
+
+    /// Neither records nor applies anything until [`Folder::resume`]. Transfers under way end first.
+    pub async fn pause(&self) {
+        self.tell(Command::Pause).await;
+    }
+
+    /// Goes on after [`Folder::pause`].
+    pub async fn resume(&self) {
+        self.tell(Command::Resume).await;
+    }
+
+    /// A device connected or has news: asks again for contents that nobody had.
+    pub async fn poke(&self) {
+        self.tell(Command::Poke).await;
+    }
+
+    /// A person confirms the deletions that are held back.
+    pub async fn confirm_deletions(&self) {
+        self.tell(Command::ConfirmDeletions).await;
+    }
+
+    /// Waits until everything seen on disk is recorded and everything known to the mesh is here. Cancel-safe.
+    ///
+    /// False when the folder stopped instead. What the kernel has not reported yet is not seen: after writing a file, call
+    /// [`Folder::rescan`] first to be certain.
+    pub async fn settled(&self) -> bool {
+        let mut status = self.status.clone();
+        let settled = status
+            .wait_for(|status| status.settled || matches!(status.phase, Phase::Stopped(_)))
+            .await;
+        settled.is_ok_and(|status| status.settled)
+    }
+
+    /// Stops, and waits until nothing is under way any more. The caller still waits for the task itself.
+    pub async fn stop(self) {
+        self.tell(Command::Stop).await;
+        self.commands.closed().await;
+    }
+
+    async fn tell(&self, command: Command) {
+        if self.commands.send(command).await.is_err() {
+            tracing::debug!(dir = %self.dir.display(), "the folder has stopped");
+        }
+    }
+
+    fn stop_reason(&self) -> StopReason {
+        match &self.status.borrow().phase {
+            Phase::Stopped(reason) => reason.clone(),
+            Phase::Scanning | Phase::Syncing | Phase::UpToDate | Phase::Paused => StopReason::Asked,
+        }
+    }
+}
+
+/// The task of a folder that must not be touched: it only waits to be told to end.
+async fn stopped(mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            command = commands.recv() => match command {
+                Some(Command::Stop) | None => return,
+                // Whoever asks for an explanation is answered from the status.
+                Some(_) => {}
+            },
+        }
+    }
+}

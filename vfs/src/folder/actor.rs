@@ -1,0 +1,639 @@
+//! The folder's task: decides what to do next and lends the engine to the blocking pool for it, one short step at a time.
+//!
+//! Saves go first, then what came from the mesh, then comparing everything; so a scan of a million files or a download of
+//! 100 GB never stands in the way of a 4 KiB save. Nothing in here touches the disk.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::{EntryId, EntryKey, Subscription};
+use wormhole_store::{ImportError, Imported};
+
+use super::download::{Downloads, Fetched, Means};
+use super::engine::{Engine, Look, Outcome, Todo};
+use super::explain::Found;
+use super::inbox::Inbox;
+use super::partial::PartialFile;
+use super::scan::{Walk, Walked};
+use super::settle::{Due, Hint, Settle};
+use super::state::Keep;
+use super::status::{Explanation, FolderStatus, Phase, Reason, StopReason};
+use super::watch::Trouble;
+use crate::error::FolderError;
+
+/// Everything is compared at least this often: hints can be missing.
+const RESCAN: Duration = Duration::from_secs(3600);
+/// And this often when not all directories can be watched.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(60);
+/// Trouble that may pass by itself is tried again this often, and the marker is looked at.
+const RECHECK: Duration = Duration::from_secs(30);
+/// Deferred work is made durable, and so told to others, at least this often.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Paths, entries or files taken in one step.
+const STEP: usize = 256;
+/// From this many on a step is bulk: its records are made durable together with others.
+const BULK: usize = 32;
+/// Big files hashed at the same time.
+const IMPORTS: usize = 2;
+/// How often an entry is tried at once when something on disk stood in its way; then it waits.
+const EAGER_TRIES: u32 = 3;
+const BLOCKED_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the handle asks.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Explain {
+        path: PathBuf,
+        answer: oneshot::Sender<Explanation>,
+    },
+    Rescan,
+    Pause,
+    Resume,
+    Poke,
+    ConfirmDeletions,
+    Stop,
+}
+
+/// What there is to do.
+enum Work {
+    Check(Vec<Due>),
+    Imported(Look, Result<Imported, ImportError>),
+    Finish(Vec<Arc<PartialFile>>),
+    Apply(Vec<EntryKey>),
+    Audit(Vec<EntryId>),
+    Scan(Walk),
+    Flush,
+}
+
+/// What came of it.
+enum Done {
+    Todo(Todo),
+    Applied(Vec<EntryKey>, Todo),
+    Audited(Vec<EntryId>, Todo),
+    Scanned(Walk, Walked, Todo),
+    Flushed,
+}
+
+/// The task's state.
+pub(crate) struct Actor {
+    /// Away only while a step runs.
+    engine: Option<Box<Engine>>,
+    hints: mpsc::Receiver<(PathBuf, Hint)>,
+    trouble: Arc<Trouble>,
+    inbox: Arc<Inbox>,
+    _subscription: Subscription,
+    commands: mpsc::Receiver<Command>,
+    status: watch::Sender<FolderStatus>,
+    means: Means,
+    cancel: CancellationToken,
+    settle: Settle,
+    downloads: Downloads,
+    transfers: JoinSet<Vec<Fetched>>,
+    imports: JoinSet<(Look, Result<Imported, ImportError>)>,
+    import_queue: VecDeque<Look>,
+    imported: VecDeque<(Look, Result<Imported, ImportError>)>,
+    complete: Vec<Arc<PartialFile>>,
+    keys: HashSet<EntryKey>,
+    /// Tried when what stands in their way was looked at.
+    blocked: HashSet<EntryKey>,
+    tries: HashMap<EntryKey, u32>,
+    blocked_until: Option<Instant>,
+    walk: Walk,
+    audit: Vec<EntryId>,
+    next_scan: Instant,
+    next_check: Instant,
+    unflushed: Option<Instant>,
+    paused: bool,
+    stopped: Option<StopReason>,
+}
+
+/// What an actor is made of.
+pub(crate) struct Parts {
+    pub(crate) engine: Result<Box<Engine>, StopReason>,
+    pub(crate) hints: mpsc::Receiver<(PathBuf, Hint)>,
+    pub(crate) trouble: Arc<Trouble>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) subscription: Subscription,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) status: watch::Sender<FolderStatus>,
+    pub(crate) means: Means,
+    pub(crate) cancel: CancellationToken,
+    /// Entries that a crash left on their way.
+    pub(crate) keys: Vec<EntryKey>,
+}
+
+impl Actor {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        let (engine, stopped, base) = match parts.engine {
+            Ok(engine) => {
+                let base = engine.config.base;
+                (Some(engine), None, base)
+            }
+            Err(reason) => (None, Some(reason), EntryId::ROOT),
+        };
+        Self {
+            engine,
+            hints: parts.hints,
+            trouble: parts.trouble,
+            inbox: parts.inbox,
+            _subscription: parts.subscription,
+            commands: parts.commands,
+            status: parts.status,
+            means: parts.means,
+            cancel: parts.cancel,
+            settle: Settle::default(),
+            downloads: Downloads::new(),
+            transfers: JoinSet::new(),
+            imports: JoinSet::new(),
+            import_queue: VecDeque::new(),
+            imported: VecDeque::new(),
+            complete: Vec::new(),
+            keys: parts.keys.into_iter().collect(),
+            blocked: HashSet::new(),
+            tries: HashMap::new(),
+            blocked_until: None,
+            walk: Walk::whole(),
+            audit: vec![base],
+            next_scan: now + RESCAN,
+            next_check: now + RECHECK,
+            unflushed: None,
+            paused: false,
+            stopped,
+        }
+    }
+
+    /// Runs until it is stopped or cancelled; joins everything it started.
+    pub(crate) async fn run(mut self) {
+        while !self.cancel.is_cancelled() {
+            self.gather();
+            match self.next_work() {
+                Some(work) => self.step(work).await,
+                None => {
+                    self.publish();
+                    if self.wait().await == Next::Stop {
+                        break;
+                    }
+                }
+            }
+        }
+        self.shut_down().await;
+    }
+
+    /// Takes in everything that has happened, without waiting.
+    fn gather(&mut self) {
+        let now = Instant::now();
+        while let Ok((path, hint)) = self.hints.try_recv() {
+            self.settle.hint(path, hint, now);
+        }
+        let news = self.inbox.take();
+        self.keys.extend(news.keys);
+        if news.everything {
+            self.start_audit();
+        }
+        let lost = self.trouble.lost.swap(false, Ordering::Relaxed);
+        if self.settle.take_overflow() || lost || now >= self.next_scan {
+            self.start_scan(now);
+        }
+        if self.blocked_until.is_some_and(|until| now >= until) {
+            self.blocked_until = None;
+            self.keys.extend(self.blocked.drain());
+        }
+        if now >= self.next_check && !self.paused {
+            self.recheck(now);
+        }
+        if !self.paused && self.stopped.is_none() {
+            self.downloads.start(&mut self.transfers, &self.means);
+            self.start_imports();
+        }
+    }
+
+    fn start_scan(&mut self, now: Instant) {
+        let mut walk = Walk::whole();
+        std::mem::swap(&mut walk, &mut self.walk);
+        let limited = self.trouble.limit.load(Ordering::Relaxed);
+        self.next_scan = now + if limited { RESCAN_UNWATCHED } else { RESCAN };
+    }
+
+    fn start_audit(&mut self) {
+        if let Some(engine) = &self.engine {
+            self.audit = vec![engine.config.base];
+        }
+    }
+
+    /// Trouble may have passed; the marker may have gone.
+    fn recheck(&mut self, now: Instant) {
+        self.next_check = now + RECHECK;
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        if let Err(reason) = engine.is_itself() {
+            self.stop(reason);
+            return;
+        }
+        if self.trouble.limit.load(Ordering::Relaxed) {
+            engine.problems.report(Path::new(""), Reason::WatchLimit);
+            self.next_scan = self.next_scan.min(now + RESCAN_UNWATCHED);
+        }
+        for path in engine.problems.paths() {
+            if !path.as_os_str().is_empty() {
+                self.settle.again(path, now, Duration::ZERO);
+            }
+        }
+    }
+
+    fn start_imports(&mut self) {
+        while self.imports.len() < IMPORTS
+            && let Some(look) = self.import_queue.pop_front()
+            && let Some(engine) = &self.engine
+        {
+            let (store, file) = (engine.store.clone(), engine.file_path(&look.path));
+            self.imports.spawn_blocking(move || {
+                let imported = store.import_reference(&file);
+                (look, imported)
+            });
+        }
+    }
+
+    fn next_work(&mut self) -> Option<Work> {
+        if self.paused || self.stopped.is_some() {
+            return None;
+        }
+        let now = Instant::now();
+        if self
+            .unflushed
+            .is_some_and(|since| now.duration_since(since) >= FLUSH)
+        {
+            return Some(Work::Flush);
+        }
+        let due = self.settle.take_due(now, STEP);
+        if !due.is_empty() {
+            return Some(Work::Check(due));
+        }
+        if let Some((look, result)) = self.imported.pop_front() {
+            return Some(Work::Imported(look, result));
+        }
+        if !self.complete.is_empty() {
+            let rest = self.complete.split_off(self.complete.len().min(STEP));
+            return Some(Work::Finish(std::mem::replace(&mut self.complete, rest)));
+        }
+        if !self.keys.is_empty() && !self.downloads.is_full() {
+            let keys: Vec<EntryKey> = self.keys.iter().take(STEP).copied().collect();
+            for key in &keys {
+                self.keys.remove(key);
+            }
+            return Some(Work::Apply(keys));
+        }
+        if !self.walk.is_idle() {
+            return Some(Work::Scan(std::mem::take(&mut self.walk)));
+        }
+        if !self.audit.is_empty() && !self.downloads.is_full() {
+            return Some(Work::Audit(std::mem::take(&mut self.audit)));
+        }
+        self.unflushed.map(|_| Work::Flush)
+    }
+
+    async fn step(&mut self, work: Work) {
+        let Some(mut engine) = self.engine.take() else {
+            return;
+        };
+        let ran = tokio::task::spawn_blocking(move || {
+            let done = perform(&mut engine, work);
+            (engine, done)
+        });
+        match ran.await {
+            Ok((engine, done)) => {
+                self.engine = Some(engine);
+                match done {
+                    Ok(done) => self.after(done),
+                    Err(error) => self.fail(&error),
+                }
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime is going down, and with it this task.
+            Err(_cancelled) => self.stopped = Some(StopReason::Asked),
+        }
+    }
+
+    fn after(&mut self, done: Done) {
+        match done {
+            Done::Flushed => self.unflushed = None,
+            Done::Todo(todo) => {
+                // What stood in the way has been looked at.
+                if self.blocked_until.is_none() {
+                    self.keys.extend(self.blocked.drain());
+                }
+                self.take_todo(todo);
+            }
+            Done::Applied(keys, todo) => {
+                for key in keys.iter().filter(|key| !todo.blocked.contains(key)) {
+                    self.tries.remove(key);
+                }
+                self.take_todo(todo);
+            }
+            Done::Audited(rest, todo) => {
+                self.audit = rest;
+                self.take_todo(todo);
+            }
+            Done::Scanned(walk, walked, todo) => {
+                self.walk = walk;
+                if walked == Walked::Done && self.blocked_until.is_none() {
+                    self.keys.extend(self.blocked.drain());
+                }
+                self.take_todo(todo);
+            }
+        }
+        self.publish_now_and_then();
+    }
+
+    fn take_todo(&mut self, todo: Todo) {
+        let now = Instant::now();
+        for key in &todo.unwanted {
+            self.downloads.forget(key);
+        }
+        for want in todo.wants {
+            self.downloads.want(want);
+        }
+        self.import_queue.extend(todo.imports);
+        for path in todo.paths {
+            self.settle.again(path, now, Duration::ZERO);
+        }
+        for (path, pause) in todo.later {
+            self.settle.again(path, now, pause);
+        }
+        for path in todo.scans {
+            self.walk.add(path);
+        }
+        self.walk.add_gone(todo.gone);
+        self.keys.extend(todo.keys);
+        for key in todo.blocked {
+            let tries = self.tries.entry(key).or_insert(0);
+            *tries += 1;
+            if *tries > EAGER_TRIES {
+                self.blocked_until = Some(now + BLOCKED_PAUSE);
+            }
+            self.blocked.insert(key);
+        }
+        if !self.blocked.is_empty() && self.settle.is_empty() && self.walk.is_idle() {
+            // Nothing is going to be looked at that could free them.
+            self.blocked_until.get_or_insert(now + BLOCKED_PAUSE);
+        }
+        if self.downloads.is_empty()
+            && let Some(engine) = &mut self.engine
+        {
+            engine.wanted.clear();
+        }
+        if todo.progress {
+            self.unflushed.get_or_insert(now);
+        }
+    }
+
+    fn fail(&mut self, error: &FolderError) {
+        let reason = match error {
+            FolderError::Stopped(reason) => reason.clone(),
+            FolderError::State(_) | FolderError::Replica(_) | FolderError::Store(_) => {
+                tracing::error!(error = error as &dyn std::error::Error, "the folder stops");
+                StopReason::StateFailed
+            }
+        };
+        self.stop(reason);
+    }
+
+    fn stop(&mut self, reason: StopReason) {
+        tracing::error!(%reason, "the folder stops");
+        self.stopped = Some(reason);
+        self.publish();
+    }
+
+    async fn wait(&mut self) -> Next {
+        let deadline = [
+            self.settle.next_due(),
+            self.downloads.next_retry(),
+            self.blocked_until,
+            Some(self.next_scan),
+            Some(self.next_check),
+        ];
+        let deadline = deadline
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.next_check);
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return Next::Stop,
+            command = self.commands.recv() => match command {
+                Some(command) => return self.command(command).await,
+                // The last handle is gone.
+                None => return Next::Stop,
+            },
+            Some((path, hint)) = self.hints.recv() => {
+                self.settle.hint(path, hint, Instant::now());
+            }
+            () = self.inbox.wait() => {}
+            Some(fetched) = self.transfers.join_next() => {
+                self.complete.extend(self.downloads.finished(joined(fetched)));
+            }
+            Some(imported) = self.imports.join_next() => self.imported.push_back(joined(imported)),
+            () = tokio::time::sleep_until(deadline.into()) => {}
+        }
+        Next::Go
+    }
+
+    async fn command(&mut self, command: Command) -> Next {
+        match command {
+            Command::Explain { path, answer } => {
+                let explanation = self.explain(path).await;
+                // The caller stopped waiting.
+                drop(answer.send(explanation));
+            }
+            Command::Rescan => {
+                self.start_scan(Instant::now());
+                self.start_audit();
+            }
+            Command::Pause => self.paused = true,
+            Command::Resume => self.paused = false,
+            Command::Poke => self.downloads.poke(),
+            Command::ConfirmDeletions => {
+                if let Some(engine) = &mut self.engine {
+                    engine.guard.confirm();
+                }
+                self.start_scan(Instant::now());
+            }
+            Command::Stop => return Next::Stop,
+        }
+        Next::Go
+    }
+
+    async fn explain(&mut self, path: PathBuf) -> Explanation {
+        if let Some(reason) = &self.stopped {
+            return Explanation::Stopped(reason.clone());
+        }
+        let Some(mut engine) = self.engine.take() else {
+            return Explanation::Unknown;
+        };
+        let asked = path.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let found = engine.explain(&asked);
+            (engine, found)
+        });
+        let Ok((engine, found)) = ran.await else {
+            return Explanation::Stopped(StopReason::Asked);
+        };
+        self.engine = Some(engine);
+        match found {
+            Ok(Found::Answer(answer)) => answer,
+            Ok(Found::Absent(key)) => match self.downloads.waiting_for(&key) {
+                Some(reason) => Explanation::Waiting(reason),
+                None => Explanation::Waiting(super::status::WaitingFor::Transfer),
+            },
+            Ok(Found::Unrecorded) if self.settle.is_waiting(&path) => Explanation::Settling,
+            Ok(Found::Unrecorded) => Explanation::Unrecorded,
+            Err(error) => Explanation::Problem(Reason::Io {
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    fn publish_now_and_then(&mut self) {
+        if !self.walk.is_idle() || !self.audit.is_empty() || !self.keys.is_empty() {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        let Some(engine) = &mut self.engine else {
+            let phase = self.stopped.clone().map_or(Phase::Scanning, Phase::Stopped);
+            self.status.send_if_modified(|status| {
+                replace(
+                    status,
+                    FolderStatus {
+                        phase,
+                        ..FolderStatus::default()
+                    },
+                )
+            });
+            return;
+        };
+        let root = Path::new("");
+        match self.downloads.without_space() {
+            Some(bytes_needed) => engine
+                .problems
+                .report(root, Reason::NoSpace { bytes_needed }),
+            None if matches!(engine.problems.at(root), Some(Reason::NoSpace { .. })) => {
+                engine.problems.clear(root);
+            }
+            None => {}
+        }
+        let comparing = !self.walk.is_idle() || !self.audit.is_empty();
+        let busy = comparing
+            || !self.settle.is_empty()
+            || !self.keys.is_empty()
+            || !self.blocked.is_empty()
+            || !self.complete.is_empty()
+            || !self.imports.is_empty()
+            || !self.import_queue.is_empty()
+            || !self.imported.is_empty()
+            || self.unflushed.is_some()
+            || !self.downloads.is_empty()
+            || !self.inbox.is_empty();
+        let phase = match (&self.stopped, self.paused) {
+            (Some(reason), _) => Phase::Stopped(reason.clone()),
+            (None, true) => Phase::Paused,
+            (None, false) if comparing => Phase::Scanning,
+            (None, false) if busy => Phase::Syncing,
+            (None, false) => Phase::UpToDate,
+        };
+        let mut status = FolderStatus {
+            settled: phase == Phase::UpToDate && engine.held == 0,
+            phase,
+            counts: engine.counts(),
+            held_deletions: engine.held,
+            ..FolderStatus::default()
+        };
+        self.downloads.describe(&mut status);
+        engine.problems.describe(&mut status);
+        self.status.send_if_modified(|old| replace(old, status));
+    }
+
+    async fn shut_down(mut self) {
+        self.means.cancel.cancel();
+        self.commands.close();
+        while self.transfers.join_next().await.is_some() {}
+        while self.imports.join_next().await.is_some() {}
+        if let Some(mut engine) = self.engine.take() {
+            let flushed = tokio::task::spawn_blocking(move || engine.flush()).await;
+            if let Ok(Err(error)) = flushed {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the last flush failed"
+                );
+            }
+        }
+        let phase = Phase::Stopped(self.stopped.take().unwrap_or(StopReason::Asked));
+        self.status.send_modify(|status| {
+            status.phase = phase;
+            status.settled = false;
+        });
+    }
+}
+
+/// Whether the actor goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Go,
+    Stop,
+}
+
+fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
+    let keep = |size: usize| if size >= BULK { Keep::Later } else { Keep::Now };
+    Ok(match work {
+        Work::Check(due) => Done::Todo(engine.check(due)?),
+        Work::Imported(look, result) => Done::Todo(engine.imported(look, result)?),
+        Work::Finish(files) => {
+            let keep = keep(files.len());
+            Done::Todo(engine.finish(files, keep)?)
+        }
+        Work::Apply(keys) => {
+            let todo = engine.apply(&keys, keep(keys.len()))?;
+            Done::Applied(keys, todo)
+        }
+        Work::Audit(mut stack) => {
+            let todo = engine.audit(&mut stack)?;
+            Done::Audited(stack, todo)
+        }
+        Work::Scan(mut walk) => {
+            if walk.is_whole() {
+                engine.is_itself().map_err(FolderError::Stopped)?;
+            }
+            let (walked, todo) = engine.scan(&mut walk)?;
+            Done::Scanned(walk, walked, todo)
+        }
+        Work::Flush => {
+            engine.flush()?;
+            Done::Flushed
+        }
+    })
+}
+
+fn replace(old: &mut FolderStatus, new: FolderStatus) -> bool {
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only `shut_down` could abort them, and it waits for them instead.
+            Err(cancelled) => unreachable!("a transfer was aborted: {cancelled}"),
+        },
+    }
+}

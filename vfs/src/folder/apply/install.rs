@@ -1,0 +1,283 @@
+//! Puts a finished file or a link in its place without ever destroying what the user may have put there meanwhile.
+//!
+//! A new name is taken with `RENAME_NOREPLACE`. An old file is swapped out with `RENAME_EXCHANGE`, looked at once more in
+//! the temporary directory, and only then removed: a save that slipped in between is swapped back and recorded.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use wormhole_crdt::{Entry, LinkTarget};
+
+use crate::folder::beneath::{self, Exchanged, Seen, SeenKind};
+use crate::folder::engine::{Dir, Outcome, Step, same_data};
+use crate::folder::name::{self, Place};
+use crate::folder::partial::PartialFile;
+use crate::folder::plan::Node;
+use crate::folder::state::Row;
+
+/// What came of putting something in place.
+enum Placed {
+    Done,
+    /// Something else stands there.
+    Occupied,
+}
+
+impl Step<'_> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what stands there, what shall, and the file"
+    )]
+    pub(super) fn install(
+        &mut self,
+        place: &Place,
+        dir: &Arc<Dir>,
+        row: Option<Row>,
+        seen: Option<Seen>,
+        entry: &Entry,
+        node: Node,
+        file: &PartialFile,
+    ) -> Outcome<()> {
+        let path = name::child(&dir.path, &place.name);
+        if let Some(Row {
+            node: Node::Directory,
+            ..
+        }) = row
+        {
+            // A directory stood here: its files leave one by one, then this is tried again.
+            if let Some(row) = row {
+                self.withdraw(place, row)?;
+            }
+            self.todo.blocked.push(entry.key);
+            return Ok(());
+        }
+        let kept_mode = seen
+            .filter(|seen| seen.kind == SeenKind::File)
+            .map(|seen| seen.mode);
+        if let Some(mode) = kept_mode
+            && let Err(error) = self.take_over_mode(file, mode, entry.executable)
+        {
+            self.engine.io_problem(&path, &error);
+            return Ok(());
+        }
+        if let Some(row) = &row {
+            self.let_go(row)?;
+        }
+        self.crash_point("file complete");
+        match self.put_in_place(file.name(), dir, place, row.as_ref(), seen) {
+            Ok(Placed::Done) => {}
+            Ok(Placed::Occupied) => {
+                self.blocked_by(entry.key, &path)?;
+                return Ok(());
+            }
+            Err(error) => {
+                self.engine.io_problem(&path, &error);
+                return Ok(());
+            }
+        }
+        self.touch(dir);
+        self.crash_point("file in place");
+        let Ok(Some(now)) = self.look(dir, place.os_name()) else {
+            return Ok(());
+        };
+        let content = file.want().content;
+        let adopted = self
+            .engine
+            .store
+            .adopt(&self.engine.file_path(&path), &content);
+        if let Err(error) = adopted {
+            // The content is on disk all the same; it is hashed when the file is next looked at.
+            tracing::warn!(path = %name::display(&path), %error, "cannot refer to a fetched file");
+            self.todo.paths.push(path.clone());
+        }
+        let version = entry.file.map(|file| file.version);
+        self.batch.put(
+            place,
+            &Row {
+                key: entry.key,
+                version,
+                node,
+                seen: now,
+                racy: false,
+            },
+        )?;
+        self.engine.problems.clear(&path);
+        if place.name.as_str() == name::IGNORE {
+            self.rules_changed(&dir.path.clone());
+        }
+        Ok(())
+    }
+
+    /// The permissions that the user gave the old file stay, but for the executable bits.
+    fn take_over_mode(&self, file: &PartialFile, mode: u32, executable: bool) -> io::Result<()> {
+        let wanted = with_executable(mode, executable);
+        if wanted == beneath::new_file_mode(executable) {
+            return Ok(());
+        }
+        let tmp = self.engine.tmp.as_fd();
+        let opened = beneath::open_file(tmp, file.name())?;
+        beneath::set_mode(opened.as_fd(), wanted)
+    }
+
+    /// Moves `from` of the temporary directory to a place. `seen` is what stands there, as it was last synced.
+    fn put_in_place(
+        &mut self,
+        from: &OsStr,
+        dir: &Dir,
+        place: &Place,
+        row: Option<&Row>,
+        seen: Option<Seen>,
+    ) -> io::Result<Placed> {
+        let tmp = Arc::clone(&self.engine.tmp);
+        let source = (tmp.as_fd(), from);
+        let target = dir.at(place.os_name());
+        let (Some(_), Some(seen)) = (row, seen) else {
+            return match beneath::rename_new(source, target) {
+                Ok(()) => Ok(Placed::Done),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Placed::Occupied),
+                Err(error) => Err(error),
+            };
+        };
+        match beneath::exchange(source, target)? {
+            Exchanged::Unsupported => {
+                // It was looked at a moment ago; closer than this the file system does not let us come.
+                beneath::rename_over(source, target)?;
+                return Ok(Placed::Done);
+            }
+            Exchanged::Swapped => {}
+        }
+        let taken = beneath::look(source.0, source.1)?;
+        if taken.is_some_and(|taken| taken.kind == seen.kind && same_data(&taken, &seen)) {
+            beneath::remove_file(source.0, source.1)?;
+            return Ok(Placed::Done);
+        }
+        beneath::exchange(source, target)?;
+        Ok(Placed::Occupied)
+    }
+
+    /// Only the time or the executable bit differ: the file stays, its attributes change.
+    pub(super) fn set_attributes(
+        &mut self,
+        place: &Place,
+        dir: &Arc<Dir>,
+        row: Option<Row>,
+        entry: &Entry,
+        node: Node,
+    ) -> Outcome<()> {
+        let path = name::child(&dir.path, &place.name);
+        let (
+            Some(row),
+            Node::File {
+                executable, mtime, ..
+            },
+        ) = (row, &node)
+        else {
+            return Ok(());
+        };
+        let set = || -> io::Result<Option<Seen>> {
+            let file = beneath::open_file(dir.fd.as_fd(), place.os_name())?;
+            if beneath::look_at(file.as_fd())?.stamp != row.seen.stamp {
+                return Ok(None);
+            }
+            beneath::set_mode(file.as_fd(), with_executable(row.seen.mode, *executable))?;
+            beneath::set_mtime(file.as_fd(), *mtime)?;
+            beneath::look_at(file.as_fd()).map(Some)
+        };
+        match set() {
+            Ok(Some(seen)) => {
+                let content = entry.file.map(|file| file.content);
+                let file = self.engine.file_path(&path);
+                if let Some(Err(error)) =
+                    content.map(|content| self.engine.store.adopt(&file, &content))
+                {
+                    tracing::debug!(path = %name::display(&path), %error, "reference not renewed");
+                }
+                let version = entry.file.map(|file| file.version);
+                self.touch(dir);
+                self.batch.put(
+                    place,
+                    &Row {
+                        key: entry.key,
+                        version,
+                        node,
+                        seen,
+                        racy: false,
+                    },
+                )?;
+            }
+            Ok(None) => {
+                self.blocked_by(entry.key, &path)?;
+            }
+            Err(error) => self.engine.io_problem(&path, &error),
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_symlink(
+        &mut self,
+        place: &Place,
+        dir: &Arc<Dir>,
+        row: Option<Row>,
+        seen: Option<Seen>,
+        entry: &Entry,
+        target: &LinkTarget,
+    ) -> Outcome<()> {
+        let path = name::child(&dir.path, &place.name);
+        if let Some(Row {
+            node: Node::Directory,
+            ..
+        }) = row
+        {
+            if let Some(row) = row {
+                self.withdraw(place, row)?;
+            }
+            self.todo.blocked.push(entry.key);
+            return Ok(());
+        }
+        let temporary = std::ffi::OsString::from(format!("link-{}", entry.key.id));
+        let tmp = Arc::clone(&self.engine.tmp);
+        let mut make = || -> io::Result<Placed> {
+            beneath::remove_file(tmp.as_fd(), &temporary)?;
+            beneath::make_link(tmp.as_fd(), &temporary, target.as_str())?;
+            self.put_in_place(&temporary, dir, place, row.as_ref(), seen)
+        };
+        match make() {
+            Ok(Placed::Done) => {}
+            Ok(Placed::Occupied) => {
+                self.blocked_by(entry.key, &path)?;
+                return Ok(());
+            }
+            Err(error) => {
+                self.engine.io_problem(&path, &error);
+                return Ok(());
+            }
+        }
+        self.touch(dir);
+        let Ok(Some(now)) = self.look(dir, place.os_name()) else {
+            return Ok(());
+        };
+        let node = Node::Symlink {
+            target: target.clone(),
+        };
+        let row = Row {
+            key: entry.key,
+            version: None,
+            node,
+            seen: now,
+            racy: false,
+        };
+        self.batch.put(place, &row)?;
+        self.engine.problems.clear(&path);
+        Ok(())
+    }
+}
+
+/// Whoever may read may execute, or nobody may.
+fn with_executable(mode: u32, executable: bool) -> u32 {
+    if executable {
+        mode | ((mode & 0o444) >> 2)
+    } else {
+        mode & !0o111
+    }
+}

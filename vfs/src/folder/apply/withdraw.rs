@@ -1,0 +1,106 @@
+//! Takes from disk what the mesh does not show any more: only what was synced, and only if it is as it was synced.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::folder::beneath;
+use crate::folder::engine::{Dir, Outcome, Step, same_data, unchanged};
+use crate::folder::name::{self, Place};
+use crate::folder::plan::Node;
+use crate::folder::state::Row;
+use crate::folder::status::Reason;
+
+impl Step<'_> {
+    /// Removes what was synced at a place. The row stays while something there has to be recorded first.
+    pub(super) fn withdraw(&mut self, place: &Place, row: Row) -> Outcome<()> {
+        let Some(dir) = self.dir(place.parent)? else {
+            return Ok(());
+        };
+        let path = name::child(&dir.path, &place.name);
+        let Ok(seen) = self.look(&dir, place.os_name()) else {
+            return Ok(());
+        };
+        let Some(seen) = seen else {
+            self.batch.remove_tree(place)?;
+            self.engine.problems.clear_tree(&path);
+            return Ok(());
+        };
+        if !unchanged(&row, &seen) {
+            self.blocked_by(row.key, &path)?;
+            return Ok(());
+        }
+        if row.node == Node::Directory {
+            return self.withdraw_directory(place, &dir, row);
+        }
+        self.let_go(&row)?;
+        match self.remove_checked(place, &dir, &row) {
+            Ok(true) => {
+                self.touch(&dir);
+                self.crash_point("file removed");
+                self.batch.remove(place)?;
+                self.engine.store.forgotten(&self.engine.config.id, &path)?;
+                self.engine.problems.clear(&path);
+                if place.name.as_str() == name::IGNORE {
+                    self.rules_changed(&dir.path.clone());
+                }
+            }
+            Ok(false) => {
+                self.blocked_by(row.key, &path)?;
+            }
+            Err(error) => self.engine.io_problem(&path, &error),
+        }
+        Ok(())
+    }
+
+    /// Moves a file or link out of sight, looks once more whether it is the one that is meant, and removes it.
+    fn remove_checked(&mut self, place: &Place, dir: &Dir, row: &Row) -> io::Result<bool> {
+        let tmp = Arc::clone(&self.engine.tmp);
+        let out = OsString::from(format!("gone-{}", row.key.id));
+        beneath::remove_file(tmp.as_fd(), &out)?;
+        beneath::rename_new(dir.at(place.os_name()), (tmp.as_fd(), &out))?;
+        let taken = beneath::look(tmp.as_fd(), &out)?;
+        if taken.is_some_and(|taken| taken.kind == row.seen.kind && same_data(&taken, &row.seen)) {
+            beneath::remove_file(tmp.as_fd(), &out)?;
+            return Ok(true);
+        }
+        beneath::rename_new((tmp.as_fd(), &out), dir.at(place.os_name()))?;
+        Ok(false)
+    }
+
+    fn withdraw_directory(&mut self, place: &Place, dir: &Arc<Dir>, row: Row) -> Outcome<()> {
+        let path = name::child(&dir.path, &place.name);
+        for (_place, child) in self.batch.children(row.key.id)? {
+            // Each goes its own way: away, or to where the mesh shows it now.
+            self.bring(&child.key)?;
+        }
+        if !self.batch.children(row.key.id)?.is_empty() {
+            self.todo.blocked.push(row.key);
+            return Ok(());
+        }
+        match beneath::remove_dir(dir.fd.as_fd(), place.os_name()) {
+            Ok(()) => {
+                self.touch(dir);
+                self.crash_point("directory removed");
+                self.batch.remove_tree(place)?;
+                self.engine.problems.clear_tree(&path);
+                self.unwatch(&path);
+                self.forget_dirs();
+            }
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                if self.holds_something(&path)? {
+                    // Files nobody has recorded yet: they are, and the directory lives on.
+                    self.todo.scans.push(path);
+                    self.todo.blocked.push(row.key);
+                    return Ok(());
+                }
+                self.batch.remove_tree(place)?;
+                self.batch.keep(place)?;
+                self.engine.problems.report(&path, Reason::KeptDirectory);
+            }
+            Err(error) => self.engine.io_problem(&path, &error),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,427 @@
+//! Brings wanted contents: small ones in big batches, big ones by themselves, at the same time, so that a download of
+//! 100 GB never delays a 4 KiB save.
+//!
+//! The actor owns this, hands in what the engine wants and takes out what is complete. What no device has stays here with
+//! its reason and is asked for again with a growing pause, or at once after [`Downloads::poke`].
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::EntryKey;
+use wormhole_store::{ChunkSink, FetchJob, Store};
+
+use super::beneath;
+use super::partial::{Durable, Fault, PartialFile, Want};
+use super::status::{FolderStatus, Waiting, WaitingFor};
+use crate::source::{FetchFailure, Source};
+
+/// Contents up to here travel together.
+const SMALL_BYTES: u64 = 1 << 20;
+/// A batch of small ones: enough that no file costs a round trip of its own, few enough to show progress.
+const BATCH_FILES: usize = 256;
+const BATCH_BYTES: u64 = 16 << 20;
+/// Batches of small contents, and big contents, in flight.
+const SMALL_TASKS: usize = 4;
+const BIG_TASKS: usize = 3;
+/// From this many files on, one `syncfs` is cheaper than an fsync each.
+const SYNC_TOGETHER: usize = 8;
+/// The engine pauses its comparison while this many wait for their turn.
+const QUEUE: usize = 8_192;
+/// The pauses between tries.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// A transfer that ended.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) file: Arc<PartialFile>,
+    pub(crate) result: Result<(), WaitingFor>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    want: Want,
+    reason: WaitingFor,
+    tries: u32,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Queued,
+    Active(CancellationToken),
+    /// Until then, or until something changes.
+    Resting(Instant),
+}
+
+/// Everything that is wanted and not here.
+#[derive(Debug)]
+pub(crate) struct Downloads {
+    pending: HashMap<EntryKey, Pending>,
+    small: VecDeque<EntryKey>,
+    big: VecDeque<EntryKey>,
+    small_tasks: usize,
+    big_tasks: usize,
+    pending_bytes: u64,
+}
+
+/// What transfers need of the folder.
+#[derive(Clone)]
+pub(crate) struct Means {
+    pub(crate) store: Store,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) tmp: Arc<OwnedFd>,
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Downloads {
+    pub(crate) fn new() -> Self {
+        Self {
+            pending: HashMap::new(),
+            small: VecDeque::new(),
+            big: VecDeque::new(),
+            small_tasks: 0,
+            big_tasks: 0,
+            pending_bytes: 0,
+        }
+    }
+
+    /// Asks for a content. Asking again for the same is fine; another content for the same entry replaces the old wish.
+    pub(crate) fn want(&mut self, want: Want) {
+        if let Some(pending) = self.pending.get(&want.key) {
+            if pending.want == want {
+                return;
+            }
+            self.forget(&want.key);
+        }
+        self.pending_bytes += want.content.size;
+        self.queue(want.key, want.content.size);
+        let pending = Pending {
+            reason: WaitingFor::Transfer,
+            tries: 0,
+            stage: Stage::Queued,
+            want,
+        };
+        self.pending.insert(pending.want.key, pending);
+    }
+
+    /// The entry is gone or has what it needs.
+    pub(crate) fn forget(&mut self, key: &EntryKey) {
+        if let Some(old) = self.pending.remove(key) {
+            self.pending_bytes -= old.want.content.size;
+            if let Stage::Active(cancel) = old.stage {
+                cancel.cancel();
+            }
+        }
+    }
+
+    /// Something changed in the mesh: ask for everything again.
+    pub(crate) fn poke(&mut self) {
+        self.wake(|_until| true);
+    }
+
+    /// Starts what there is room for.
+    pub(crate) fn start(&mut self, tasks: &mut JoinSet<Vec<Fetched>>, means: &Means) {
+        let now = Instant::now();
+        self.wake(|until| until <= now);
+        while self.small_tasks < SMALL_TASKS {
+            let batch = take(
+                &mut self.small,
+                &mut self.pending,
+                BATCH_FILES,
+                BATCH_BYTES,
+                means,
+            );
+            if batch.wants.is_empty() {
+                break;
+            }
+            self.small_tasks += 1;
+            tasks.spawn(batch.run(means.clone()));
+        }
+        while self.big_tasks < BIG_TASKS {
+            let batch = take(&mut self.big, &mut self.pending, 1, u64::MAX, means);
+            if batch.wants.is_empty() {
+                break;
+            }
+            self.big_tasks += 1;
+            tasks.spawn(batch.run(means.clone()));
+        }
+    }
+
+    /// Takes the outcome of one task. What came is given back; what did not waits here.
+    pub(crate) fn finished(&mut self, fetched: Vec<Fetched>) -> Vec<Arc<PartialFile>> {
+        let small = fetched
+            .first()
+            .is_some_and(|one| one.file.want().content.size <= SMALL_BYTES);
+        let tasks = if small {
+            &mut self.small_tasks
+        } else {
+            &mut self.big_tasks
+        };
+        *tasks = tasks.saturating_sub(1);
+        let mut complete = Vec::new();
+        for Fetched { file, result } in fetched {
+            let current = self.pending.get_mut(&file.want().key);
+            let Some(pending) = current.filter(|pending| pending.want == *file.want()) else {
+                // Superseded while it was on its way.
+                file.discard();
+                continue;
+            };
+            match result {
+                Ok(()) => {
+                    let key = pending.want.key;
+                    self.forget(&key);
+                    complete.push(file);
+                }
+                Err(reason) => {
+                    pending.reason = reason;
+                    let rest = FIRST_RETRY * 2u32.saturating_pow(pending.tries.min(6));
+                    pending.tries += 1;
+                    pending.stage = Stage::Resting(Instant::now() + rest.min(LAST_RETRY));
+                }
+            }
+        }
+        complete
+    }
+
+    /// When the next rest is over.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        let resting = self
+            .pending
+            .values()
+            .filter_map(|pending| match pending.stage {
+                Stage::Resting(until) => Some(until),
+                Stage::Queued | Stage::Active(_) => None,
+            });
+        resting.min()
+    }
+
+    /// Whether the engine should pause comparing.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending.len() >= QUEUE
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// What an entry waits for.
+    pub(crate) fn waiting_for(&self, key: &EntryKey) -> Option<WaitingFor> {
+        self.pending.get(key).map(|pending| pending.reason)
+    }
+
+    /// Fills in the pending part of a status.
+    pub(crate) fn describe(&self, status: &mut FolderStatus) {
+        status.pending_files = self.pending.len() as u64;
+        status.pending_bytes = self.pending_bytes;
+        let waiting = self.pending.values().map(|pending| Waiting {
+            path: Arc::clone(&pending.want.label),
+            bytes: pending.want.content.size,
+            reason: pending.reason,
+        });
+        status.pending = waiting.take(FolderStatus::LISTED).collect();
+        status
+            .pending
+            .sort_by(|one, other| one.path.cmp(&other.path));
+    }
+
+    /// Files that found no space, with what they need: one problem for people, however many they are.
+    pub(crate) fn without_space(&self) -> Option<u64> {
+        let full = self
+            .pending
+            .values()
+            .filter(|one| one.reason == WaitingFor::Space);
+        let bytes: u64 = full.map(|one| one.want.content.size).sum();
+        (bytes > 0).then_some(bytes)
+    }
+
+    fn queue(&mut self, key: EntryKey, size: u64) {
+        let queue = if size <= SMALL_BYTES {
+            &mut self.small
+        } else {
+            &mut self.big
+        };
+        queue.push_back(key);
+    }
+
+    fn wake(&mut self, ready: impl Fn(Instant) -> bool) {
+        let mut woken = Vec::new();
+        for (key, pending) in &mut self.pending {
+            if matches!(pending.stage, Stage::Resting(until) if ready(until)) {
+                pending.stage = Stage::Queued;
+                woken.push((*key, pending.want.content.size));
+            }
+        }
+        for (key, size) in woken {
+            self.queue(key, size);
+        }
+    }
+}
+
+struct TransferBatch {
+    wants: Vec<Want>,
+    cancel: CancellationToken,
+}
+
+fn take(
+    queue: &mut VecDeque<EntryKey>,
+    pending: &mut HashMap<EntryKey, Pending>,
+    files: usize,
+    bytes: u64,
+    means: &Means,
+) -> TransferBatch {
+    let mut batch = TransferBatch {
+        wants: Vec::new(),
+        cancel: means.cancel.child_token(),
+    };
+    let mut total = 0u64;
+    while batch.wants.len() < files
+        && total < bytes
+        && let Some(key) = queue.pop_front()
+    {
+        // Forgotten, replaced and taken already, or woken twice.
+        let Some(found) = pending.get_mut(&key) else {
+            continue;
+        };
+        if !matches!(found.stage, Stage::Queued) {
+            continue;
+        }
+        // Cancelling one file must not cancel the others of its batch: only a batch of one is cancelled.
+        let cancel = if files == 1 {
+            batch.cancel.clone()
+        } else {
+            CancellationToken::new()
+        };
+        found.stage = Stage::Active(cancel);
+        found.reason = WaitingFor::Transfer;
+        total = total.saturating_add(found.want.content.size);
+        batch.wants.push(found.want.clone());
+    }
+    batch
+}
+
+impl TransferBatch {
+    async fn run(self, means: Means) -> Vec<Fetched> {
+        let files: Vec<Arc<PartialFile>> = self
+            .wants
+            .into_iter()
+            .map(|want| {
+                Arc::new(PartialFile::new(
+                    want,
+                    Arc::clone(&means.tmp),
+                    means.store.clone(),
+                ))
+            })
+            .collect();
+        let store = means.store.clone();
+        let (files, local) = match blocking(move || fill_from_here(files, &store)).await {
+            Some(filled) => filled,
+            None => return Vec::new(),
+        };
+        let jobs: Vec<FetchJob> = files.iter().map(|file| job(file)).collect();
+        let fetched = if jobs.is_empty() {
+            Vec::new()
+        } else {
+            means.source.fetch(jobs, self.cancel).await
+        };
+        let mut results: Vec<Fetched> = files
+            .into_iter()
+            .zip(fetched)
+            .map(|(file, result)| Fetched {
+                result: result.map_err(|why| reason(&file, &why)),
+                file,
+            })
+            .collect();
+        results.extend(local.into_iter().map(|file| Fetched {
+            file,
+            result: Ok(()),
+        }));
+        blocking(move || seal(results, &means.tmp))
+            .await
+            .unwrap_or_default()
+    }
+}
+
+/// `None` when the runtime is stopping.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_cancelled) => None,
+    }
+}
+
+/// Splits into what has to be fetched and what could be made of chunks that are on this device.
+fn fill_from_here(
+    files: Vec<Arc<PartialFile>>,
+    store: &Store,
+) -> (Vec<Arc<PartialFile>>, Vec<Arc<PartialFile>>) {
+    files.into_iter().partition(|file| {
+        let content = file.want().content;
+        let known = store
+            .missing_manifest(&content)
+            .is_ok_and(|missing| missing.is_empty());
+        !(known
+            && file
+                .prepare(&content)
+                .is_ok_and(|missing| missing.is_empty()))
+    })
+}
+
+fn job(file: &Arc<PartialFile>) -> FetchJob {
+    let want = file.want();
+    FetchJob {
+        content: want.content,
+        label: Arc::clone(&want.label),
+        sink: Arc::clone(file) as Arc<dyn ChunkSink>,
+    }
+}
+
+fn reason(file: &PartialFile, failure: &FetchFailure) -> WaitingFor {
+    match failure {
+        FetchFailure::NoHolder | FetchFailure::Stopped | FetchFailure::Cancelled => {
+            WaitingFor::Holder
+        }
+        FetchFailure::Sink(error) => {
+            tracing::warn!(path = %file.want().label, %error, "cannot write a fetched file");
+            match file.fault() {
+                Some(Fault::NoSpace) => {
+                    // Half of a file must not take the room that others would fit into.
+                    file.discard();
+                    WaitingFor::Space
+                }
+                Some(Fault::Io(_)) | None => WaitingFor::Disk,
+            }
+        }
+    }
+}
+
+/// Gives all files their attributes and makes them durable before any of them is moved into place.
+fn seal(mut fetched: Vec<Fetched>, tmp: &OwnedFd) -> Vec<Fetched> {
+    let complete = fetched.iter().filter(|one| one.result.is_ok()).count();
+    let together = complete >= SYNC_TOGETHER;
+    let durable = if together {
+        Durable::Later
+    } else {
+        Durable::Now
+    };
+    for one in &mut fetched {
+        if one.result.is_ok()
+            && let Err(error) = one.file.seal(durable)
+        {
+            tracing::warn!(path = %one.file.want().label, %error, "cannot finish a fetched file");
+            one.result = Err(WaitingFor::Disk);
+        }
+    }
+    if together && let Err(error) = beneath::sync_file_system(tmp.as_fd()) {
+        tracing::warn!(%error, "cannot sync the folder's file system");
+        for one in &mut fetched {
+            one.result = one.result.and(Err(WaitingFor::Disk));
+        }
+    }
+    fetched
+}

@@ -1,0 +1,433 @@
+//! The folder's blocking half: everything that reads or writes disk, state, replica and store.
+//!
+//! One engine, one thread at a time: the actor lends it to the blocking pool for one short step after another, so there
+//! are no races inside the folder, only with the user's programs and with the mesh. A step begins with [`Engine::begin`],
+//! does its work in `record` (disk → mesh), `apply` (mesh → disk), `scan` or `audit`, and ends with [`Step::end`], which
+//! makes things durable in the order that a crash can bear: bytes, then the mesh's word, then the memory of the sync.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp};
+use wormhole_store::{ContentId, FilePath, Store};
+
+use super::beneath::{self, Root, Seen, SeenKind};
+use super::config::FolderConfig;
+use super::guard::Guard;
+use super::ignore::{Rules, Shape};
+use super::name::{self, Place};
+use super::partial::{PartialFile, Want};
+use super::plan::Node;
+use super::problem::Problems;
+use super::record::Draft;
+use super::state::{Batch, Keep, Row, State};
+use super::status::{Counts, Reason};
+use super::watch::Watcher;
+use crate::error::{FolderError, StateError};
+
+/// Open directories kept while a step goes through files of the same few.
+const OPEN_DIRS: usize = 64;
+/// From this many changed directories on, one `syncfs` is cheaper than an fsync each.
+const SYNC_TOGETHER: usize = 4;
+/// How long a file is left alone that changed while it was read.
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Everything a step needs.
+pub(crate) struct Engine {
+    pub(crate) config: FolderConfig,
+    pub(crate) root: Root,
+    pub(crate) dev: u64,
+    pub(crate) tmp: Arc<OwnedFd>,
+    pub(crate) state: State,
+    pub(crate) replica: Replica,
+    pub(crate) store: Store,
+    pub(crate) rules: Rules,
+    pub(crate) guard: Guard,
+    pub(crate) problems: Problems,
+    pub(crate) watcher: Option<Watcher>,
+    pub(crate) counts: Counts,
+    /// Contents asked for and not here yet: a file that holds one of them is not let go without keeping its bytes.
+    pub(crate) wanted: HashSet<ContentId>,
+    /// Deletions that wait for a person: how many entries.
+    pub(crate) held: u64,
+    #[cfg(test)]
+    pub(crate) fault: super::tests::fault::Fault,
+}
+
+/// What a step asks of the actor.
+#[derive(Debug, Default)]
+pub(crate) struct Todo {
+    /// Contents to bring.
+    pub(crate) wants: Vec<Want>,
+    /// Entries whose content is not wanted any more.
+    pub(crate) unwanted: Vec<EntryKey>,
+    /// Big files to hash beside the steps.
+    pub(crate) imports: Vec<Look>,
+    /// Paths to look at next.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Paths to look at after a pause.
+    pub(crate) later: Vec<(PathBuf, Duration)>,
+    /// Directories to scan with all below them.
+    pub(crate) scans: Vec<PathBuf>,
+    /// Places where something may have vanished, to be judged once all else is seen.
+    pub(crate) gone: Vec<Place>,
+    /// Entries to bring to disk next.
+    pub(crate) keys: Vec<EntryKey>,
+    /// Entries that could not be brought to disk because something there has to be recorded first.
+    pub(crate) blocked: Vec<EntryKey>,
+    /// Something was recorded, applied or put right.
+    pub(crate) progress: bool,
+}
+
+/// A file whose content has to be found out.
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    pub(crate) place: Place,
+    pub(crate) path: PathBuf,
+    pub(crate) seen: Seen,
+}
+
+/// One step: the engine with an open batch and what it has gathered.
+pub(crate) struct Step<'e> {
+    pub(crate) engine: &'e mut Engine,
+    pub(crate) batch: Batch,
+    pub(crate) todo: Todo,
+    pub(crate) drafts: Vec<Draft>,
+    pub(crate) ready: HashMap<EntryKey, Arc<PartialFile>>,
+    /// Entries on the way to the one being applied, to notice names that wait for one another.
+    pub(crate) busy: HashSet<EntryKey>,
+    dirs: HashMap<EntryId, Arc<Dir>>,
+    /// Directories whose names changed, to be synced before the batch is kept.
+    touched: BTreeMap<PathBuf, Arc<Dir>>,
+    /// Whether the mesh's word may wait for a later flush: bulk imports.
+    pub(crate) keep: Keep,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+impl Dir {
+    pub(crate) fn at<'a>(&'a self, name: &'a OsStr) -> (BorrowedFd<'a>, &'a OsStr) {
+        (self.fd.as_fd(), name)
+    }
+}
+
+/// A step's own result: trouble with one path is reported and passed over, only the folder's foundations can fail.
+pub(crate) type Outcome<T> = Result<T, FolderError>;
+
+impl Engine {
+    /// Starts a step.
+    pub(crate) fn begin(&mut self, keep: Keep) -> Outcome<Step<'_>> {
+        let batch = self.state.begin()?;
+        Ok(Step {
+            engine: self,
+            batch,
+            todo: Todo::default(),
+            drafts: Vec::new(),
+            ready: HashMap::new(),
+            busy: HashSet::new(),
+            dirs: HashMap::new(),
+            touched: BTreeMap::new(),
+            keep,
+        })
+    }
+
+    /// Makes everything that was put off durable, in order.
+    pub(crate) fn flush(&mut self) -> Outcome<()> {
+        self.store.commit()?;
+        self.replica.flush()?;
+        let mut batch = self.state.begin()?;
+        batch.set_note("vector", &vector_bytes(&self.replica)?)?;
+        self.counts = batch.commit(Keep::Now)?;
+        Ok(())
+    }
+
+    pub(crate) fn file_path(&self, path: &Path) -> FilePath {
+        FilePath {
+            root: self.config.id,
+            path: path.to_owned(),
+        }
+    }
+
+    /// The device's own clock, for the mesh's records.
+    pub(crate) fn now() -> Timestamp {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// Reports trouble with a path in the words that fit the error.
+    pub(crate) fn io_problem(&mut self, path: &Path, error: &io::Error) {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => Reason::Permission,
+            io::ErrorKind::ReadOnlyFilesystem => Reason::ReadOnlyDisk,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Reason::NoSpace { bytes_needed: 0 }
+            }
+            io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => Reason::NameUnsupported,
+            io::ErrorKind::CrossesDevices => Reason::OtherFileSystem,
+            _ => Reason::Io {
+                message: error.to_string(),
+            },
+        };
+        self.problems.report(path, reason);
+    }
+}
+
+/// What the replica knew when the memory of the sync was last made durable.
+pub(crate) fn vector_bytes(replica: &Replica) -> Result<Vec<u8>, StateError> {
+    postcard::to_stdvec(&replica.vector()).map_err(|_too_big| StateError::Damaged)
+}
+
+impl Step<'_> {
+    /// Ends the step: syncs what was renamed, records what was drafted, keeps what was done.
+    pub(crate) fn end(mut self) -> Outcome<Todo> {
+        self.submit()?;
+        self.sync_touched();
+        if self.keep == Keep::Now {
+            // Rows speak of what the mesh was told: it must not forget what they remember.
+            self.engine.store.commit()?;
+            self.engine.replica.flush()?;
+        }
+        let counts = self.batch.commit(self.keep)?;
+        self.engine.counts = counts;
+        for bad in self.engine.rules.take_bad() {
+            self.engine.problems.report(
+                &bad.file,
+                Reason::IgnoreRule {
+                    message: bad.message,
+                },
+            );
+        }
+        Ok(self.todo)
+    }
+
+    fn sync_touched(&mut self) {
+        let touched = std::mem::take(&mut self.touched);
+        let synced = if touched.len() >= SYNC_TOGETHER {
+            beneath::sync_file_system(self.engine.tmp.as_fd())
+        } else {
+            touched
+                .values()
+                .try_for_each(|dir| beneath::sync_dir(&dir.fd))
+        };
+        if let Err(error) = synced {
+            // The rows then speak of names that may be lost with the power: look at those again.
+            tracing::warn!(%error, "cannot sync directories");
+            self.todo.scans.extend(touched.into_keys());
+        }
+    }
+
+    /// Opens a synced directory. `None` when it is not synced or not there (any more).
+    pub(crate) fn dir(&mut self, id: EntryId) -> Outcome<Option<Arc<Dir>>> {
+        if let Some(open) = self.dirs.get(&id) {
+            return Ok(Some(Arc::clone(open)));
+        }
+        let Some(path) = self.batch.path_of_dir(self.engine.config.base, id)? else {
+            return Ok(None);
+        };
+        match self.engine.root.open_dir(&path) {
+            Ok(fd) => {
+                if self.dirs.len() >= OPEN_DIRS {
+                    self.dirs.clear();
+                }
+                let dir = Arc::new(Dir { fd, path });
+                self.dirs.insert(id, Arc::clone(&dir));
+                Ok(Some(dir))
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.engine.io_problem(&path, &error);
+                }
+                // Whatever became of it is found by looking at it.
+                self.todo.paths.push(path);
+                Ok(None)
+            }
+        }
+    }
+
+    /// A directory moved or went away: handles and paths may mean another place now.
+    pub(crate) fn forget_dirs(&mut self) {
+        self.dirs.clear();
+    }
+
+    /// A name in this directory was changed by us.
+    pub(crate) fn touch(&mut self, dir: &Arc<Dir>) {
+        self.touched
+            .entry(dir.path.clone())
+            .or_insert_with(|| Arc::clone(dir));
+        self.todo.progress = true;
+    }
+
+    /// Looks at a name; trouble is reported and `Err(())`.
+    pub(crate) fn look(&mut self, dir: &Dir, name: &OsStr) -> Result<Option<Seen>, Passed> {
+        match beneath::look(dir.fd.as_fd(), name) {
+            Ok(seen) => Ok(seen),
+            Err(error) => {
+                self.engine.io_problem(&dir.path.join(name), &error);
+                Err(Passed)
+            }
+        }
+    }
+
+    /// What the mesh shows for a key, if it is below the folder's base.
+    pub(crate) fn shown(&mut self, key: &EntryKey) -> Outcome<Option<Entry>> {
+        let Some(entry) = self.engine.replica.entry(key)? else {
+            return Ok(None);
+        };
+        if entry.key != *key {
+            // Shown as a part of another one: directories made apart with one name.
+            return Ok(None);
+        }
+        let mut parent = entry.parent;
+        // Deeper than the tree can be.
+        for _depth in 0..4096 {
+            if parent == self.engine.config.base {
+                return Ok(Some(entry));
+            }
+            // A synced directory is below the base.
+            if self.batch.by_key(&EntryKey::from(parent))?.is_some() {
+                return Ok(Some(entry));
+            }
+            match self.engine.replica.entry(&EntryKey::from(parent))? {
+                Some(above) => parent = above.parent,
+                None => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The row with the key that its version has now. When a version written elsewhere won the name, the one that stands here
+    /// became the conflict copy: the row follows it, so that its bytes are renamed and never replaced.
+    pub(crate) fn following(&mut self, place: &Place, row: Row) -> Outcome<Row> {
+        let (Some(version), None) = (row.version, row.key.version) else {
+            return Ok(row);
+        };
+        let copy = EntryKey {
+            id: row.key.id,
+            version: Some(version),
+        };
+        match self.engine.replica.entry(&copy)? {
+            Some(entry) if entry.key == copy => {
+                let row = Row { key: copy, ..row };
+                self.batch.put(place, &row)?;
+                Ok(row)
+            }
+            Some(_) | None => Ok(row),
+        }
+    }
+
+    /// The entry that the mesh shows under a name and that is not synced at another place here.
+    pub(crate) fn shown_at(&mut self, place: &Place) -> Outcome<Option<Entry>> {
+        let found = self
+            .engine
+            .replica
+            .lookup(place.parent, place.name.as_str())?;
+        let Some(entry) = found else { return Ok(None) };
+        match self.batch.by_key(&entry.key)? {
+            Some((elsewhere, _row)) if elsewhere != *place => Ok(None),
+            Some(_) | None => Ok(Some(entry)),
+        }
+    }
+
+    /// The file that holds this content here is about to go: if something else waits for it, its bytes are kept.
+    pub(crate) fn let_go(&mut self, row: &Row) -> Outcome<()> {
+        match &row.node {
+            Node::File { content, .. } if self.engine.wanted.contains(&content.id) => {
+                Ok(self.engine.store.preserve(content)?)
+            }
+            Node::File { .. } | Node::Directory | Node::Symlink { .. } => Ok(()),
+        }
+    }
+
+    /// Whether a path is left out; then nothing is remembered of it either.
+    pub(crate) fn ignored(
+        &mut self,
+        path: &Path,
+        place: Option<&Place>,
+        shape: Shape,
+    ) -> Outcome<bool> {
+        if name::is_control(path) {
+            return Ok(true);
+        }
+        if self
+            .engine
+            .rules
+            .ignored(&self.engine.root, path, shape)
+            .is_none()
+        {
+            return Ok(false);
+        }
+        if let Some(place) = place
+            && self.batch.get(place)?.is_some()
+        {
+            self.batch.remove_tree(place)?;
+            self.unwatch(path);
+        }
+        self.engine.problems.clear_tree(path);
+        Ok(true)
+    }
+
+    pub(crate) fn watch(&mut self, path: &Path) {
+        if let Some(watcher) = &mut self.engine.watcher {
+            watcher.add(path);
+        }
+    }
+
+    pub(crate) fn unwatch(&mut self, path: &Path) {
+        if let Some(watcher) = &mut self.engine.watcher {
+            watcher.remove_tree(path);
+        }
+    }
+}
+
+/// Trouble that was reported; the path is passed over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passed;
+
+/// What an entry of the mesh is, apart from its place. `None` for one that claims a kind without its facts.
+pub(crate) fn node_of(entry: &Entry) -> Option<Node> {
+    match entry.kind {
+        Kind::Directory => Some(Node::Directory),
+        Kind::Symlink => entry.target.clone().map(|target| Node::Symlink { target }),
+        Kind::File => entry.file.map(|file| Node::File {
+            content: file.content,
+            executable: entry.executable,
+            mtime: file.mtime,
+        }),
+    }
+}
+
+/// Whether what is seen is certainly what the row remembers.
+pub(crate) fn unchanged(row: &Row, seen: &Seen) -> bool {
+    match seen.kind {
+        // A directory's own times move with every name in it.
+        SeenKind::Directory => row.node == Node::Directory && same_inode(&row.seen, seen),
+        SeenKind::File | SeenKind::Symlink => !row.racy && row.seen == *seen,
+        SeenKind::Special => false,
+    }
+}
+
+/// Whether two sights are of one file or directory, wherever its name is. Inode numbers are used again after a deletion;
+/// the birth time tells, or for files on a disk without one, size and modification time.
+pub(crate) fn same_inode(one: &Seen, other: &Seen) -> bool {
+    let numbers = |seen: &Seen| (seen.kind, seen.stamp.dev, seen.stamp.ino, seen.born_ns);
+    numbers(one) == numbers(other)
+        && (one.born_ns != 0 || one.kind == SeenKind::Directory || same_data(one, other))
+}
+
+/// Whether a file that was only renamed (which moves its ctime) has the same content.
+pub(crate) fn same_data(one: &Seen, other: &Seen) -> bool {
+    let data = |seen: &Seen| (seen.stamp.ino, seen.stamp.size, seen.stamp.mtime_ns);
+    data(one) == data(other)
+}

@@ -1,0 +1,270 @@
+//! A file on its way: fetched chunks are written into the folder's temporary directory, beside their target's file
+//! system, and moved into place when complete.
+//!
+//! What an interrupted transfer left is verified chunk by chunk and kept; chunks that this device has elsewhere are
+//! copied; chunks of zeros stay holes. Moving into place is not done here but by `apply`, which knows the target.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::SeekFrom;
+use wormhole_crdt::{EntryKey, Timestamp};
+use wormhole_store::{ChunkRef, ChunkSink, Content, Slot, Store, WriteError};
+
+use super::{beneath, name};
+
+/// What is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    pub(crate) key: EntryKey,
+    pub(crate) content: Content,
+    pub(crate) executable: bool,
+    pub(crate) mtime: Timestamp,
+    /// Its path, for people.
+    pub(crate) label: Arc<str>,
+}
+
+/// The unfinished file.
+pub(crate) struct PartialFile {
+    want: Want,
+    dir: Arc<OwnedFd>,
+    name: OsString,
+    store: Store,
+    /// Open while a content of many chunks is written; small ones are opened and closed in one go.
+    open: Mutex<Option<Arc<Opened>>>,
+    fault: Mutex<Option<Fault>>,
+}
+
+struct Opened {
+    file: File,
+    /// Nothing was in it: what is not written reads as zeros.
+    fresh: bool,
+}
+
+/// Why it could not be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The disk is full.
+    NoSpace,
+    /// Anything else.
+    Io(String),
+}
+
+impl PartialFile {
+    pub(crate) fn new(want: Want, dir: Arc<OwnedFd>, store: Store) -> Self {
+        // Two entries with one content are written separately; a restart finds the same name again.
+        let mut name = format!("{}-{}", want.content.id, want.key.id);
+        if let Some(version) = &want.key.version {
+            name.push_str(&format!("-{}-{}", version.lamport, version.device));
+        }
+        Self {
+            want,
+            dir,
+            name: name.into(),
+            store,
+            open: Mutex::default(),
+            fault: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn want(&self) -> &Want {
+        &self.want
+    }
+
+    pub(crate) fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// What stopped it.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Gives it its mode and time and closes it. Its bytes are durable after `sync`, or after the caller's own
+    /// `sync_file_system`.
+    pub(crate) fn seal(&self, durable: Durable) -> io::Result<()> {
+        let opened = self
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let opened = match opened {
+            Some(opened) => opened,
+            None if self.want.content.is_single() && !self.want.content.is_empty() => {
+                // Written, timed and closed by `put`; opened again only to be synced.
+                if durable == Durable::Later {
+                    return Ok(());
+                }
+                self.opened()?
+            }
+            None => self.opened()?,
+        };
+        self.attributes(&opened.file)?;
+        if durable == Durable::Now {
+            opened.file.sync_all()?;
+        }
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        Ok(())
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(&self) {
+        if let Err(error) = beneath::remove_file(self.dir.as_fd(), &self.name) {
+            tracing::debug!(label = %self.want.label, %error, "an unfinished file stays until the next start");
+        }
+    }
+
+    fn attributes(&self, file: &File) -> io::Result<()> {
+        beneath::set_mode(file.as_fd(), beneath::new_file_mode(self.want.executable))?;
+        beneath::set_mtime(file.as_fd(), self.want.mtime)
+    }
+
+    fn opened(&self) -> io::Result<Arc<Opened>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*open {
+            return Ok(Arc::clone(opened));
+        }
+        let file = beneath::open_partial(self.dir.as_fd(), &self.name)?;
+        let fresh = file.metadata()?.len() == 0;
+        file.set_len(self.want.content.size)?;
+        let opened = Arc::new(Opened { file, fresh });
+        *open = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// Writes a content of one chunk in one go, so that thousands of them never hold thousands of files open.
+    fn write_whole(&self, bytes: &[u8]) -> io::Result<()> {
+        let file = beneath::open_partial(self.dir.as_fd(), &self.name)?;
+        file.set_len(bytes.len() as u64)?;
+        file.write_all_at(bytes, 0)?;
+        self.attributes(&file)
+    }
+
+    fn prepare_slot(&self, slot: &Slot) -> io::Result<Prepared> {
+        if self.want.content.is_single() {
+            return match self.here(&slot.chunk) {
+                Some(bytes) => self.write_whole(&bytes).map(|()| Prepared::Done),
+                None => Ok(Prepared::Missing),
+            };
+        }
+        let opened = self.opened()?;
+        if !opened.fresh && self.already(&opened.file, slot)? {
+            return Ok(Prepared::Done);
+        }
+        match self.here(&slot.chunk) {
+            Some(bytes) => write_sparse(&opened, slot.offset, &bytes).map(|()| Prepared::Done),
+            None => Ok(Prepared::Missing),
+        }
+    }
+
+    /// The chunk from this device, if it is anywhere on it. One that turns out stale or damaged is fetched.
+    fn here(&self, chunk: &ChunkRef) -> Option<bytes::Bytes> {
+        if self.store.has(&chunk.id) {
+            self.store.read(&chunk.id).ok()
+        } else {
+            None
+        }
+    }
+
+    /// Whether an interrupted transfer already wrote this slot.
+    fn already(&self, file: &File, slot: &Slot) -> io::Result<bool> {
+        // A hole that covers the slot was never written, or is a chunk of zeros: then copying is as cheap.
+        match rustix::fs::seek(file, SeekFrom::Data(slot.offset)) {
+            Ok(data) if data < slot.offset + u64::from(slot.chunk.len) => {}
+            Ok(_) | Err(rustix::io::Errno::NXIO) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let len = usize::try_from(slot.chunk.len).map_err(io::Error::other)?;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, slot.offset)?;
+        Ok(self.store.key().chunk_id(&bytes) == slot.chunk.id)
+    }
+
+    fn noted<T>(&self, result: io::Result<T>) -> Result<T, WriteError> {
+        result.map_err(|source| {
+            let full = matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            );
+            let fault = if full {
+                Fault::NoSpace
+            } else {
+                Fault::Io(source.to_string())
+            };
+            *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+            let path = PathBuf::from(name::TMP).join(Path::new(&self.name));
+            if full {
+                WriteError::NoSpace { path, source }
+            } else {
+                WriteError::Io { path, source }
+            }
+        })
+    }
+}
+
+/// Whether a sealed file has to be on disk when `seal` returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// Yes.
+    Now,
+    /// The caller syncs the whole file system for many of them.
+    Later,
+}
+
+enum Prepared {
+    Done,
+    Missing,
+}
+
+fn write_sparse(opened: &Opened, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    if opened.fresh && bytes.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    opened.file.write_all_at(bytes, offset)
+}
+
+impl ChunkSink for PartialFile {
+    fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError> {
+        if content.is_empty() {
+            self.noted(self.opened())?;
+            return Ok(Vec::new());
+        }
+        let slots = self.noted(self.store.slots(content).map_err(io::Error::other))?;
+        let mut missing = Vec::new();
+        for slot in slots {
+            let slot = self.noted(slot.map_err(io::Error::other))?;
+            match self.noted(self.prepare_slot(&slot))? {
+                Prepared::Done => {}
+                Prepared::Missing => missing.push(slot),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError> {
+        if self.want.content.is_single() {
+            return self.noted(self.write_whole(bytes));
+        }
+        let opened = self.noted(self.opened())?;
+        self.noted(write_sparse(&opened, slot.offset, bytes))
+    }
+}
+
+impl std::fmt::Debug for PartialFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartialFile")
+            .field("want", &self.want)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,56 @@
+//! The list of what is wrong, by path; it heals by itself when a path is looked at again and is fine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::name;
+use super::status::{FolderStatus, Problem, Reason};
+
+/// Problems that are remembered; they come up again once these are solved.
+const MAX_PROBLEMS: usize = 10_000;
+
+/// All problems of a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    by_path: BTreeMap<PathBuf, Reason>,
+}
+
+impl Problems {
+    /// Something is wrong with a path.
+    pub(crate) fn report(&mut self, path: &Path, reason: Reason) {
+        let full = self.by_path.len() >= MAX_PROBLEMS && !self.by_path.contains_key(path);
+        if !full && self.by_path.insert(path.to_owned(), reason.clone()) != Some(reason.clone()) {
+            tracing::warn!(path = %name::display(path), %reason, "not synced");
+        }
+    }
+
+    /// A path is fine now.
+    pub(crate) fn clear(&mut self, path: &Path) {
+        self.by_path.remove(path);
+    }
+
+    /// A path and all below it are gone.
+    pub(crate) fn clear_tree(&mut self, path: &Path) {
+        self.by_path.retain(|at, _| !at.starts_with(path));
+    }
+
+    pub(crate) fn at(&self, path: &Path) -> Option<&Reason> {
+        self.by_path.get(path)
+    }
+
+    /// Fills in the problem part of a status.
+    pub(crate) fn describe(&self, status: &mut FolderStatus) {
+        status.problem_count = self.by_path.len() as u64;
+        let listed = self.by_path.iter().take(FolderStatus::LISTED);
+        status.problems = listed
+            .map(|(path, reason)| Problem {
+                path: name::display(path),
+                reason: reason.clone(),
+            })
+            .collect();
+    }
+
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.by_path.keys().cloned().collect()
+    }
+}

@@ -1,0 +1,607 @@
+//! Disk → mesh: finds out what became of a path and drafts the edits that say so.
+//!
+//! A rename is recognised by inode; a file that was replaced under its name stays the same entry, which is how editors
+//! save. Drafts are submitted together (`draft`); deletions are judged last (`removal`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use wormhole_crdt::{Entry, EntryKey, LinkTarget};
+use wormhole_store::{Content, ImportError, Imported};
+
+use super::beneath::{self, Seen, SeenKind};
+use super::config::Writing;
+use super::engine::{
+    BUSY_PAUSE, Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, same_data, same_inode,
+    unchanged,
+};
+use super::ignore::Shape;
+use super::name::{self, Place};
+use super::plan::{self, Action, Node};
+use super::settle::Due;
+use super::state::{Keep, Row};
+use super::status::Reason;
+use crate::error::chain;
+
+mod draft;
+mod removal;
+
+pub(crate) use draft::Draft;
+
+/// Bigger files are hashed beside the steps, so that they delay nobody.
+const BESIDE_BYTES: u64 = 16 << 20;
+/// Files hashed at the same time in one step.
+const IMPORT_THREADS: usize = 2;
+/// A stamp this close to the moment of reading may hide a later write: clocks of file systems tick this slowly.
+const RACY_NS: i64 = 20_000_000;
+
+impl Engine {
+    /// Looks at paths that are due and records what became of them. Names that vanished are only noted: a walk judges
+    /// them after it has seen the new directories, where they may have been moved to.
+    pub(crate) fn check(&mut self, due: Vec<Due>) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Now)?;
+        let mut looks = Vec::new();
+        for one in due {
+            looks.extend(step.check_path(&one.path)?);
+        }
+        step.examine(looks)?;
+        step.end()
+    }
+
+    /// Takes the result of hashing a big file beside the steps.
+    pub(crate) fn imported(
+        &mut self,
+        look: Look,
+        result: Result<Imported, ImportError>,
+    ) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Now)?;
+        let began = now_ns();
+        step.take_import(look, result, began)?;
+        step.end()
+    }
+}
+
+impl Step<'_> {
+    /// Looks at one path. Answers a file whose content has to be found out.
+    pub(crate) fn check_path(&mut self, path: &Path) -> Outcome<Option<Look>> {
+        if path.as_os_str().is_empty() {
+            self.todo.scans.push(PathBuf::new());
+            return Ok(None);
+        }
+        let base = self.engine.config.base;
+        let Some(place) = self.batch.place_of(base, path)? else {
+            return self.check_above(path);
+        };
+        let Some(dir) = self.dir(place.parent)? else {
+            return Ok(None);
+        };
+        let shape = match beneath::look(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name()) {
+            Ok(Some(seen)) if seen.kind == SeenKind::Directory => Shape::Directory,
+            Ok(_) | Err(_) => Shape::Other,
+        };
+        if self.ignored(path, Some(&place), shape)? {
+            return Ok(None);
+        }
+        let row = self.batch.get(&place)?;
+        if row.is_none()
+            && beneath::look(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name())
+                .is_ok_and(|seen| seen.is_none())
+        {
+            self.engine.problems.clear_tree(path);
+            return Ok(None);
+        }
+        if path.file_name().is_some_and(|name| name == name::IGNORE) {
+            self.rules_changed(&dir.path.clone());
+        }
+        self.find(&place, row, &dir)
+    }
+
+    /// A path in a directory that is not synced: the first unknown directory above it is looked at instead.
+    fn check_above(&mut self, path: &Path) -> Outcome<Option<Look>> {
+        if let Some(name) = path.file_name()
+            && let Err(reason) = name::parse(name)
+        {
+            if self
+                .engine
+                .rules
+                .ignored(&self.engine.root, path, Shape::Other)
+                .is_none()
+            {
+                self.engine.problems.report(path, reason);
+            }
+            return Ok(None);
+        }
+        match path.parent() {
+            Some(above) if !above.as_os_str().is_empty() => self.check_path(above),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    pub(crate) fn rules_changed(&mut self, dir: &Path) {
+        self.engine.rules.forget();
+        self.todo.scans.push(dir.to_owned());
+    }
+
+    /// Compares what stands at a place with what was last synced there. The path is not ignored by a directory above.
+    pub(crate) fn find(
+        &mut self,
+        place: &Place,
+        row: Option<Row>,
+        dir: &std::sync::Arc<Dir>,
+    ) -> Outcome<Option<Look>> {
+        let path = name::child(&dir.path, &place.name);
+        let Ok(seen) = self.look(dir, place.os_name()) else {
+            return Ok(None);
+        };
+        let Some(seen) = seen else {
+            if row.is_some() {
+                self.todo.gone.push(place.clone());
+            }
+            return Ok(None);
+        };
+        let shape = if seen.kind == SeenKind::Directory {
+            Shape::Directory
+        } else {
+            Shape::Other
+        };
+        if self.ignored(&path, Some(place), shape)? || self.unsyncable(&path, &seen) {
+            return Ok(None);
+        }
+        match row {
+            Some(row) if unchanged(&row, &seen) => {
+                self.engine.problems.clear(&path);
+                Ok(None)
+            }
+            Some(row) if row.seen.kind == seen.kind => self.changed(place, &path, row, seen, dir),
+            Some(_) => {
+                // Another kind of thing under the same name: the old one is gone, the new one is new.
+                let gone = vec![place.clone()];
+                self.submit()?;
+                self.replaced(&gone)?;
+                self.appeared(place, &path, seen, dir)
+            }
+            None => self.appeared(place, &path, seen, dir),
+        }
+    }
+
+    fn unsyncable(&mut self, path: &Path, seen: &Seen) -> bool {
+        let reason = if seen.kind == SeenKind::Special {
+            Reason::SpecialFile
+        } else if seen.stamp.dev != self.engine.dev {
+            Reason::OtherFileSystem
+        } else {
+            return false;
+        };
+        self.engine.problems.report(path, reason);
+        true
+    }
+
+    /// The same kind of thing under the same name, but not the same as before.
+    fn changed(
+        &mut self,
+        place: &Place,
+        path: &Path,
+        row: Row,
+        seen: Seen,
+        dir: &Dir,
+    ) -> Outcome<Option<Look>> {
+        match seen.kind {
+            SeenKind::File => Ok(self.look_inside(place, path, seen)),
+            SeenKind::Directory => {
+                // Replaced by another directory: the entry stays, what is in it is compared.
+                self.batch.put(place, &Row { seen, ..row })?;
+                self.todo.scans.push(path.to_owned());
+                Ok(None)
+            }
+            SeenKind::Symlink => {
+                if let Ok(node) = self.link_node(path, place, dir) {
+                    self.decide(place, path, node, seen, false)?;
+                }
+                Ok(None)
+            }
+            SeenKind::Special => Ok(None),
+        }
+    }
+
+    /// Something stands where nothing was synced.
+    fn appeared(
+        &mut self,
+        place: &Place,
+        path: &Path,
+        seen: Seen,
+        dir: &Dir,
+    ) -> Outcome<Option<Look>> {
+        if let Some((from, row)) = self.renamed_from(&seen)? {
+            return self.renamed(&from, place, path, row, seen);
+        }
+        match seen.kind {
+            SeenKind::File => Ok(self.look_inside(place, path, seen)),
+            SeenKind::Directory => {
+                if self.batch.is_kept(place)? {
+                    if !self.holds_something(path)? {
+                        return Ok(None);
+                    }
+                    self.batch.unkeep(place)?;
+                }
+                self.decide(place, path, Node::Directory, seen, false)?;
+                self.todo.scans.push(path.to_owned());
+                Ok(None)
+            }
+            SeenKind::Symlink => {
+                if let Ok(node) = self.link_node(path, place, dir) {
+                    self.decide(place, path, node, seen, false)?;
+                }
+                Ok(None)
+            }
+            SeenKind::Special => Ok(None),
+        }
+    }
+
+    /// Whether a directory that was deleted elsewhere holds anything that would be synced.
+    pub(crate) fn holds_something(&mut self, path: &Path) -> Outcome<bool> {
+        let Ok(fd) = self.engine.root.open_dir(path) else {
+            return Ok(false);
+        };
+        let mut names = Vec::new();
+        let listed = beneath::list(std::os::fd::AsFd::as_fd(&fd), &mut |name| {
+            names.push(name.to_owned())
+        });
+        if let Err(error) = listed {
+            self.engine.io_problem(path, &error);
+        }
+        for name in names {
+            let child = path.join(&name);
+            let shape = match beneath::look(std::os::fd::AsFd::as_fd(&fd), &name) {
+                Ok(Some(seen)) if seen.kind == SeenKind::Directory => Shape::Directory,
+                Ok(_) | Err(_) => Shape::Other,
+            };
+            if self.ignored(&child, None, shape)? {
+                continue;
+            }
+            if shape == Shape::Other || self.holds_something(&child)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn look_inside(&mut self, place: &Place, path: &Path, seen: Seen) -> Option<Look> {
+        let look = Look {
+            place: place.clone(),
+            path: path.to_owned(),
+            seen,
+        };
+        if seen.stamp.size > BESIDE_BYTES {
+            self.todo.imports.push(look);
+            return None;
+        }
+        Some(look)
+    }
+
+    fn link_node(&mut self, path: &Path, place: &Place, dir: &Dir) -> Result<Node, Passed> {
+        match beneath::read_link(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name()) {
+            Ok(raw) => {
+                let text = String::from_utf8(raw).ok();
+                match text.and_then(|text| LinkTarget::parse(&text).ok()) {
+                    Some(target) => Ok(Node::Symlink { target }),
+                    None => {
+                        self.engine.problems.report(path, Reason::LinkTarget);
+                        Err(Passed)
+                    }
+                }
+            }
+            Err(error) => {
+                self.engine.io_problem(path, &error);
+                Err(Passed)
+            }
+        }
+    }
+
+    /// The place this very file or directory was last synced at, if it is not there any more.
+    fn renamed_from(&mut self, seen: &Seen) -> Outcome<Option<(Place, Row)>> {
+        let Some((from, row)) = self.batch.by_inode(seen)? else {
+            return Ok(None);
+        };
+        if !same_inode(&row.seen, seen) {
+            return Ok(None);
+        }
+        let Some(dir) = self.dir(from.parent)? else {
+            return Ok(Some((from, row)));
+        };
+        let Ok(still) = self.look(&dir, from.os_name()) else {
+            return Ok(None);
+        };
+        Ok(match still {
+            None => Some((from, row)),
+            // A second name of one file (a hard link) is a file of its own to the mesh. A file that was set aside while a
+            // new one took its name is how some editors save: the entry stays with its name.
+            Some(now) if same_inode(&now, seen) || now.kind == SeenKind::File => None,
+            Some(_) => Some((from, row)),
+        })
+    }
+
+    fn renamed(
+        &mut self,
+        from: &Place,
+        to: &Place,
+        path: &Path,
+        row: Row,
+        seen: Seen,
+    ) -> Outcome<Option<Look>> {
+        if self.engine.config.writing == Writing::ReadOnly {
+            self.engine.problems.report(path, Reason::ReadOnlyMember);
+            return Ok(None);
+        }
+        let from_path = self.path_of(from)?;
+        if !self.draft_move(from, to, path, &row)? {
+            return Ok(None);
+        }
+        let same = seen.kind != SeenKind::File || same_data(&row.seen, &seen);
+        let row = if same { Row { seen, ..row } } else { row };
+        self.batch.remove(from)?;
+        self.batch.put(to, &row)?;
+        self.engine.problems.clear(path);
+        if let Some(from_path) = from_path {
+            self.engine
+                .store
+                .moved(&self.engine.config.id, &from_path, path)?;
+            self.engine.problems.clear_tree(&from_path);
+            if seen.kind == SeenKind::Directory {
+                self.unwatch(&from_path);
+            }
+        }
+        if seen.kind == SeenKind::Directory {
+            self.forget_dirs();
+            self.todo.scans.push(path.to_owned());
+        }
+        Ok(if same {
+            None
+        } else {
+            self.look_inside(to, path, seen)
+        })
+    }
+
+    pub(crate) fn path_of(&self, place: &Place) -> Outcome<Option<PathBuf>> {
+        let dir = self
+            .batch
+            .path_of_dir(self.engine.config.base, place.parent)?;
+        Ok(dir.map(|dir| name::child(&dir, &place.name)))
+    }
+
+    /// Hashes files and decides about them.
+    pub(crate) fn examine(&mut self, looks: Vec<Look>) -> Outcome<()> {
+        let began = now_ns();
+        let results = self.import(&looks);
+        for (look, result) in looks.into_iter().zip(results) {
+            self.take_import(look, result, began)?;
+        }
+        Ok(())
+    }
+
+    fn import(&self, looks: &[Look]) -> Vec<Result<Imported, ImportError>> {
+        let store = &self.engine.store;
+        let engine = &*self.engine;
+        let share = looks.len().div_ceil(IMPORT_THREADS).max(1);
+        let import = |part: &[Look]| -> Vec<Result<Imported, ImportError>> {
+            part.iter()
+                .map(|look| store.import_reference(&engine.file_path(&look.path)))
+                .collect()
+        };
+        if looks.len() < 2 * IMPORT_THREADS {
+            return import(looks);
+        }
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = looks
+                .chunks(share)
+                .map(|part| scope.spawn(|| import(part)))
+                .collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| match worker.join() {
+                    Ok(results) => results,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+                .collect()
+        })
+    }
+
+    fn take_import(
+        &mut self,
+        look: Look,
+        result: Result<Imported, ImportError>,
+        began: i64,
+    ) -> Outcome<()> {
+        match result {
+            // The store opened the path by itself: only if it saw the very file that we see was it ours.
+            Ok(imported) if imported.stamp == look.seen.stamp => {
+                let content = imported.content;
+                let racy = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns) > began - RACY_NS;
+                let row = self.batch.get(&look.place)?;
+                let node = file_node(content, &look.seen, row.as_ref());
+                self.decide(&look.place, &look.path, node, look.seen, racy)
+            }
+            Ok(_) | Err(ImportError::Changed { .. }) => {
+                self.todo.later.push((look.path, BUSY_PAUSE));
+                Ok(())
+            }
+            Err(error) => {
+                self.import_failed(&look, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn import_failed(&mut self, look: &Look, error: &ImportError) {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(at) = cause {
+            if let Some(io) = at.downcast_ref::<io::Error>() {
+                if io.kind() == io::ErrorKind::NotFound {
+                    self.todo.later.push((look.path.clone(), BUSY_PAUSE));
+                } else {
+                    self.engine.io_problem(&look.path, io);
+                }
+                return;
+            }
+            cause = at.source();
+        }
+        self.engine.problems.report(
+            &look.path,
+            Reason::Io {
+                message: chain(error),
+            },
+        );
+    }
+
+    /// Decides about a place whose facts on disk are known.
+    pub(crate) fn decide(
+        &mut self,
+        place: &Place,
+        path: &Path,
+        node: Node,
+        seen: Seen,
+        racy: bool,
+    ) -> Outcome<()> {
+        let row = match self
+            .batch
+            .get(place)?
+            .filter(|row| row.seen.kind == seen.kind)
+        {
+            Some(row) => Some(self.following(place, row)?),
+            None => None,
+        };
+        let entry = match &row {
+            Some(row) => self.shown(&row.key)?,
+            None => self.shown_at(place)?,
+        };
+        let mesh = entry.as_ref().and_then(node_of);
+        let action = plan::plan(
+            row.as_ref().map(|row| &row.node),
+            Some(&node),
+            mesh.as_ref(),
+        );
+        self.engine.problems.clear(path);
+        match (action, row, entry) {
+            (Action::Nothing, Some(row), _) => self.batch.put(place, &Row { seen, racy, ..row })?,
+            (Action::Apply, Some(row), _) => {
+                let key = row.key;
+                self.batch.put(place, &Row { seen, racy, ..row })?;
+                self.todo.keys.push(key);
+            }
+            (Action::Adopt, _, Some(entry)) => self.adopt(place, &entry, node, seen, racy)?,
+            (Action::Record, row, entry)
+                if self.same_file_without_memory(row.as_ref(), &node, entry.as_ref()) =>
+            {
+                // The same bytes on both sides before they were ever synced: nothing to send, only the time and
+                // the executable bit of the mesh to take over.
+                if let Some(entry) = entry {
+                    let key = entry.key;
+                    self.adopt(place, &entry, node, seen, racy)?;
+                    self.todo.keys.push(key);
+                }
+            }
+            (_, row, entry) => self.draft(place, path, row, entry, node, seen, racy)?,
+        }
+        Ok(())
+    }
+
+    fn same_file_without_memory(
+        &self,
+        row: Option<&Row>,
+        node: &Node,
+        entry: Option<&Entry>,
+    ) -> bool {
+        let theirs = entry.and_then(|entry| entry.file).map(|file| file.content);
+        match (row, node) {
+            (None, Node::File { content, .. }) => theirs == Some(*content),
+            _ => false,
+        }
+    }
+
+    /// Disk and mesh agree: remember it.
+    pub(crate) fn adopt(
+        &mut self,
+        place: &Place,
+        entry: &Entry,
+        node: Node,
+        seen: Seen,
+        racy: bool,
+    ) -> Outcome<()> {
+        let version = entry.file.map(|file| file.version);
+        self.rekey_children(place, entry.key)?;
+        self.batch.put(
+            place,
+            &Row {
+                key: entry.key,
+                version,
+                node,
+                seen,
+                racy,
+            },
+        )?;
+        self.todo.progress = true;
+        if entry.kind == wormhole_crdt::Kind::Directory {
+            self.todo
+                .scans
+                .push(self.path_of(place)?.unwrap_or_default());
+            for child in self.engine.replica.children(entry.key.id)? {
+                if self.batch.by_key(&child.key)?.is_none() {
+                    self.todo.keys.push(child.key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory at a place is another entry now (two of one name became one): its rows follow.
+    pub(crate) fn rekey_children(&mut self, place: &Place, key: EntryKey) -> Outcome<()> {
+        let Some(old) = self.batch.get(place)? else {
+            return Ok(());
+        };
+        if old.key.id == key.id || old.node != Node::Directory {
+            return Ok(());
+        }
+        for (from, _row) in self.batch.children(old.key.id)? {
+            self.batch
+                .relocate(&from, &Place::new(key.id, from.name.clone()))?;
+        }
+        self.forget_dirs();
+        Ok(())
+    }
+}
+
+/// What the disk says about a file. Attributes that look as they did after the last sync are what was synced then, even on
+/// a disk that cannot hold them exactly.
+fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
+    let (mut executable, mut mtime) = (seen.executable, seen.mtime());
+    if let Some(Row {
+        node:
+            Node::File {
+                executable: known,
+                mtime: time,
+                ..
+            },
+        seen: before,
+        ..
+    }) = row
+    {
+        if before.executable == seen.executable {
+            executable = *known;
+        }
+        if before.stamp.mtime_ns == seen.stamp.mtime_ns {
+            mtime = *time;
+        }
+    }
+    Node::File {
+        content,
+        executable,
+        mtime,
+    }
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

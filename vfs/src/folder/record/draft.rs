@@ -1,0 +1,535 @@
+//! Drafts of edits: what is to be said to the mesh, and what to remember once it was said.
+//!
+//! Many drafts are submitted as one envelope. When the mesh refuses one, the batch is halved until only the refused one is
+//! left; it becomes a problem or is looked at again, and the others go through.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use wormhole_crdt::{
+    DeviceTag, Edit, EditError, Entry, EntryChange, EntryId, EntryKey, FileInput, NewNode,
+    TreeError, Version,
+};
+
+use super::{Place, Row};
+use crate::error::chain;
+use crate::folder::beneath::{self, Seen};
+use crate::folder::config::Writing;
+use crate::folder::engine::{BUSY_PAUSE, Engine, Outcome, Step, node_of};
+use crate::folder::name;
+use crate::folder::plan::Node;
+use crate::folder::state::Keep;
+use crate::folder::status::Reason;
+
+/// Drafts in one envelope.
+const ENVELOPE_DRAFTS: usize = 400;
+
+/// One thing to say.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    edits: Vec<Edit>,
+    place: Place,
+    path: Arc<Path>,
+    /// What to remember afterwards; its version is filled in from the answer.
+    after: After,
+}
+
+#[derive(Debug)]
+enum After {
+    Put(Row),
+    /// The row was written when the draft was made.
+    Done,
+    /// Forget the place and all below it.
+    Remove,
+}
+
+impl Step<'_> {
+    /// Drafts the difference between what was last synced and what the disk shows.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the three sides of a merge, and where"
+    )]
+    pub(crate) fn draft(
+        &mut self,
+        place: &Place,
+        path: &Path,
+        row: Option<Row>,
+        entry: Option<Entry>,
+        node: Node,
+        seen: Seen,
+        racy: bool,
+    ) -> Outcome<()> {
+        if self.engine.config.writing == Writing::ReadOnly {
+            return self.keep_local(place, path, row.as_ref(), entry.as_ref());
+        }
+        let new = Row {
+            key: row.as_ref().map_or(EntryKey::ROOT, |row| row.key),
+            version: row.as_ref().and_then(|row| row.version),
+            node,
+            seen,
+            racy,
+        };
+        match (row, entry) {
+            (Some(row), Some(_)) => {
+                let edits = differences(&row, &new);
+                self.push_draft(edits, place, path, After::Put(new));
+                Ok(())
+            }
+            // Deleted there, changed here: what was changed survives, as a new entry.
+            (Some(_), None) => {
+                self.batch.remove(place)?;
+                self.draft_new(place, path, new)
+            }
+            (None, Some(entry)) => self.draft_beside(place, path, &entry, new),
+            (None, None) => self.draft_new(place, path, new),
+        }
+    }
+
+    /// Something new here, where the mesh shows something new of its own that is not here yet.
+    fn draft_beside(&mut self, place: &Place, path: &Path, entry: &Entry, new: Row) -> Outcome<()> {
+        match (&new.node, &entry.file) {
+            (Node::File { content, mtime, .. }, Some(_)) => {
+                // Written without having seen the other: the tree keeps both.
+                let unseen = Version {
+                    lamport: 0,
+                    device: self.tag(),
+                };
+                let edit = Edit::Write {
+                    key: entry.key,
+                    content: FileInput {
+                        content: *content,
+                        mtime: *mtime,
+                    },
+                    base: Some(unseen),
+                };
+                let after = After::Put(Row {
+                    key: entry.key,
+                    ..new
+                });
+                self.push_draft(vec![edit], place, path, after);
+                Ok(())
+            }
+            _ => self.step_aside(place, path, Some(entry.key)),
+        }
+    }
+
+    fn draft_new(&mut self, place: &Place, path: &Path, new: Row) -> Outcome<()> {
+        let taken = self
+            .engine
+            .replica
+            .lookup(place.parent, place.name.as_str())?;
+        if let Some(other) = taken {
+            return self.draft_taken(place, path, &other, new);
+        }
+        let Some(place) = self.living_place(place)? else {
+            return Ok(());
+        };
+        let node = match &new.node {
+            Node::Directory => NewNode::Directory,
+            Node::Symlink { target } => NewNode::Symlink(target.clone()),
+            Node::File { content, mtime, .. } => NewNode::File(FileInput {
+                content: *content,
+                mtime: *mtime,
+            }),
+        };
+        let executable = matches!(
+            new.node,
+            Node::File {
+                executable: true,
+                ..
+            }
+        );
+        let id = self.fresh_id(place.parent)?;
+        let edit = Edit::Create {
+            id,
+            parent: place.parent,
+            name: place.name.clone(),
+            node,
+            executable,
+        };
+        let new = Row {
+            key: EntryKey::from(id),
+            ..new
+        };
+        if new.node == Node::Directory {
+            // What is in it needs its id at once.
+            self.batch.put(&place, &new)?;
+            self.push_draft(vec![edit], &place, path, After::Done);
+        } else {
+            self.push_draft(vec![edit], &place, path, After::Put(new));
+        }
+        Ok(())
+    }
+
+    /// The mesh shows something synced at another place, or in another spelling, under this name.
+    fn draft_taken(&mut self, place: &Place, path: &Path, other: &Entry, new: Row) -> Outcome<()> {
+        let Some((at, row)) = self.batch.by_key(&other.key)? else {
+            return self.step_aside(place, path, Some(other.key));
+        };
+        let shown_there = at == Place::new(other.parent, other.name.clone());
+        let free = match self.dir(at.parent)? {
+            Some(dir) => matches!(self.look(&dir, at.os_name()), Ok(None)),
+            None => true,
+        };
+        if shown_there && free && row.seen.kind == new.seen.kind && at != *place {
+            // The old spelling went away and the new one came: a rename of the same entry.
+            let edits = vec![move_edit(row.key, place)];
+            self.batch.relocate(&at, place)?;
+            self.push_draft(edits, place, path, After::Done);
+            self.todo.paths.push(path.to_owned());
+            return Ok(());
+        }
+        if shown_there {
+            let other = other.name.display().to_string();
+            self.engine
+                .problems
+                .report(path, Reason::CaseClash { other });
+            return Ok(());
+        }
+        self.step_aside(place, path, Some(other.key))
+    }
+
+    /// Drafts a rename. False when it is no rename to the mesh; the path is then looked at again.
+    pub(crate) fn draft_move(
+        &mut self,
+        from: &Place,
+        to: &Place,
+        path: &Path,
+        row: &Row,
+    ) -> Outcome<bool> {
+        if self.is_drafted(row.key.id) {
+            self.submit()?;
+        }
+        let Some(entry) = self.shown(&row.key)? else {
+            // Deleted there, renamed here: it survives as something new.
+            self.batch.remove_tree(from)?;
+            self.todo.paths.push(path.to_owned());
+            return Ok(false);
+        };
+        if entry.parent == to.parent && entry.name == to.name {
+            return Ok(true);
+        }
+        let taken = self.engine.replica.lookup(to.parent, to.name.as_str())?;
+        if let Some(other) = taken.filter(|other| other.key != row.key) {
+            let waits_for_deletion = self.batch.by_key(&other.key)?.is_some();
+            if waits_for_deletion {
+                self.engine.problems.report(
+                    path,
+                    Reason::CaseClash {
+                        other: other.name.display().to_string(),
+                    },
+                );
+                self.todo.later.push((path.to_owned(), BUSY_PAUSE));
+            } else {
+                self.step_aside(to, path, Some(other.key))?;
+            }
+            return Ok(false);
+        }
+        let Some(to) = self.living_place(to)? else {
+            return Ok(false);
+        };
+        self.push_draft(vec![move_edit(row.key, &to)], &to, path, After::Done);
+        Ok(true)
+    }
+
+    /// Drafts a deletion.
+    pub(super) fn draft_removal(&mut self, place: &Place, path: &Path, edits: Vec<Edit>) {
+        self.push_draft(edits, place, path, After::Remove);
+    }
+
+    fn push_draft(&mut self, edits: Vec<Edit>, place: &Place, path: &Path, after: After) {
+        self.drafts.push(Draft {
+            edits,
+            place: place.clone(),
+            path: Arc::from(path),
+            after,
+        });
+    }
+
+    fn is_drafted(&self, id: EntryId) -> bool {
+        self.drafts.iter().any(|draft| {
+            draft
+                .edits
+                .iter()
+                .any(|edit| matches!(edit, Edit::Create { id: new, .. } if *new == id))
+        })
+    }
+
+    /// The place with a parent that the mesh still shows. A directory that was deleted elsewhere while something was put
+    /// into it here comes back as a new one.
+    fn living_place(&mut self, place: &Place) -> Outcome<Option<Place>> {
+        let parent = place.parent;
+        if parent == self.engine.config.base
+            || self.is_drafted(parent)
+            || self
+                .engine
+                .replica
+                .entry(&EntryKey::from(parent))?
+                .is_some()
+        {
+            return Ok(Some(place.clone()));
+        }
+        let Some((at, row)) = self.batch.by_key(&EntryKey::from(parent))? else {
+            return Ok(None);
+        };
+        let Some(at) = self.living_place(&at)? else {
+            return Ok(None);
+        };
+        let path = self.path_of(&at)?.unwrap_or_default();
+        let id = self.fresh_id(at.parent)?;
+        let edit = Edit::Create {
+            id,
+            parent: at.parent,
+            name: at.name.clone(),
+            node: NewNode::Directory,
+            executable: false,
+        };
+        self.rekey_children(&at, EntryKey::from(id))?;
+        self.batch.put(
+            &at,
+            &Row {
+                key: EntryKey::from(id),
+                ..row
+            },
+        )?;
+        self.push_draft(vec![edit], &at, &path, After::Done);
+        Ok(Some(Place::new(id, place.name.clone())))
+    }
+
+    fn fresh_id(&mut self, parent: EntryId) -> Outcome<EntryId> {
+        Ok(self.engine.replica.fresh_id(parent, &mut rand::rng())?)
+    }
+
+    fn tag(&self) -> DeviceTag {
+        self.engine.replica.device().tag()
+    }
+
+    /// The name is needed for something else: what is here gets a name beside it, and is looked at again.
+    fn step_aside(&mut self, place: &Place, path: &Path, for_key: Option<EntryKey>) -> Outcome<()> {
+        let Some(dir) = self.dir(place.parent)? else {
+            return Ok(());
+        };
+        for attempt in 1..100 {
+            let Some(aside) = name::aside(&place.name, attempt) else {
+                break;
+            };
+            let taken = self
+                .engine
+                .replica
+                .lookup(place.parent, aside.as_str())?
+                .is_some();
+            if taken {
+                continue;
+            }
+            let to = Place::new(place.parent, aside);
+            match beneath::rename_new(dir.at(place.os_name()), dir.at(to.os_name())) {
+                Ok(()) => {
+                    self.touch(&dir);
+                    self.todo.keys.extend(for_key);
+                    self.todo.paths.push(name::child(&dir.path, &to.name));
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    self.engine.io_problem(path, &error);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A read-only member changed something: it stays, is reported, and makes way if the mesh needs the name.
+    fn keep_local(
+        &mut self,
+        place: &Place,
+        path: &Path,
+        row: Option<&Row>,
+        entry: Option<&Entry>,
+    ) -> Outcome<()> {
+        let wanted = match (row, entry) {
+            (None, Some(_)) => true,
+            (Some(row), Some(entry)) => node_of(entry).as_ref() != Some(&row.node),
+            (Some(_), None) => true,
+            (None, None) => false,
+        };
+        if !wanted {
+            self.engine.problems.report(path, Reason::ReadOnlyMember);
+            return Ok(());
+        }
+        if row.is_some() {
+            self.batch.remove_tree(place)?;
+        }
+        self.step_aside(place, path, entry.map(|entry| entry.key))
+    }
+
+    /// Says everything that was drafted.
+    pub(crate) fn submit(&mut self) -> Outcome<()> {
+        let mut drafts = std::mem::take(&mut self.drafts);
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        if self.keep == Keep::Now {
+            self.engine.store.commit()?;
+        }
+        while !drafts.is_empty() {
+            let rest = drafts.split_off(drafts.len().min(ENVELOPE_DRAFTS));
+            self.say(drafts)?;
+            drafts = rest;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, mut drafts: Vec<Draft>) -> Outcome<()> {
+        let edits: Vec<Edit> = drafts
+            .iter()
+            .flat_map(|draft| draft.edits.iter().cloned())
+            .collect();
+        if edits.is_empty() {
+            return self.remember(drafts, &[]);
+        }
+        let now = Engine::now();
+        let said = match self.keep {
+            Keep::Now => self.engine.replica.edit(&edits, now),
+            Keep::Later => self.engine.replica.edit_deferred(&edits, now),
+        };
+        match said {
+            Ok(outcome) => self.remember(drafts, &outcome.changes),
+            Err(EditError::Storage(error)) => Err(error.into()),
+            Err(_) if drafts.len() > 1 => {
+                let rest = drafts.split_off(drafts.len() / 2);
+                self.say(drafts)?;
+                self.say(rest)
+            }
+            Err(error) => drafts
+                .into_iter()
+                .try_for_each(|draft| self.refused(&draft, &error)),
+        }
+    }
+
+    fn remember(&mut self, drafts: Vec<Draft>, changes: &[EntryChange]) -> Outcome<()> {
+        let tag = self.tag();
+        let mut written: HashMap<EntryId, Vec<&Entry>> = HashMap::new();
+        for entry in changes.iter().filter_map(|change| change.after.as_ref()) {
+            written.entry(entry.key.id).or_default().push(entry);
+        }
+        for draft in drafts {
+            self.todo.progress = true;
+            match draft.after {
+                After::Done => {}
+                After::Remove => {
+                    self.batch.remove_tree(&draft.place)?;
+                    self.engine
+                        .store
+                        .forgotten(&self.engine.config.id, &draft.path)?;
+                    self.engine.problems.clear_tree(&draft.path);
+                    self.unwatch(&draft.path);
+                }
+                After::Put(mut row) => {
+                    let entries = written
+                        .get(&row.key.id)
+                        .map(Vec::as_slice)
+                        .unwrap_or_default();
+                    if let Some(entry) = entries.iter().find(|entry| is_ours(entry, &row, tag)) {
+                        row.key = entry.key;
+                        row.version = entry.file.map(|file| file.version);
+                    }
+                    self.batch.put(&draft.place, &row)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, draft: &Draft, error: &EditError) -> Outcome<()> {
+        if let After::Done = draft.after {
+            // Its row was written ahead; without it everything there is found again.
+            self.batch.remove_tree(&draft.place)?;
+            self.forget_dirs();
+        }
+        match error {
+            EditError::NotWriter { .. } => {
+                self.engine
+                    .problems
+                    .report(&draft.path, Reason::ReadOnlyMember);
+            }
+            // The mesh moved on between looking and saying.
+            EditError::Tree(TreeError::NotFound { .. } | TreeError::NameTaken { .. }) => {
+                self.todo.later.push((draft.path.to_path_buf(), BUSY_PAUSE));
+            }
+            _ => {
+                let reason = Reason::Refused {
+                    message: chain(error),
+                };
+                self.engine.problems.report(&draft.path, reason);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is the version that we have just written.
+fn is_ours(entry: &Entry, row: &Row, tag: DeviceTag) -> bool {
+    match (&row.node, entry.file) {
+        (Node::File { content, .. }, Some(file)) => {
+            file.content == *content && file.version.device == tag
+        }
+        (Node::Symlink { .. }, None) => true,
+        _ => false,
+    }
+}
+
+fn move_edit(key: EntryKey, to: &Place) -> Edit {
+    Edit::Move {
+        key,
+        parent: to.parent,
+        name: to.name.clone(),
+    }
+}
+
+/// The edits that turn what was last synced into what the disk shows.
+fn differences(old: &Row, new: &Row) -> Vec<Edit> {
+    let key = old.key;
+    match (&old.node, &new.node) {
+        (
+            Node::File {
+                content: was,
+                executable: could,
+                mtime: then,
+            },
+            Node::File {
+                content,
+                executable,
+                mtime,
+            },
+        ) => {
+            let mut edits = Vec::new();
+            if was != content || then != mtime {
+                let content = FileInput {
+                    content: *content,
+                    mtime: *mtime,
+                };
+                edits.push(Edit::Write {
+                    key,
+                    content,
+                    base: old.version,
+                });
+            }
+            if could != executable {
+                edits.push(Edit::SetExecutable {
+                    key,
+                    executable: *executable,
+                });
+            }
+            edits
+        }
+        (Node::Symlink { .. }, Node::Symlink { target }) => {
+            vec![Edit::Retarget {
+                key,
+                target: target.clone(),
+            }]
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Opens a folder: marker, state, what a crash left behind. Blocking; called once, before the actor runs.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use wormhole_crdt::{EntryKey, Replica, VersionVector};
+use wormhole_store::Store;
+
+use super::beneath::{self, Root};
+use super::config::FolderConfig;
+use super::engine::{Engine, Outcome};
+use super::guard::Guard;
+use super::ignore::Rules;
+use super::name::{self, Place};
+use super::problem::Problems;
+use super::state::{Batch, Keep, STASH, State};
+use super::status::{Counts, StopReason};
+use super::{marker, name::TMP};
+use crate::error::{OpenError, StateError};
+
+impl Engine {
+    /// Opens everything. `Err` inside means that the folder is there but must not be touched.
+    pub(crate) fn open(
+        config: FolderConfig,
+        replica: Replica,
+        store: Store,
+    ) -> Result<Result<Self, StopReason>, OpenError> {
+        let dir_error = |source| OpenError::Dir {
+            dir: config.dir.clone(),
+            source,
+        };
+        let control_error = |source| OpenError::Control {
+            path: name::CONTROL.into(),
+            source,
+        };
+        let state_error = |source| OpenError::State {
+            path: config.state.clone(),
+            source,
+        };
+        let root = Root::open(&config.dir).map_err(dir_error)?;
+        let dev = root
+            .open_dir(Path::new(""))
+            .and_then(|top| beneath::look_at(top.as_fd()))
+            .map_err(dir_error)?
+            .stamp
+            .dev;
+        // A folder that was synced before has a marker. One that was not gets it now.
+        match marker::check(&root, &config.id).map_err(control_error)? {
+            Ok(()) => {}
+            Err(StopReason::MarkerGone) if !config.state.exists() => {
+                marker::create(&root, &config.id).map_err(control_error)?;
+            }
+            Err(reason) => return Ok(Err(reason)),
+        }
+        marker::prepare(&root).map_err(control_error)?;
+        let tmp = Arc::new(root.open_dir(Path::new(TMP)).map_err(control_error)?);
+        let state = State::open(&config.state).map_err(state_error)?;
+        store
+            .add_root(&config.id, &config.dir)
+            .map_err(|source| OpenError::Store {
+                dir: config.dir.clone(),
+                source,
+            })?;
+        let mut batch = state.begin().map_err(state_error)?;
+        forget_another_future(&mut batch, &replica).map_err(state_error)?;
+        let counts = batch.commit(Keep::Now).map_err(state_error)?;
+        Ok(Ok(Self {
+            guard: Guard::new(config.deletion_guard),
+            config,
+            root,
+            dev,
+            tmp,
+            state,
+            replica,
+            store,
+            rules: Rules::default(),
+            problems: Problems::default(),
+            watcher: None,
+            counts,
+            wanted: HashSet::new(),
+            held: 0,
+            #[cfg(test)]
+            fault: super::tests::fault::Fault::default(),
+        }))
+    }
+
+    /// Puts right what a crash left in the temporary directory. Answers entries that have to be brought to their places.
+    pub(crate) fn recover(&mut self) -> Outcome<Vec<EntryKey>> {
+        let mut names: Vec<OsString> = Vec::new();
+        let tmp = Arc::clone(&self.tmp);
+        if let Err(error) = beneath::list(tmp.as_fd(), &mut |name| names.push(name.to_owned())) {
+            self.io_problem(Path::new(TMP), &error);
+        }
+        let mut step = self.begin(Keep::Now)?;
+        let mut keys = Vec::new();
+        for name in names {
+            let text = name.to_string_lossy();
+            if text.starts_with("gone-") || text.starts_with("link-") {
+                if let Err(error) = beneath::remove_file(tmp.as_fd(), &name) {
+                    step.engine.io_problem(Path::new(TMP), &error);
+                }
+            } else if text.starts_with("stash-")
+                && let Ok(Some(seen)) = beneath::look(tmp.as_fd(), &name)
+                && let Ok(entry) = name::parse(&name)
+                && let Some((place, row)) = step.batch.by_inode(&seen)?
+            {
+                // Moved out of the way before the crash, perhaps without the memory of it.
+                step.batch.relocate(&place, &Place::new(STASH, entry))?;
+                keys.push(row.key);
+            }
+        }
+        step.end()?;
+        Ok(keys)
+    }
+
+    /// Whether the folder is still the one that was opened.
+    pub(crate) fn is_itself(&self) -> Result<(), StopReason> {
+        let identity = |root: &Root| {
+            let top = root.open_dir(Path::new(""))?;
+            beneath::look_at(top.as_fd()).map(|seen| (seen.stamp.dev, seen.stamp.ino))
+        };
+        let here = Root::open(&self.config.dir).and_then(|root| identity(&root));
+        match (here, identity(&self.root)) {
+            (Ok(here), Ok(opened)) if here == opened => {}
+            _ => return Err(StopReason::MarkerGone),
+        }
+        match marker::check(&self.root, &self.config.id) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the folder's marker");
+                Err(StopReason::MarkerGone)
+            }
+        }
+    }
+
+    /// How much is synced.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// If the replica knows less than when this memory was written, it was replaced by an older copy. Then absence from it says
+/// nothing, and everything on disk is compared afresh.
+fn forget_another_future(batch: &mut Batch, replica: &Replica) -> Result<(), StateError> {
+    let Some(noted) = batch.note("vector")? else {
+        return Ok(());
+    };
+    let known: VersionVector = postcard::from_bytes(&noted).map_err(|_bad| StateError::Damaged)?;
+    if !replica.vector().covers(&known) {
+        tracing::warn!(
+            "the mesh's metadata is older than this folder: comparing everything afresh"
+        );
+        batch.clear()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The bytes of the state database. Its own types on purpose: the memory of the last sync must not change its format
+//! because a type of another room gained a field.
+
+use serde::{Deserialize, Serialize};
+use wormhole_crdt::{DeviceTag, EntryId, EntryKey, EntryName, LinkTarget, Timestamp, Version};
+use wormhole_store::{Content, ContentId, FileStamp};
+
+use super::Row;
+use crate::error::StateError;
+use crate::folder::beneath::{Seen, SeenKind};
+use crate::folder::name::Place;
+use crate::folder::plan::Node;
+use crate::folder::status::Counts;
+
+#[derive(Serialize, Deserialize)]
+struct StoredRow {
+    id: [u8; 16],
+    sibling: Option<StoredVersion>,
+    version: Option<StoredVersion>,
+    node: StoredNode,
+    /// dev, ino, size
+    identity: (u64, u64, u64),
+    /// mtime, ctime, birth, in nanoseconds
+    times: (i64, i64, i64),
+    mode: u32,
+    racy: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredVersion {
+    lamport: u64,
+    device: [u8; 8],
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredNode {
+    Directory,
+    File {
+        content: [u8; 32],
+        size: u64,
+        executable: bool,
+        mtime_ns: i64,
+    },
+    Symlink {
+        target: String,
+    },
+}
+
+pub(super) fn encode(row: &Row) -> Result<Vec<u8>, StateError> {
+    let stamp = &row.seen.stamp;
+    let stored = StoredRow {
+        id: *row.key.id.as_bytes(),
+        sibling: row.key.version.as_ref().map(store_version),
+        version: row.version.as_ref().map(store_version),
+        node: match &row.node {
+            Node::Directory => StoredNode::Directory,
+            Node::File {
+                content,
+                executable,
+                mtime,
+            } => StoredNode::File {
+                content: *content.id.as_bytes(),
+                size: content.size,
+                executable: *executable,
+                mtime_ns: mtime.0,
+            },
+            Node::Symlink { target } => StoredNode::Symlink {
+                target: target.as_str().to_owned(),
+            },
+        },
+        identity: (stamp.dev, stamp.ino, stamp.size),
+        times: (stamp.mtime_ns, stamp.ctime_ns, row.seen.born_ns),
+        mode: row.seen.mode,
+        racy: row.racy,
+    };
+    postcard::to_stdvec(&stored).map_err(|_too_big| StateError::Damaged)
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Row, StateError> {
+    let stored: StoredRow = postcard::from_bytes(bytes).map_err(|_bad| StateError::Damaged)?;
+    let (kind, node) = match stored.node {
+        StoredNode::Directory => (SeenKind::Directory, Node::Directory),
+        StoredNode::File {
+            content,
+            size,
+            executable,
+            mtime_ns,
+        } => {
+            let content = Content {
+                id: ContentId::from_bytes(content),
+                size,
+            };
+            (
+                SeenKind::File,
+                Node::File {
+                    content,
+                    executable,
+                    mtime: Timestamp(mtime_ns),
+                },
+            )
+        }
+        StoredNode::Symlink { target } => {
+            let target = LinkTarget::parse(&target).map_err(|_bad| StateError::Damaged)?;
+            (SeenKind::Symlink, Node::Symlink { target })
+        }
+    };
+    let (dev, ino, size) = stored.identity;
+    let (mtime_ns, ctime_ns, born_ns) = stored.times;
+    Ok(Row {
+        key: EntryKey {
+            id: EntryId::from_bytes(stored.id),
+            version: stored.sibling.map(load_version),
+        },
+        version: stored.version.map(load_version),
+        node,
+        seen: Seen {
+            kind,
+            stamp: FileStamp {
+                dev,
+                ino,
+                size,
+                mtime_ns,
+                ctime_ns,
+            },
+            born_ns,
+            executable: stored.mode & 0o100 != 0,
+            mode: stored.mode,
+        },
+        racy: stored.racy,
+    })
+}
+
+fn store_version(version: &Version) -> StoredVersion {
+    StoredVersion {
+        lamport: version.lamport,
+        device: *version.device.as_bytes(),
+    }
+}
+
+fn load_version(stored: StoredVersion) -> Version {
+    Version {
+        lamport: stored.lamport,
+        device: DeviceTag::from_bytes(stored.device),
+    }
+}
+
+/// Directory id, then the name: one directory's rows are one range.
+pub(super) fn place_key(place: &Place) -> Vec<u8> {
+    let mut key = place.parent.as_bytes().to_vec();
+    key.extend_from_slice(place.name.as_str().as_bytes());
+    key
+}
+
+pub(super) fn decode_place(key: &[u8]) -> Result<Place, StateError> {
+    let (parent, name) = key.split_first_chunk::<16>().ok_or(StateError::Damaged)?;
+    let text = std::str::from_utf8(name).map_err(|_bad| StateError::Damaged)?;
+    let name = EntryName::parse(text).map_err(|_bad| StateError::Damaged)?;
+    Ok(Place::new(EntryId::from_bytes(*parent), name))
+}
+
+/// All names of a directory: no UTF-8 text has a byte 0xff.
+pub(super) fn child_range(parent: EntryId) -> (Vec<u8>, Vec<u8>) {
+    let start = parent.as_bytes().to_vec();
+    let mut end = start.clone();
+    end.push(0xff);
+    (start, end)
+}
+
+pub(super) fn entry_key(key: &EntryKey) -> Vec<u8> {
+    let mut bytes = key.id.as_bytes().to_vec();
+    if let Some(version) = &key.version {
+        bytes.extend_from_slice(&version.lamport.to_be_bytes());
+        bytes.extend_from_slice(version.device.as_bytes());
+    }
+    bytes
+}
+
+pub(super) fn decode_format(bytes: &[u8]) -> Result<u32, StateError> {
+    bytes
+        .try_into()
+        .map(u32::from_le_bytes)
+        .map_err(|_bad| StateError::Damaged)
+}
+
+pub(super) fn encode_counts(counts: &Counts) -> Vec<u8> {
+    [
+        counts.files,
+        counts.directories,
+        counts.symlinks,
+        counts.bytes,
+    ]
+    .into_iter()
+    .flat_map(u64::to_le_bytes)
+    .collect()
+}
+
+pub(super) fn decode_counts(bytes: &[u8]) -> Result<Counts, StateError> {
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    match (numbers, rest) {
+        ([files, directories, symlinks, bytes], []) => Ok(Counts {
+            files: u64::from_le_bytes(*files),
+            directories: u64::from_le_bytes(*directories),
+            symlinks: u64::from_le_bytes(*symlinks),
+            bytes: u64::from_le_bytes(*bytes),
+        }),
+        _ => Err(StateError::Damaged),
+    }
+}

@@ -1,0 +1,14 @@
+//! The folder's engine, driven step by step without a kernel watch or a network. `device` is the harness; the cases are by
+//! what a user would call them.
+
+mod attack;
+mod both;
+mod crash;
+pub(crate) mod device;
+pub(crate) mod fault;
+mod guard;
+mod ignore;
+mod kind;
+mod name;
+mod rename;
+mod run;

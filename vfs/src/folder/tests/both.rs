@@ -1,0 +1,237 @@
+//! Two and three devices work at once: everybody ends with the same tree, and nothing that nobody replaced is lost.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use wormhole_crdt::Role;
+
+use super::device::{Device, converge, sync};
+use super::kind::pair;
+use crate::folder::status::Reason;
+
+#[test]
+fn both_versions_of_a_file_changed_apart_are_kept() {
+    let mut devices = pair();
+    devices[0].write("plan.txt", "start");
+    converge(&mut devices);
+    devices[0].write("plan.txt", "zero's version");
+    devices[1].write("plan.txt", "one's other version");
+    converge(&mut devices);
+    let tree = devices[0].tree();
+    let texts: BTreeSet<&str> = tree.values().map(String::as_str).collect();
+    assert_eq!(
+        texts,
+        BTreeSet::from(["one's other version", "zero's version"])
+    );
+    assert!(tree.contains_key("plan.txt"));
+    assert!(
+        tree.keys()
+            .any(|name| name.starts_with("plan (conflict") && name.ends_with(".txt"))
+    );
+}
+
+#[test]
+fn a_change_from_elsewhere_does_not_destroy_an_unrecorded_one() {
+    let mut devices = pair();
+    devices[0].write("plan", "start");
+    converge(&mut devices);
+    devices[0].write("plan", "from zero");
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    // Not recorded yet when the other one arrives.
+    devices[1].write("plan", "from one, unseen");
+    converge(&mut devices);
+    let texts: BTreeSet<String> = devices[1].tree().into_values().collect();
+    assert_eq!(
+        texts,
+        BTreeSet::from(["from one, unseen".into(), "from zero".into()])
+    );
+}
+
+#[test]
+fn a_file_edited_there_and_deleted_here_comes_back() {
+    let mut devices = pair();
+    devices[0].write("plan", "start");
+    converge(&mut devices);
+    std::fs::remove_file(devices[0].path("plan")).unwrap();
+    devices[1].write("plan", "edited");
+    converge(&mut devices);
+    assert_eq!(devices[0].read("plan"), "edited");
+}
+
+#[test]
+fn a_directory_deleted_there_lives_on_with_what_was_put_into_it_here() {
+    let mut devices = pair();
+    devices[0].write("dir/old", "1");
+    converge(&mut devices);
+    std::fs::remove_dir_all(devices[0].path("dir")).unwrap();
+    devices[1].write("dir/new", "2");
+    converge(&mut devices);
+    assert_eq!(devices[0].read("dir/new"), "2");
+    assert!(!devices[0].path("dir/old").exists());
+}
+
+#[test]
+fn a_rename_here_and_an_edit_there_both_happen() {
+    let mut devices = pair();
+    devices[0].write("draft", "1");
+    converge(&mut devices);
+    std::fs::rename(devices[0].path("draft"), devices[0].path("final")).unwrap();
+    devices[1].write("draft", "edited");
+    converge(&mut devices);
+    assert_eq!(devices[0].tree().len(), 1);
+    assert_eq!(devices[0].read("final"), "edited");
+}
+
+#[test]
+fn directories_made_apart_with_one_name_are_one() {
+    let mut devices = pair();
+    devices[0].write("docs/zero", "0");
+    devices[1].write("docs/one", "1");
+    converge(&mut devices);
+    let names: Vec<String> = devices[0].tree().into_keys().collect();
+    assert_eq!(names, ["docs", "docs/one", "docs/zero"]);
+}
+
+#[test]
+fn a_reader_keeps_its_changes_to_itself_and_loses_none() {
+    let one = Device::found();
+    let reader = one.join(1, Role::Reader);
+    let mut devices = [one, reader];
+    devices[0].write("plan.txt", "start");
+    converge(&mut devices);
+    devices[1].write("plan.txt", "reader's own");
+    devices[1].write("note", "private");
+    devices[1].settle(&[]);
+    assert_eq!(devices[1].problem("plan.txt"), Some(Reason::ReadOnlyMember));
+    devices[0].write("plan.txt", "next");
+    for _ in 0..2 {
+        devices[0].settle(&[]);
+        sync(&devices[0], &devices[1]);
+        let store = devices[0].store.clone();
+        devices[1].settle(&[&store]);
+    }
+    assert_eq!(devices[1].read("plan.txt"), "next");
+    assert_eq!(devices[1].read("plan (local).txt"), "reader's own");
+    assert_eq!(devices[1].read("note"), "private");
+    assert_eq!(devices[0].tree().len(), 1);
+}
+
+/// One thing a person does. Every text is written once, so that loss can be seen.
+fn act(device: &Device, rng: &mut ChaCha8Rng, text: &str) -> BTreeSet<String> {
+    let mut files = Vec::new();
+    let mut dirs = vec![PathBuf::new()];
+    let tree = device.tree();
+    for (path, what) in &tree {
+        if what == "directory" {
+            dirs.push(path.into())
+        } else {
+            files.push(path.clone())
+        }
+    }
+    let names = ["a", "b", "c.txt", "d"];
+    let fresh = |rng: &mut ChaCha8Rng| dirs.choose(rng).unwrap().join(names.choose(rng).unwrap());
+    let mut replaced = BTreeSet::new();
+    match rng.random_range(0..10) {
+        0..=3 => {
+            let path = fresh(rng);
+            let name = path.to_string_lossy().into_owned();
+            if tree.get(&name).is_some_and(|what| what == "directory") {
+                return replaced;
+            }
+            replaced.extend(tree.get(&name).cloned());
+            std::fs::write(device.path(&name), text).unwrap();
+        }
+        4 => {
+            let made = std::fs::create_dir(device.path("").join(fresh(rng)));
+            drop(made);
+        }
+        5 | 6 => {
+            if let Some(path) = files.choose(rng) {
+                replaced.insert(tree[path].clone());
+                std::fs::remove_file(device.path(path)).unwrap();
+            }
+        }
+        7 | 8 => {
+            let all: Vec<&String> = tree.keys().collect();
+            if let Some(from) = all.choose(rng) {
+                let to = fresh(rng);
+                let name = to.to_string_lossy().into_owned();
+                let over = tree.get(&name);
+                if over.is_none() && std::fs::rename(device.path(from), device.path(&name)).is_err()
+                {
+                    return replaced;
+                }
+            }
+        }
+        _ => {
+            if let Some(path) = dirs.choose(rng).filter(|path| path.as_os_str() != "") {
+                let prefix = format!("{}/", path.display());
+                let below = tree.iter().filter(|(name, _)| name.starts_with(&prefix));
+                replaced.extend(below.map(|(_, text)| text.clone()));
+                std::fs::remove_dir_all(device.path("").join(path)).unwrap();
+            }
+        }
+    }
+    replaced
+}
+
+fn random_life(seed: u64, devices: &mut [Device], steps: usize) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for device in devices.iter_mut() {
+        device.engine().config.deletion_guard.emptied_entries = u64::MAX;
+    }
+    let (mut written, mut replaced) = (BTreeSet::new(), BTreeSet::new());
+    for step in 0..steps {
+        let at = rng.random_range(0..devices.len());
+        let text = format!("text {step} of {at}");
+        replaced.extend(act(&devices[at], &mut rng, &text));
+        written.insert(text);
+        match rng.random_range(0..6) {
+            0 => devices[at].settle(&[]),
+            1 => {
+                let other = (at + 1) % devices.len();
+                sync(&devices[at], &devices[other]);
+            }
+            2 => {
+                let store = devices[(at + 1) % devices.len()].store.clone();
+                devices[at].settle(&[&store]);
+            }
+            3 if rng.random_bool(0.3) => devices[at].restart(),
+            _ => {}
+        }
+    }
+    let before: BTreeSet<String> = devices
+        .iter()
+        .flat_map(|device| device.tree().into_values())
+        .collect();
+    converge(devices);
+    let shown: BTreeSet<String> = devices[0].tree().into_values().collect();
+    for text in before.iter().filter(|text| written.contains(*text)) {
+        assert!(
+            shown.contains(text) || replaced.contains(text),
+            "{text} is lost; seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn random_work_on_two_devices_converges_and_loses_nothing() {
+    for seed in 0..12 {
+        println!("seed {seed}");
+        random_life(seed, &mut pair(), 40);
+    }
+}
+
+#[test]
+fn random_work_on_three_devices_converges_and_loses_nothing() {
+    for seed in 100..104 {
+        println!("seed {seed}");
+        let one = Device::found();
+        let (two, three) = (one.join(1, Role::Writer), one.join(2, Role::Writer));
+        random_life(seed, &mut [one, two, three], 60);
+    }
+}

@@ -1,0 +1,61 @@
+//! A crash between any two steps on disk is repaired by starting again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::device::{Device, converge, sync};
+use super::fault::Crash;
+use super::kind::pair;
+
+/// Changes of every kind on one device, applied on the other with the power cut at the n-th crash point.
+fn crashed_at(point: u32) -> bool {
+    let mut devices = pair();
+    devices[0].write("edited", "before");
+    devices[0].write("removed", "x");
+    devices[0].write("old/name", "stays");
+    devices[0].write("old place/file", "moves away");
+    devices[0].write("whole/directory", "goes");
+    converge(&mut devices);
+    devices[0].write("edited", "after");
+    devices[0].write("fresh/file", "new");
+    std::fs::remove_file(devices[0].path("removed")).unwrap();
+    std::fs::rename(devices[0].path("old"), devices[0].path("new")).unwrap();
+    std::fs::rename(devices[0].path("old place/file"), devices[0].path("moved")).unwrap();
+    std::fs::remove_dir_all(devices[0].path("whole")).unwrap();
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    let expected = devices[0].tree();
+    let store = devices[0].store.clone();
+    devices[1].engine().fault.after = Some(point);
+    let outcome = catch_unwind(AssertUnwindSafe(|| devices[1].settle(&[&store])));
+    let crashed = match outcome {
+        Ok(()) => false,
+        Err(payload) => {
+            let crash = payload.downcast::<Crash>().expect("a test crash");
+            println!("crashed at point {point}: {}", crash.0);
+            true
+        }
+    };
+    restart_after_crash(&mut devices[1]);
+    converge(&mut devices);
+    assert_eq!(devices[0].tree(), expected, "crash point {point}");
+    crashed
+}
+
+fn restart_after_crash(device: &mut Device) {
+    device.engine().fault.after = None;
+    device.restart();
+}
+
+#[test]
+fn a_crash_at_any_point_of_applying_is_repaired() {
+    std::panic::set_hook(Box::new(|info| {
+        if !info.payload().is::<Crash>() {
+            eprintln!("{info}");
+        }
+    }));
+    let mut points = 0;
+    while crashed_at(points) {
+        points += 1;
+    }
+    assert!(points >= 8, "only {points} crash points were reached");
+}

@@ -1,0 +1,106 @@
+//! Renames are one operation and send no bytes; what editors do to save stays the same file.
+
+use super::device::{Device, converge};
+use super::kind::pair;
+
+fn id_of(device: &Device, path: &str) -> wormhole_crdt::EntryId {
+    let path = path.parse().unwrap();
+    device.replica.resolve(&path).unwrap().unwrap().key.id
+}
+
+#[test]
+fn a_renamed_directory_is_one_operation_and_sends_nothing() {
+    let mut devices = pair();
+    for number in 0..50 {
+        devices[0].write(&format!("old/sub/{number}"), &format!("text {number}"));
+    }
+    converge(&mut devices);
+    let (before, id) = (devices[1].fetched, id_of(&devices[0], "old/sub/7"));
+    std::fs::create_dir(devices[0].path("new")).unwrap();
+    std::fs::rename(devices[0].path("old"), devices[0].path("new/place")).unwrap();
+    devices[0].check(&["old", "new"]);
+    converge(&mut devices);
+    assert_eq!(devices[1].tree()["new/place/sub/7"], "text 7");
+    assert!(!devices[1].path("old").exists());
+    assert_eq!(devices[1].fetched, before);
+    assert_eq!(id_of(&devices[1], "new/place/sub/7"), id);
+}
+
+#[test]
+fn a_renamed_and_edited_file_stays_itself() {
+    let mut devices = pair();
+    devices[0].write("draft", "one");
+    converge(&mut devices);
+    let id = id_of(&devices[0], "draft");
+    std::fs::rename(devices[0].path("draft"), devices[0].path("final")).unwrap();
+    devices[0].write("final", "two, longer");
+    converge(&mut devices);
+    assert_eq!(devices[1].tree()["final"], "two, longer");
+    assert_eq!(id_of(&devices[1], "final"), id);
+}
+
+#[test]
+fn a_save_by_temporary_file_stays_the_same_file() {
+    let mut devices = pair();
+    devices[0].write("doc", "one");
+    converge(&mut devices);
+    let id = id_of(&devices[0], "doc");
+    devices[0].write(".doc.tmp", "two");
+    std::fs::rename(devices[0].path(".doc.tmp"), devices[0].path("doc")).unwrap();
+    converge(&mut devices);
+    assert_eq!(devices[1].tree()["doc"], "two");
+    assert_eq!(id_of(&devices[1], "doc"), id);
+}
+
+#[test]
+fn a_save_that_keeps_a_backup_stays_the_same_file() {
+    let mut devices = pair();
+    devices[0].write("doc", "one");
+    converge(&mut devices);
+    let id = id_of(&devices[0], "doc");
+    std::fs::rename(devices[0].path("doc"), devices[0].path("doc~")).unwrap();
+    devices[0].write("doc", "two");
+    converge(&mut devices);
+    assert_eq!(devices[1].tree()["doc"], "two");
+    assert_eq!(devices[1].tree()["doc~"], "one");
+    assert_eq!(id_of(&devices[1], "doc"), id);
+}
+
+#[test]
+fn swapped_names_arrive_swapped() {
+    let mut devices = pair();
+    devices[0].write("a/in a", "1");
+    devices[0].write("b/in b", "2");
+    converge(&mut devices);
+    let path = |name| devices[0].path(name);
+    std::fs::rename(path("a"), path("c")).unwrap();
+    std::fs::rename(path("b"), path("a")).unwrap();
+    std::fs::rename(path("c"), path("b")).unwrap();
+    converge(&mut devices);
+    let tree = devices[1].tree();
+    assert_eq!(tree["b/in a"], "1");
+    assert_eq!(tree["a/in b"], "2");
+    assert_eq!(tree.len(), 4, "{tree:?}");
+}
+
+#[test]
+fn a_copy_sends_no_bytes() {
+    let mut devices = pair();
+    devices[0].write("one", &"words ".repeat(50_000));
+    converge(&mut devices);
+    let before = devices[1].fetched;
+    std::fs::copy(devices[0].path("one"), devices[0].path("two")).unwrap();
+    converge(&mut devices);
+    assert_eq!(devices[1].read("two"), devices[0].read("one"));
+    assert_eq!(devices[1].fetched, before);
+}
+
+#[test]
+fn a_hard_link_is_a_file_of_its_own() {
+    let mut devices = pair();
+    devices[0].write("one", "text");
+    converge(&mut devices);
+    std::fs::hard_link(devices[0].path("one"), devices[0].path("two")).unwrap();
+    converge(&mut devices);
+    assert_eq!(devices[1].tree().len(), 2);
+}

@@ -1,0 +1,259 @@
+//! The whole folder with its task and the kernel's watches: two folders in one process, a source that copies from the
+//! other's store, and a wire that carries the metadata.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wormhole_crdt::{Replica, Role};
+use wormhole_store::{FetchJob, RootId, Store};
+
+use super::device::{Device, sync};
+use crate::folder::Folder;
+use crate::folder::config::FolderConfig;
+use crate::folder::status::{Explanation, FolderStatus, Phase, StopReason, WaitingFor};
+use crate::source::{FetchFailure, Source};
+
+/// Copies from another store.
+struct Beside(Store, Store);
+
+impl Source for Beside {
+    fn fetch(
+        &self,
+        jobs: Vec<FetchJob>,
+        _cancel: CancellationToken,
+    ) -> BoxFuture<'_, Vec<Result<(), FetchFailure>>> {
+        let results = jobs.iter().map(|job| self.bring(job)).collect();
+        Box::pin(std::future::ready(results))
+    }
+}
+
+impl Beside {
+    fn bring(&self, job: &FetchJob) -> Result<(), FetchFailure> {
+        let Self(own, other) = self;
+        loop {
+            let missing = own.missing_manifest(&job.content).unwrap();
+            if missing.is_empty() {
+                break;
+            }
+            for id in missing {
+                let bytes = other.read(&id).map_err(|_| FetchFailure::NoHolder)?;
+                own.put_verified(id, &bytes).map_err(FetchFailure::Sink)?;
+            }
+        }
+        for slot in job.sink.prepare(&job.content).map_err(FetchFailure::Sink)? {
+            let bytes = other
+                .read(&slot.chunk.id)
+                .map_err(|_| FetchFailure::NoHolder)?;
+            job.sink.put(slot, &bytes).map_err(FetchFailure::Sink)?;
+        }
+        Ok(())
+    }
+}
+
+struct Running {
+    device: Device,
+    folder: Folder,
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    fn start(mut device: Device, number: u8, other: &Store) -> Self {
+        device.engine = None;
+        let dir = device.path("");
+        let mut config = FolderConfig::new(RootId::from_bytes([number; 16]), dir, state(&device));
+        config.deletion_guard.emptied_entries = u64::MAX;
+        let source = Arc::new(Beside(device.store.clone(), other.clone()));
+        let (replica, store): (Replica, Store) = (device.replica.clone(), device.store.clone());
+        let (folder, task) =
+            Folder::start(config, replica, store, source, CancellationToken::new()).unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(task);
+        Self {
+            device,
+            folder,
+            tasks,
+        }
+    }
+
+    async fn until(&self, what: &str, reached: impl FnMut(&FolderStatus) -> bool) {
+        let mut status = self.folder.watch();
+        let waited = tokio::time::timeout(Duration::from_secs(20), status.wait_for(reached)).await;
+        assert!(
+            waited.is_ok(),
+            "never: {what}; now {:?}",
+            self.folder.status()
+        );
+    }
+
+    async fn stop(mut self) {
+        self.folder.stop().await;
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+fn state(device: &Device) -> PathBuf {
+    device.home.path().join("folder.redb")
+}
+
+fn running_pair() -> [Running; 2] {
+    let one = Device::found();
+    let other = one.join(1, Role::Writer);
+    let stores = [one.store.clone(), other.store.clone()];
+    [
+        Running::start(one, 0, &stores[1]),
+        Running::start(other, 1, &stores[0]),
+    ]
+}
+
+/// Carries metadata both ways until the check holds.
+async fn eventually(pair: &[Running; 2], what: &str, check: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if check() {
+            return;
+        }
+        sync(&pair[0].device, &pair[1].device);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!(
+        "never: {what}; {:?} {:?}",
+        pair[0].folder.status(),
+        pair[1].folder.status()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_is_noticed_by_the_watch_and_arrives() {
+    let pair = running_pair();
+    for one in &pair {
+        assert!(one.folder.settled().await);
+    }
+    pair[0].device.write("dir/deep/file", "one");
+    let there = pair[1].device.path("dir/deep/file");
+    let read = || std::fs::read_to_string(&there).unwrap_or_default();
+    eventually(&pair, "the file arrives", || read() == "one").await;
+    pair[0].device.write("dir/deep/file", "two");
+    eventually(&pair, "the change arrives", || read() == "two").await;
+    std::fs::rename(pair[0].device.path("dir"), pair[0].device.path("moved")).unwrap();
+    let moved = pair[1].device.path("moved/deep/file");
+    eventually(&pair, "the rename arrives", || {
+        moved.exists() && !there.exists()
+    })
+    .await;
+    pair[0].device.write("moved/deep/file", "three");
+    eventually(&pair, "a renamed directory is still watched", || {
+        std::fs::read_to_string(&moved).unwrap_or_default() == "three"
+    })
+    .await;
+    std::fs::remove_dir_all(pair[1].device.path("moved")).unwrap();
+    let first = pair[0].device.path("moved");
+    eventually(&pair, "the deletion comes back", || !first.exists()).await;
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_file_of_a_new_tree_is_found() {
+    let pair = running_pair();
+    assert!(pair[0].folder.settled().await);
+    for number in 0..1_000 {
+        pair[0]
+            .device
+            .write(&format!("a/b{}/c/{number}", number % 10), "x");
+    }
+    let there = pair[1].device.path("");
+    eventually(&pair, "1000 files arrive", || sum(&there) == 1_000).await;
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
+fn sum(dir: &std::path::Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name() != ".wormhole")
+        .map(|entry| {
+            if entry.path().is_dir() {
+                sum(&entry.path())
+            } else {
+                1
+            }
+        })
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_nobody_has_waits_and_says_so() {
+    let one = Device::found();
+    let other = one.join(1, Role::Writer);
+    let nobody = Device::found();
+    one.write("lonely", "bytes");
+    let mut one = one;
+    one.settle(&[]);
+    sync(&one, &other);
+    let running = Running::start(other, 1, &nobody.store);
+    running
+        .until("it waits for a holder", |status| {
+            status
+                .pending
+                .iter()
+                .any(|one| one.reason == WaitingFor::Holder)
+        })
+        .await;
+    let explanation = running.folder.explain("lonely").await;
+    assert_eq!(explanation, Explanation::Waiting(WaitingFor::Holder));
+    assert!(!running.folder.status().settled);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_loses_its_marker_stops_and_says_why() {
+    let pair = running_pair();
+    pair[0].device.write("file", "x");
+    assert!(pair[0].folder.settled().await);
+    std::fs::remove_dir_all(pair[0].device.path(".wormhole")).unwrap();
+    pair[0].folder.rescan().await;
+    let stopped = Phase::Stopped(StopReason::MarkerGone);
+    pair[0]
+        .until("it stops", |status| status.phase == stopped)
+        .await;
+    let explanation = pair[0].folder.explain("file").await;
+    assert_eq!(explanation, Explanation::Stopped(StopReason::MarkerGone));
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_path_has_an_explanation() {
+    let pair = running_pair();
+    pair[0].device.write(".wormholeignore", "*.log\n");
+    pair[0].device.write("noise.log", "x");
+    pair[0].device.write("synced", "x");
+    pair[0].folder.rescan().await;
+    pair[0]
+        .until("all is recorded", |status| {
+            status.settled && status.counts.files == 2
+        })
+        .await;
+    let folder = &pair[0].folder;
+    assert_eq!(folder.explain("synced").await, Explanation::Synced);
+    assert_eq!(folder.explain("not there").await, Explanation::Unknown);
+    let ignored = Explanation::Ignored {
+        rule: "*.log".into(),
+        file: ".wormholeignore".into(),
+    };
+    assert_eq!(folder.explain("noise.log").await, ignored);
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}

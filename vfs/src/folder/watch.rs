@@ -1,0 +1,153 @@
+//! The kernel's hints about what changed. Hints only: they may be late, doubled or missing, and the scan is the truth.
+//!
+//! One watch per directory, set before the directory is read, so that nothing falls between; ignored directories and the
+//! control directory are not watched. The queue to the actor is bounded: when it is full, or the kernel's is, the actor
+//! is told to scan everything.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
+use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+
+use super::name;
+use super::settle::Hint;
+
+/// Hints that wait for the actor; beyond that a scan is cheaper.
+pub(crate) const QUEUED_HINTS: usize = 16_384;
+
+/// What the watcher could not tell one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    /// Hints were lost: scan everything.
+    pub(crate) lost: AtomicBool,
+    /// The system's limit of watches is reached: scan now and then.
+    pub(crate) limit: AtomicBool,
+}
+
+/// The watches of one folder.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    inner: RecommendedWatcher,
+    dir: PathBuf,
+    watched: BTreeSet<PathBuf>,
+    trouble: Arc<Trouble>,
+}
+
+impl Watcher {
+    /// Starts with nothing watched. Paths in hints are relative to `dir`.
+    ///
+    /// # Errors
+    /// When the system has no watcher left; the folder then scans now and then.
+    pub(crate) fn start(
+        dir: &Path,
+        hints: mpsc::Sender<(PathBuf, Hint)>,
+        trouble: Arc<Trouble>,
+    ) -> notify::Result<Self> {
+        let root = dir.to_owned();
+        let told = Arc::clone(&trouble);
+        let config = notify::Config::default().with_follow_symlinks(false);
+        let handler = move |event: notify::Result<Event>| deliver(event, &root, &hints, &told);
+        let inner = RecommendedWatcher::new(handler, config)?;
+        Ok(Self {
+            inner,
+            dir: dir.to_owned(),
+            watched: BTreeSet::new(),
+            trouble,
+        })
+    }
+
+    /// Watches one directory. A limit that is hit is remembered, anything else shows itself in the scan.
+    pub(crate) fn add(&mut self, path: &Path) {
+        if self.watched.contains(path) {
+            return;
+        }
+        match self
+            .inner
+            .watch(&self.dir.join(path), RecursiveMode::NonRecursive)
+        {
+            Ok(()) => {
+                self.watched.insert(path.to_owned());
+            }
+            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
+                self.trouble.limit.store(true, Ordering::Relaxed);
+            }
+            Err(error) => tracing::debug!(path = %path.display(), %error, "cannot watch"),
+        }
+    }
+
+    /// Stops watching a directory and all below it: it moved, went away or is ignored now.
+    pub(crate) fn remove_tree(&mut self, path: &Path) {
+        let below: Vec<PathBuf> = self
+            .watched
+            .range(path.to_owned()..)
+            .take_while(|at| at.starts_with(path))
+            .cloned()
+            .collect();
+        for at in below {
+            self.watched.remove(&at);
+            if let Err(error) = self.inner.unwatch(&self.dir.join(&at)) {
+                // The kernel drops the watch of a directory that is gone by itself.
+                tracing::trace!(path = %at.display(), %error, "was not watched any more");
+            }
+        }
+    }
+}
+
+fn deliver(
+    event: notify::Result<Event>,
+    root: &Path,
+    hints: &mpsc::Sender<(PathBuf, Hint)>,
+    trouble: &Trouble,
+) {
+    let event = match event {
+        Ok(event) if event.need_rescan() => {
+            trouble.lost.store(true, Ordering::Relaxed);
+            return;
+        }
+        Ok(event) => event,
+        Err(error) => {
+            let flag = match error.kind {
+                ErrorKind::MaxFilesWatch => &trouble.limit,
+                _ => &trouble.lost,
+            };
+            flag.store(true, Ordering::Relaxed);
+            return;
+        }
+    };
+    let Some(hint) = meaning(&event.kind) else {
+        return;
+    };
+    for path in &event.paths {
+        let Ok(relative) = path.strip_prefix(root) else {
+            continue;
+        };
+        if name::is_control(relative) && relative != Path::new(name::LOCAL_IGNORE) {
+            continue;
+        }
+        if hints.try_send((relative.to_owned(), hint)).is_err() {
+            trouble.lost.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Reads and opens say nothing; a rename is told by its two halves.
+fn meaning(kind: &EventKind) -> Option<Hint> {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Create(CreateKind::Folder)
+        | EventKind::Modify(ModifyKind::Metadata(_) | ModifyKind::Name(RenameMode::To)) => {
+            Some(Hint::Complete)
+        }
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
+            Some(Hint::Vanished)
+        }
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) | EventKind::Access(_) => None,
+        EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
+            Some(Hint::Growing)
+        }
+    }
+}
