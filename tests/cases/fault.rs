@@ -1,0 +1,155 @@
+//! Processes that die, disks that fill, files that change under the hand: nothing saved is lost.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use wormhole_tests::{Lab, Peer};
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_receiver_killed_again_and_again_ends_up_whole() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/large.bin", noise(11, 96 << 20))?;
+    for n in 0..400_u32 {
+        alice.write(&format!("work/small/{n}"), noise(u64::from(n), 3_000))?;
+    }
+    let code = alice.share("work")?;
+    let mut bob = lab.started("bob")?;
+    bob.join(&code, "work", Some(&alice))?.good()?;
+    for _ in 0..4 {
+        bob.kill()?;
+        bob.start()?;
+    }
+    bob.settled(1)?;
+    alice.tree("work")?.must_equal(&bob.tree("work")?)
+}
+
+#[test]
+fn what_a_killed_sender_recorded_is_not_lost() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    alice.write("work/first.txt", "first")?;
+    let code = alice.share("work")?;
+    let bob = lab.started("bob")?;
+    bob.join(&code, "work", Some(&alice))?.good()?;
+    bob.settled(1)?;
+    for round in 0..3_u64 {
+        alice.write(&format!("work/{round}.bin"), noise(round, 2 << 20))?;
+        alice.kill()?;
+        alice.write(&format!("work/while-down-{round}.txt"), "written while the node was down")?;
+        alice.start()?;
+    }
+    Lab::eventually("all of it reaches the other device", || {
+        alice.tree("work")?.must_equal(&bob.tree("work")?)?;
+        ensure!(bob.tree("work")?.files() == 7);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_frozen_peer_is_left_alone_and_catches_up() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/first.txt", "first")?;
+    let bob = lab.started("bob")?;
+    bob.join(&alice.share("work")?, "work", Some(&alice))?.good()?;
+    let carol = lab.started("carol")?;
+    carol.join(&alice.invite("work", &[])?, "work", Some(&alice))?.good()?;
+    carol.settled(1)?;
+    bob.freeze()?;
+    alice.write("work/second.txt", "second")?;
+    Lab::eventually("carol is not held up by bob", || {
+        ensure!(carol.read("work/second.txt")? == b"second");
+        Ok(())
+    })?;
+    bob.thaw()?;
+    Lab::eventually("bob catches up", || {
+        ensure!(bob.read("work/second.txt")? == b"second");
+        Ok(())
+    })
+}
+
+/// A small file system of its own, taken away when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf, size: &str) -> Result<Self> {
+        std::fs::create_dir_all(&at)?;
+        let options = format!("size={size}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).status()?;
+        ensure!(mounted.success(), "root is needed to mount a small disk");
+        Ok(Self(at))
+    }
+
+    fn grow(&self, size: &str) -> Result<()> {
+        let options = format!("remount,size={size}");
+        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status()?;
+        ensure!(status.success(), "the disk grows");
+        Ok(())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the node may still hold files open; a disk that stays is in a temporary place.
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+fn problems(peer: &Peer) -> Result<String> {
+    Ok(peer.run(&["status"])?.good()?.json()?.to_string())
+}
+
+#[test]
+fn a_full_disk_is_told_and_healed() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/fits.txt", "fits")?;
+    alice.write("work/huge.bin", noise(5, 24 << 20))?;
+    let code = alice.share("work")?;
+    let bob = lab.peer("bob")?;
+    let disk = SmallDisk::mount(bob.dir("small"), "8m")?;
+    let mut bob = bob;
+    bob.start()?;
+    bob.join(&code, "small/work", Some(&alice))?.good()?;
+    Lab::eventually("the small file is here and the reason is told", || {
+        ensure!(bob.read("small/work/fits.txt")? == b"fits");
+        ensure!(problems(&bob)?.contains("space"), "{}", problems(&bob)?);
+        Ok(())
+    })?;
+    disk.grow("64m")?;
+    Lab::eventually("the big file arrives once there is room", || {
+        alice.tree("work")?.must_equal(&bob.tree("small/work")?)
+    })
+}
+
+#[test]
+fn a_file_that_is_still_growing_arrives_once_it_is_done() -> Result<()> {
+    use std::io::Write as _;
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/first.txt", "first")?;
+    let bob = lab.started("bob")?;
+    bob.join(&alice.share("work")?, "work", Some(&alice))?.good()?;
+    bob.settled(1)?;
+    let mut file = std::fs::File::create(alice.dir("work/growing.log"))?;
+    for n in 0..200_u64 {
+        file.write_all(&noise(n, 50_000))?;
+    }
+    file.flush()?;
+    drop(file);
+    let whole = alice.read("work/growing.log")?;
+    Lab::eventually("the whole file", || {
+        ensure!(bob.read("work/growing.log").context("not here yet")? == whole);
+        Ok(())
+    })
+}

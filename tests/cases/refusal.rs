@@ -1,0 +1,104 @@
+//! Nobody gets in uninvited, and what cannot be done is refused with a sentence that says what to
+//! do.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use wormhole_tests::Lab;
+
+#[test]
+fn wrong_used_and_mistyped_codes_are_told_apart() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/secret.txt", "secret")?;
+    let code = alice.share("work")?;
+    let bob = lab.started("bob")?;
+
+    let typo = bob.join("7-zzzzzz-abandon-ability-able", "work", Some(&alice))?;
+    ensure!(typo.code != 0 && format!("{typo:?}").contains("zzzzzz"), "names the word: {typo:?}");
+
+    bob.join(&code, "work", Some(&alice))?.good()?;
+    let carol = lab.started("carol")?;
+    let used = carol.join(&code, "work", Some(&alice))?;
+    ensure!(used.code != 0 && format!("{used:?}").contains("used"), "{used:?}");
+    ensure!(!carol.dir("work").exists(), "a failed join leaves nothing behind");
+
+    let again = bob.join(&alice.invite("work", &[])?, "other", Some(&alice))?;
+    ensure!(again.code != 0 && format!("{again:?}").contains("already"), "{again:?}");
+    Ok(())
+}
+
+#[test]
+fn three_wrong_tries_burn_a_code() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/secret.txt", "secret")?;
+    let code = alice.share("work")?;
+    let nameplate = code.split('-').next().unwrap_or_default().to_owned();
+    let mallory = lab.started("mallory")?;
+    for words in ["abandon-ability-able-about", "above-absent-absorb-abstract", "absurd-abuse-access-accident"] {
+        let guess = mallory.join(&format!("{nameplate}-{words}"), "loot", Some(&alice))?;
+        ensure!(guess.code != 0, "{guess:?}");
+    }
+    let right = mallory.join(&code, "loot", Some(&alice))?;
+    ensure!(right.code != 0, "even the right code is refused now: {right:?}");
+    Ok(())
+}
+
+#[test]
+fn an_expired_code_is_refused() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/a.txt", "a")?;
+    alice.share("work")?;
+    let invite = alice.run(&["invite", "work", "--ttl", "10s"])?.good()?.json()?;
+    let code = invite.pointer("/code").and_then(Value::as_str).context("a code")?;
+    let end = invite.pointer("/expires_ms").and_then(Value::as_u64).context("an end")?;
+    let bob = lab.started("bob")?;
+    Lab::eventually("the code's time is over", || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        ensure!(now.as_millis() > u128::from(end));
+        Ok(())
+    })?;
+    let late = bob.join(code, "work", Some(&alice))?;
+    ensure!(late.code != 0 && format!("{late:?}").contains("expired"), "{late:?}");
+    Ok(())
+}
+
+#[test]
+fn a_readers_edits_stay_at_home() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/a.txt", "a")?;
+    alice.share("work")?;
+    let reader = lab.started("reader")?;
+    reader.join(&alice.invite("work", &["--role", "reader"])?, "work", Some(&alice))?.good()?;
+    Lab::eventually("the reader reads", || {
+        ensure!(reader.read("work/a.txt")? == b"a");
+        Ok(())
+    })?;
+    reader.write("work/mine.txt", "the reader's own")?;
+    alice.write("work/b.txt", "b")?;
+    Lab::eventually("the reader goes on receiving", || {
+        ensure!(reader.read("work/b.txt")? == b"b");
+        Ok(())
+    })?;
+    ensure!(!alice.dir("work/mine.txt").exists());
+    ensure!(reader.read("work/mine.txt")? == b"the reader's own", "and loses nothing");
+    Ok(())
+}
+
+#[test]
+fn a_folder_in_a_wrong_place_is_refused() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/inner/a.txt", "a")?;
+    alice.share("work")?;
+    for place in ["work/inner", "work", "", "home", "home/meshes", "work/inner/a.txt", "no/such/place"] {
+        let answer = alice.run(&["share", &alice.dir(place).to_string_lossy()])?;
+        ensure!(answer.code != 0, "sharing {place:?} is refused: {answer:?}");
+        ensure!(!answer.stderr.is_empty() || answer.stdout.contains("message"), "{answer:?}");
+    }
+    Ok(())
+}
