@@ -1,0 +1,141 @@
+//! An authenticated QUIC connection as libp2p wants it: something that opens and accepts streams.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use futures::{
+    AsyncRead, AsyncWrite, FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use quinn::{ConnectionError, RecvStream, SendStream};
+
+/// Opening or accepting one stream.
+type Halves = Result<(SendStream, RecvStream), ConnectionError>;
+
+/// A connection to an authenticated device.
+pub(in crate::transport) struct Connection {
+    connection: quinn::Connection,
+    inbound: BoxStream<'static, Halves>,
+    outbound: Option<BoxFuture<'static, Halves>>,
+    closed: Option<BoxFuture<'static, ConnectionError>>,
+}
+
+impl Connection {
+    pub(super) fn new(connection: quinn::Connection) -> Self {
+        let inbound = stream::unfold(connection.clone(), |connection| async move {
+            let halves = connection.accept_bi().await;
+            Some((halves, connection))
+        });
+        Self {
+            connection,
+            inbound: inbound.boxed(),
+            outbound: None,
+            closed: None,
+        }
+    }
+}
+
+impl StreamMuxer for Connection {
+    type Substream = Stream;
+    type Error = ConnectionError;
+
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stream, ConnectionError>> {
+        let halves = ready!(self.inbound.poll_next_unpin(cx));
+        Poll::Ready(
+            halves
+                .unwrap_or(Err(ConnectionError::LocallyClosed))
+                .map(Stream::from),
+        )
+    }
+
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stream, ConnectionError>> {
+        let this = &mut *self;
+        let opening = this.outbound.get_or_insert_with(|| {
+            let connection = this.connection.clone();
+            async move { connection.open_bi().await }.boxed()
+        });
+        let halves = ready!(opening.poll_unpin(cx));
+        self.outbound = None;
+        Poll::Ready(halves.map(Stream::from))
+    }
+
+    fn poll_close(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), ConnectionError>> {
+        let this = &mut *self;
+        let closed = this.closed.get_or_insert_with(|| {
+            let connection = this.connection.clone();
+            connection.close(0u32.into(), b"");
+            async move { connection.closed().await }.boxed()
+        });
+        match ready!(closed.poll_unpin(cx)) {
+            ConnectionError::LocallyClosed | ConnectionError::ApplicationClosed(_) => {
+                Poll::Ready(Ok(()))
+            }
+            error => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+        Poll::Pending // migration is off, so addresses do not change
+    }
+}
+
+/// Both halves of a QUIC stream. Dropping it finishes our half and stops theirs.
+pub(in crate::transport) struct Stream {
+    send: SendStream,
+    receive: RecvStream,
+}
+
+impl From<(SendStream, RecvStream)> for Stream {
+    fn from((send, receive): (SendStream, RecvStream)) -> Self {
+        Self { send, receive }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.receive.poll_read(cx, buf).map_err(io::Error::from)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send)
+            .poll_write(cx, buf)
+            .map_err(io::Error::from)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(())) // quinn sends what it has as soon as it may
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // An error says that the half was closed before, which is what was asked for.
+        drop(self.send.finish());
+        Poll::Ready(Ok(()))
+    }
+}
