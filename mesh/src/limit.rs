@@ -1,0 +1,332 @@
+//! How fast bytes may go, and how many went: token buckets and counters around every stream.
+//!
+//! One pair of buckets (up, down) is shared by all streams to known devices, so the limits hold for the
+//! whole node. A stranger has a small pair of its own. Without limits a stream pays two atomic adds per
+//! read or write.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use wormhole_crdt::DeviceId;
+
+use crate::{peer::PathKind, streams::Stream};
+
+/// Bandwidth limits of this node, all meshes and peers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimits {
+    /// Bytes sent per second; `None` is unlimited.
+    pub up: Option<u64>,
+    /// Bytes received per second; `None` is unlimited.
+    pub down: Option<u64>,
+}
+
+/// A bucket holds what may go in this time: short enough to be smooth, long enough to batch.
+const BURST: Duration = Duration::from_millis(100);
+
+/// No bucket is smaller, or a slow limit would send single bytes.
+const MIN_BURST: u64 = 4 * 1024;
+
+/// The most that one read or write may take at once, so that streams share a limit fairly.
+const MAX_TAKE: usize = 64 * 1024;
+
+/// Bytes per second, each way, for a device that shares no mesh with us: plenty for an invite.
+const STRANGER_RATE: u64 = 512 * 1024;
+
+/// Tokens are bytes; they flow in at the rate and never exceed a burst.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Bytes per second; 0 is unlimited.
+    rate: AtomicU64,
+    level: Mutex<Option<Level>>,
+}
+
+#[derive(Debug)]
+struct Level {
+    tokens: u64,
+    /// Up to when tokens have flowed in.
+    filled: Instant,
+}
+
+impl Bucket {
+    fn set(&self, rate: Option<u64>) {
+        // A limit of zero would mean "never", which is what pausing is for.
+        self.rate
+            .store(rate.map_or(0, |rate| rate.max(1)), Ordering::Relaxed);
+    }
+
+    /// Takes up to `want` bytes, or says when it is worth asking again.
+    fn take(&self, want: usize, now: Instant) -> Result<usize, Instant> {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 || want == 0 {
+            return Ok(want);
+        }
+        let burst = (rate.saturating_mul(BURST.as_millis() as u64) / 1000).max(MIN_BURST);
+        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let level = level.get_or_insert(Level {
+            tokens: burst,
+            filled: now,
+        });
+        let elapsed = now.saturating_duration_since(level.filled);
+        let flowed = elapsed.as_nanos().saturating_mul(u128::from(rate)) / 1_000_000_000;
+        let flowed = u64::try_from(flowed).unwrap_or(u64::MAX);
+        if flowed > 0 {
+            level.tokens = level.tokens.saturating_add(flowed).min(burst);
+            level.filled = now;
+        }
+        let want = want.min(MAX_TAKE) as u64;
+        let grant = want.min(level.tokens);
+        // Waiting for a sensible piece is better than dribbling.
+        if grant < want && grant < MIN_BURST {
+            let missing = want.min(MIN_BURST) - grant;
+            let wait = Duration::from_nanos(
+                u64::try_from(u128::from(missing) * 1_000_000_000 / u128::from(rate))
+                    .unwrap_or(u64::MAX),
+            );
+            return Err(now + wait.clamp(Duration::from_millis(1), Duration::from_secs(1)));
+        }
+        level.tokens -= grant;
+        Ok(usize::try_from(grant).unwrap_or(MAX_TAKE))
+    }
+
+    /// Gives back what was taken and not used.
+    fn put_back(&self, bytes: usize) {
+        if self.rate.load(Ordering::Relaxed) == 0 || bytes == 0 {
+            return;
+        }
+        let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(level) = level.as_mut() {
+            level.tokens = level.tokens.saturating_add(bytes as u64);
+        }
+    }
+}
+
+/// A pair of limits that streams share.
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    up: Bucket,
+    down: Bucket,
+}
+
+impl Limits {
+    /// The node's limits.
+    pub(crate) fn new(rates: RateLimits) -> Self {
+        let limits = Self::default();
+        limits.set(rates);
+        limits
+    }
+
+    /// What one stranger gets.
+    pub(crate) fn stranger() -> Self {
+        Self::new(RateLimits {
+            up: Some(STRANGER_RATE),
+            down: Some(STRANGER_RATE),
+        })
+    }
+
+    /// Changes the limits, also for open streams.
+    pub(crate) fn set(&self, rates: RateLimits) {
+        self.up.set(rates.up);
+        self.down.set(rates.down);
+    }
+}
+
+/// Bytes that went to and came from one peer, since it was first connected.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Traffic {
+    /// (sent, received)
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (
+            self.up.load(Ordering::Relaxed),
+            self.down.load(Ordering::Relaxed),
+        )
+    }
+}
+
+/// What a new stream is measured and limited by.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    /// Whose bytes they are.
+    pub(crate) traffic: Arc<Traffic>,
+    /// Who shares the rate.
+    pub(crate) limits: Arc<Limits>,
+}
+
+impl Meter {
+    /// Makes a raw stream into one for protocols.
+    pub(crate) fn wrap(self, raw: libp2p::swarm::Stream, peer: DeviceId, path: PathKind) -> Stream {
+        Stream::new(Metered::new(raw.compat(), self), peer, path)
+    }
+}
+
+/// A stream whose bytes are counted and held back.
+struct Metered<T> {
+    io: T,
+    meter: Meter,
+    read_wait: Option<Pin<Box<Sleep>>>,
+    write_wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Metered<T> {
+    fn new(io: T, meter: Meter) -> Self {
+        Self {
+            io,
+            meter,
+            read_wait: None,
+            write_wait: None,
+        }
+    }
+}
+
+/// Waits until the bucket gives something.
+fn poll_take(
+    bucket: &Bucket,
+    wait: &mut Option<Pin<Box<Sleep>>>,
+    want: usize,
+    cx: &mut Context<'_>,
+) -> Poll<usize> {
+    loop {
+        if let Some(sleep) = wait {
+            ready!(sleep.as_mut().poll(cx));
+            *wait = None;
+        }
+        match bucket.take(want, Instant::now()) {
+            Ok(granted) => return Poll::Ready(granted),
+            Err(later) => *wait = Some(Box::pin(sleep_until(later))),
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let bucket = &this.meter.limits.down;
+        let granted = ready!(poll_take(bucket, &mut this.read_wait, buf.remaining(), cx));
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(granted));
+        let polled = Pin::new(&mut this.io).poll_read(cx, &mut part);
+        let read = part.filled().len();
+        bucket.put_back(granted - read);
+        ready!(polled)?;
+        buf.advance(read);
+        this.meter
+            .traffic
+            .down
+            .fetch_add(read as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let bucket = &this.meter.limits.up;
+        let granted = ready!(poll_take(bucket, &mut this.write_wait, buf.len(), cx));
+        let part = buf.get(..granted).unwrap_or(buf);
+        let polled = Pin::new(&mut this.io).poll_write(cx, part);
+        let written = match &polled {
+            Poll::Ready(Ok(written)) => *written,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        bucket.put_back(granted.saturating_sub(written));
+        this.meter
+            .traffic
+            .up
+            .fetch_add(written as u64, Ordering::Relaxed);
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_holds_over_a_second() -> io::Result<()> {
+        let rates = RateLimits {
+            up: Some(1 << 20),
+            down: None,
+        };
+        let meter = Meter {
+            traffic: Arc::default(),
+            limits: Arc::new(Limits::new(rates)),
+        };
+        let traffic = Arc::clone(&meter.traffic);
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let mut sender = Metered::new(ours, meter);
+        let start = Instant::now();
+        let send = async {
+            sender.write_all(&vec![7; 4 << 20]).await?;
+            sender.shutdown().await
+        };
+        let receive = async {
+            let mut sink = Vec::new();
+            theirs.read_to_end(&mut sink).await
+        };
+        let (sent, received) = tokio::join!(send, receive);
+        sent?;
+        assert_eq!(received?, 4 << 20);
+        assert_eq!(traffic.totals().0, 4 << 20);
+        let took = start.elapsed().as_secs_f64();
+        assert!(
+            (3.5..4.5).contains(&took),
+            "4 MiB at 1 MiB/s took {took} s of virtual time"
+        );
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_share_one_limit() {
+        let bucket = Bucket::default();
+        bucket.set(Some(1_000_000));
+        let start = Instant::now();
+        let mut taken = 0;
+        for _ in 0..1000 {
+            let mut wait = None;
+            taken += std::future::poll_fn(|cx| poll_take(&bucket, &mut wait, 10_000, cx)).await;
+        }
+        let rate = taken as f64 / start.elapsed().as_secs_f64();
+        assert!((900_000.0..1_100_000.0).contains(&rate), "{rate} bytes/s");
+    }
+
+    #[test]
+    fn no_limit_costs_no_tokens() {
+        let bucket = Bucket::default();
+        assert_eq!(bucket.take(1 << 30, Instant::now()), Ok(1 << 30));
+    }
+}
