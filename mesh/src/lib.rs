@@ -1,1 +1,50 @@
-//! Peers: identity, transports, discovery, metadata sync, chunk exchange, invites.
+//! Peers: who they are, where they are, how to reach them, and what is said to them.
+//!
+//! The lower half moves bytes between two authenticated devices: [`Identity`] says who we are,
+//! [`PeerAddr`] where somebody is, `discovery` finds devices without a server, `transport` brings QUIC
+//! and TCP, `streams` opens and accepts byte streams on whatever connection is best. The upper half
+//! speaks over those streams: `hello` proves membership, `sync` exchanges metadata, `serve` and `fetch`
+//! exchange chunks, `invite` lets a device join.
+//!
+//! Everything outside uses [`Network`]. No libp2p or quinn type leaves this crate.
+
+mod actor;
+mod address;
+mod attachment;
+mod behaviour;
+mod config;
+mod discovery;
+mod error;
+mod fetch;
+mod frame;
+mod hello;
+mod identity;
+mod invite;
+#[cfg(test)]
+mod lab;
+mod limit;
+mod network;
+mod peer;
+mod probe;
+mod protocol;
+mod serve;
+mod streams;
+mod sync;
+mod transport;
+mod version;
+
+pub use address::{AddrError, PeerAddr, Wire};
+pub use attachment::{AttachedMesh, MeshSecret};
+pub use config::{Discovery, NetworkConfig};
+pub use error::{BindError, DialError};
+pub use fetch::{FetchError, Transfer};
+pub use identity::{Identity, IdentityError};
+pub use invite::{
+    Code, CodeError, DEFAULT_TTL, Invite, InviteError, InviteOffer, JoinError, Joined, Link,
+    LinkError, MAX_TTL, Nameplate, Ticket, TicketError,
+};
+pub use limit::RateLimits;
+pub use network::Network;
+pub use peer::{Misbehaviour, Neighbour, NetworkEvent, PathKind, PeerStatus};
+pub use probe::{ProbeError, Probed};
+pub use version::{VersionMismatch, VersionRange};

@@ -1,0 +1,404 @@
+//! The handle: everything that other rooms do with the network goes through [`Network`].
+//!
+//! It builds the parts, owns their tasks and stops them in order. What the methods mean is decided in
+//! `actor` (connections) and `protocol` (meshes, chunks, invites); here is no logic.
+
+mod listen;
+mod membership;
+#[cfg(test)]
+mod tests;
+mod wiring;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use libp2p::{Swarm, swarm};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wormhole_crdt::{DeviceId, MeshId};
+use wormhole_store::FetchJob;
+
+use self::{membership::Membership, wiring::Wiring};
+use crate::{
+    actor::{Actor, Parts, Statuses},
+    address::PeerAddr,
+    attachment::AttachedMesh,
+    behaviour::Behaviour,
+    config::NetworkConfig,
+    discovery::{self, Book, Presence},
+    error::{BindError, DialError},
+    fetch::{FetchError, Transfer},
+    identity::Identity,
+    invite::{Invite, InviteError, InviteOffer, JoinError, Joined, Ticket},
+    limit::{Limits, RateLimits},
+    peer::{Neighbour, NetworkEvent, PeerStatus},
+    probe::{self, ProbeError, Probed, Prober},
+    protocol::{LocalDevice, Protocols},
+    streams::{Discovered, Handler, Streams},
+    transport::{self, Endpoints},
+};
+
+/// An idle connection that nobody holds is closed after this.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Streams of one connection that may negotiate their protocol at once.
+const NEGOTIATING: usize = 32;
+
+/// How long peers get to hear that we are leaving.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// This device on the network. Cheap to clone; all clones are the same network.
+#[derive(Clone)]
+pub struct Network {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    device: DeviceId,
+    listening: Vec<SocketAddr>,
+    streams: Streams,
+    protocols: Protocols,
+    statuses: watch::Receiver<Statuses>,
+    events: broadcast::Sender<NetworkEvent>,
+    limits: Arc<Limits>,
+    book: Arc<Mutex<Book>>,
+    membership: Arc<Membership>,
+    tasks: Mutex<Option<Tasks>>,
+}
+
+/// What runs, in the order in which it is stopped.
+struct Tasks {
+    /// Discovery and the protocols: they use the actor.
+    users: JoinSet<()>,
+    users_cancel: CancellationToken,
+    actor: JoinSet<()>,
+    actor_cancel: CancellationToken,
+    /// libp2p's and quinn's tasks, ended by the end of the swarm. Then the sockets are closed.
+    connections: TaskTracker,
+    endpoints: Endpoints,
+}
+
+impl Tasks {
+    fn new(connections: TaskTracker, endpoints: Endpoints) -> Self {
+        Self {
+            users: JoinSet::new(),
+            users_cancel: CancellationToken::new(),
+            actor: JoinSet::new(),
+            actor_cancel: CancellationToken::new(),
+            connections,
+            endpoints,
+        }
+    }
+}
+
+impl Network {
+    /// Starts listening, discovery and the protocols.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; then nothing is left running.
+    pub async fn bind(identity: Identity, config: NetworkConfig) -> Result<Self, BindError> {
+        Self::bind_with(identity, config, Vec::new()).await
+    }
+
+    /// [`Network::bind`] with more protocols than our own.
+    pub(crate) async fn bind_with(
+        identity: Identity,
+        config: NetworkConfig,
+        mut handlers: Vec<Arc<dyn Handler>>,
+    ) -> Result<Self, BindError> {
+        let device = identity.device_id();
+        let book = Arc::new(Mutex::new(open_book(&config).await?));
+        let limits = Arc::new(Limits::new(config.limits));
+        let wiring = Wiring::new();
+        let (streams, events) = (wiring.streams, wiring.events);
+        let local = LocalDevice {
+            id: device,
+            name: config.device_name.clone(),
+        };
+        let protocols = Protocols::new(local, streams.clone(), events.clone());
+        handlers.extend(protocols.handlers());
+        handlers.push(Arc::new(Prober));
+
+        let connections = TaskTracker::new();
+        let (mut swarm, endpoints) = swarm(&identity, &handlers, &connections)?;
+        let listening = listen::listen(&mut swarm, &config)?;
+        let port = listening.first().map_or(config.port, SocketAddr::port);
+        tracing::info!(%device, ?listening, "listening");
+
+        let actor = Actor::new(Parts {
+            swarm,
+            inlets: wiring.inlets,
+            outlets: wiring.outlets,
+            handlers,
+            book: Arc::clone(&book),
+            limits: Arc::clone(&limits),
+        });
+        let membership = Arc::new(Membership::new(device, wiring.wanted));
+        let mut tasks = Tasks::new(connections, endpoints);
+        tasks.actor.spawn(actor.run(tasks.actor_cancel.clone()));
+        let cancel = tasks.users_cancel.clone();
+        tasks
+            .users
+            .spawn(Arc::clone(&membership).run(cancel.clone()));
+        let (running, ending) = (protocols.clone(), cancel.clone());
+        tasks.users.spawn(async move { running.run(ending).await });
+        let nameplates = wiring.nameplates;
+        let presence = Presence {
+            key: identity.device_key(),
+            port,
+            nameplates,
+        };
+        discovery::start(
+            &config,
+            &presence,
+            &wiring.sightings,
+            &mut tasks.users,
+            &cancel,
+        );
+
+        let tasks = Mutex::new(Some(tasks));
+        let inner = Inner {
+            device,
+            listening,
+            streams,
+            protocols,
+            statuses: wiring.statuses,
+            events,
+            limits,
+            book,
+            membership,
+            tasks,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Stops in order: discovery and protocols, streams, connections, sockets. Joins every task. A second
+    /// call (on another clone) returns at once.
+    pub async fn shutdown(self) {
+        let tasks = self
+            .inner
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut tasks) = tasks else { return };
+        tasks.users_cancel.cancel();
+        join(&mut tasks.users).await;
+        tasks.actor_cancel.cancel();
+        join(&mut tasks.actor).await;
+        tasks.endpoints.close(FAREWELL).await;
+        tasks.connections.close();
+        if tokio::time::timeout(FAREWELL, tasks.connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::debug!("some connections did not end in time");
+        }
+    }
+
+    /// This device.
+    pub fn device_id(&self) -> DeviceId {
+        self.inner.device
+    }
+
+    /// The addresses at which others can reach this device now, as far as it knows. The port is the same
+    /// for QUIC and TCP.
+    pub fn listen_addrs(&self) -> Vec<PeerAddr> {
+        listen::reachable(&self.inner.listening)
+    }
+
+    /// Carries a mesh: stays connected to its members, exchanges metadata with them, serves them chunks.
+    pub fn attach(&self, mesh: AttachedMesh) {
+        self.inner.membership.add(mesh.replica.clone());
+        self.inner.protocols.attach(mesh);
+    }
+
+    /// Stops carrying a mesh; its exchanges, fetches and invites end.
+    pub fn detach(&self, mesh: MeshId) {
+        self.inner.protocols.detach(mesh);
+        self.inner.membership.remove(&mesh);
+    }
+
+    /// Stops (or goes on with) everything that is done for one mesh, while the connections stay.
+    pub fn pause(&self, mesh: MeshId, paused: bool) {
+        self.inner.protocols.set_paused(mesh, paused);
+    }
+
+    /// Brings contents from all members that have them, each verified before its sink sees it. One result
+    /// per job, in order. Small contents travel together.
+    pub async fn fetch(
+        &self,
+        mesh: MeshId,
+        jobs: Vec<FetchJob>,
+        cancel: CancellationToken,
+    ) -> Vec<Result<(), FetchError>> {
+        self.inner.protocols.fetch(mesh, jobs, cancel).await
+    }
+
+    /// Contents that are being brought now.
+    pub fn transfers(&self) -> Vec<Transfer> {
+        self.inner.protocols.transfers()
+    }
+
+    /// For each member that metadata is exchanged with, whether both know the same.
+    pub fn sync_state(&self, mesh: MeshId) -> Vec<(DeviceId, bool)> {
+        self.inner.protocols.sync_state(mesh)
+    }
+
+    /// Opens an invite to a mesh: a code to read out, and a link with our addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`InviteError`], for instance if this device may not invite.
+    pub fn invite(&self, mesh: MeshId, offer: InviteOffer) -> Result<Invite, InviteError> {
+        self.inner
+            .protocols
+            .invite(mesh, offer, self.listen_addrs())
+    }
+
+    /// Joins a mesh by a code or a link. The inviter is looked for on the LAN, at `peers`, and at the
+    /// addresses in the link. The caller then opens a replica and a store and attaches them.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError`] says whose turn it is to do what.
+    pub async fn join(
+        &self,
+        ticket: &Ticket,
+        peers: &[PeerAddr],
+        cancel: &CancellationToken,
+    ) -> Result<Joined, JoinError> {
+        self.inner.protocols.join(ticket, peers, cancel).await
+    }
+
+    /// Connects to whoever answers at `addr` and says who it is; by QUIC, or by TCP if that does not
+    /// answer. Cancel-safe: a dropped dial goes on and is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`] says what is wrong with the address.
+    pub async fn dial(&self, addr: &PeerAddr) -> Result<DeviceId, DialError> {
+        self.inner.streams.dial(*addr).await
+    }
+
+    /// Measures how fast `bytes` come from a member, memory to memory, over one stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ProbeError`], for instance if we share no mesh with the device.
+    pub async fn probe(&self, device: DeviceId, bytes: u64) -> Result<Probed, ProbeError> {
+        let stream = self
+            .inner
+            .streams
+            .open(device, probe::PROTOCOL)
+            .await
+            .map_err(|error| {
+                tracing::debug!(%device, %error, "no probe");
+                ProbeError::Refused
+            })?;
+        probe::measure(stream, bytes).await
+    }
+
+    /// Remembers where a device can be reached; used when it has to be dialled.
+    pub fn remember(&self, device: DeviceId, addrs: &[PeerAddr]) {
+        let mut book = self
+            .inner
+            .book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for addr in addrs {
+            book.note(device, *addr, SystemTime::now());
+        }
+    }
+
+    /// Devices that discovery sees on the local network now, members or not. Nothing about them is proved.
+    pub fn neighbours(&self) -> Vec<Neighbour> {
+        let seen = self.inner.streams.discovered();
+        let seen = seen.borrow();
+        let neighbour = |seen: &Discovered| Neighbour {
+            device: seen.device,
+            addrs: seen.addrs.clone(),
+        };
+        seen.iter().map(neighbour).collect()
+    }
+
+    /// Every connected peer, and every member that is not connected.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.inner.statuses.borrow().to_vec()
+    }
+
+    /// What happens from now on. A follower that is too slow misses events; the state is in
+    /// [`Network::peers`].
+    pub fn events(&self) -> broadcast::Receiver<NetworkEvent> {
+        self.inner.events.subscribe()
+    }
+
+    /// Changes the bandwidth limits, also for what is under way.
+    pub fn set_limits(&self, limits: RateLimits) {
+        self.inner.limits.set(limits);
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network")
+            .field("device", &self.inner.device)
+            .field("listening", &self.inner.listening)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn open_book(config: &NetworkConfig) -> Result<Book, BindError> {
+    let file = config.book.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let book = Book::open(file.as_deref());
+        book.map_err(|source| BindError::Book {
+            path: file.unwrap_or_default(),
+            source,
+        })
+    });
+    opened.await.expect("reading a file does not panic")
+}
+
+/// A swarm that does not listen yet, and its UDP sockets to be.
+fn swarm(
+    identity: &Identity,
+    handlers: &[Arc<dyn Handler>],
+    tasks: &TaskTracker,
+) -> Result<(Swarm<Behaviour>, Endpoints), BindError> {
+    let keypair = identity.keypair();
+    let names: Vec<_> = handlers.iter().map(|handler| handler.protocol()).collect();
+    let (transport, endpoints) = transport::build(&keypair, tasks.clone())?;
+    let behaviour = Behaviour::new(identity.device_id(), &names);
+    let peer = keypair.public().to_peer_id();
+    Ok((
+        Swarm::new(transport, behaviour, peer, swarm_config(tasks.clone())),
+        endpoints,
+    ))
+}
+
+/// libp2p's own settings. Its tasks are tracked, so that the end of the network is the end of them.
+fn swarm_config(connections: TaskTracker) -> swarm::Config {
+    let spawn = move |task| drop(connections.spawn(task)); // tracked, not detached
+    swarm::Config::with_executor(spawn)
+        .with_idle_connection_timeout(IDLE)
+        .with_max_negotiating_inbound_streams(NEGOTIATING)
+}
+
+async fn join(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a network task panicked");
+        }
+    }
+}
