@@ -1,0 +1,388 @@
+//! The replicated registers of an entry, as values: where it is ([`Placement`]), what it holds
+//! ([`ContentRecord`]) and its attributes ([`Attributes`]).
+//!
+//! A register may hold several values at once, written by devices that did not know of one another.
+//! How they are stored and brought to other devices is not known here: the rules read them through
+//! [`Registers`] and give [`Put`]s back. Values are packed: one version byte, then postcard.
+//! [`check`] is what a value from another device must pass before it may be stored.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use wormhole_store::Content;
+
+use crate::entry::{LinkTarget, Version};
+use crate::id::{EntryId, Timestamp};
+use crate::limit::MAX_VALUE_BYTES;
+use crate::name::EntryName;
+
+/// The layout of packed values that this program writes.
+const FORMAT: u8 = 1;
+
+/// How many versions one value may list. It takes as many devices writing one file apart to need
+/// more, and 64 packed versions take at most 1.2 KiB.
+pub(crate) const MAX_LISTED_VERSIONS: usize = 64;
+
+/// Which of an entry's registers.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Register {
+    /// Key `p<id>`: a [`Placement`].
+    Placement,
+    /// Key `c<id>`: a [`ContentRecord`]. Directories have none.
+    Content,
+    /// Key `a<id>`: [`Attributes`]. Absent means the defaults.
+    Attributes,
+}
+
+/// One register to be written: the new value replaces all values that the writer sees.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Put {
+    pub(crate) id: EntryId,
+    pub(crate) register: Register,
+    pub(crate) value: Vec<u8>,
+}
+
+/// The merged registers of a mesh, as one device has them.
+///
+/// Each method gives all values written apart and not replaced since, in any order; none when
+/// the register was never written.
+pub(crate) trait Registers {
+    fn placements(&self, id: &EntryId) -> Result<Vec<Placement>, RegisterError>;
+    fn contents(&self, id: &EntryId) -> Result<Vec<ContentRecord>, RegisterError>;
+    fn attributes(&self, id: &EntryId) -> Result<Vec<Attributes>, RegisterError>;
+    /// Every entry that has a placement, in any order, once.
+    fn ids(&self) -> Result<Vec<EntryId>, RegisterError>;
+}
+
+/// Registers that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// The database that keeps them failed.
+    #[error("the metadata database failed")]
+    Storage(#[from] redb::StorageError),
+    /// The replica that keeps them failed.
+    #[error(transparent)]
+    Replica(#[from] Box<crate::error::StorageError>),
+    /// The document that holds an entry's registers cannot be loaded.
+    #[error("the metadata of entry {id} is damaged")]
+    Document {
+        /// The entry asked for.
+        id: EntryId,
+    },
+    /// A value is not one that this program would have accepted.
+    #[error("a register of entry {id} holds a damaged value")]
+    Value {
+        /// The entry.
+        id: EntryId,
+        /// What is wrong with it.
+        source: ValueError,
+    },
+}
+
+/// Bytes that are not a register's value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Longer than [`MAX_VALUE_BYTES`].
+    #[error("a value of {bytes} bytes is over the limit of {MAX_VALUE_BYTES}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Written by a later program in a layout that this one does not know.
+    #[error("a value has layout {format}, this program knows {FORMAT}: update it")]
+    UnknownFormat {
+        /// The first byte.
+        format: u8,
+    },
+    /// It does not follow the layout.
+    #[error("a value does not follow its layout")]
+    Malformed,
+    /// It lists more versions than a value may.
+    #[error("a value lists {count} versions, {MAX_LISTED_VERSIONS} is the limit")]
+    TooManyVersions {
+        /// How many.
+        count: usize,
+    },
+    /// A register of the root, which has none.
+    #[error("the root directory has no registers")]
+    Root,
+}
+
+/// Where an entry is: register `p`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Placement {
+    pub(crate) parent: EntryId,
+    pub(crate) name: EntryName,
+    pub(crate) node: Node,
+    pub(crate) state: State,
+    /// The user operation that brought it here. Writes that only pin down what was derived, and the
+    /// trashing of the entry, keep it: so they never win against a move made apart.
+    pub(crate) moved: Version,
+    /// This write.
+    pub(crate) written: Version,
+    /// Where it was before it moved: it is shown there if the move would close a cycle.
+    pub(crate) from: Option<Origin>,
+    /// Of a trashed entry: the contents that the remover saw. One not listed revives the entry.
+    pub(crate) seen: Vec<Version>,
+}
+
+/// A former place.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) parent: EntryId,
+    pub(crate) name: EntryName,
+}
+
+/// Whether an entry holds entries or content. It never changes; file or symlink is the content's say.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) enum Node {
+    Directory,
+    Leaf,
+}
+
+/// Whether an entry is there. Ordered: live wins.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) enum State {
+    Trashed,
+    Live,
+}
+
+/// What a file or symlink holds: register `c`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct ContentRecord {
+    pub(crate) version: Version,
+    /// The versions that the writer saw and replaced. Needed where the register cannot know it: when
+    /// one value was written anew (to drop a copy from the register, or to give it an entry of its
+    /// own) while another device replaced it.
+    pub(crate) base: Vec<Version>,
+    pub(crate) body: Body,
+}
+
+/// The bytes of a file or the target of a symlink.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Body {
+    File { content: Content, mtime: Timestamp },
+    Link { target: LinkTarget },
+}
+
+impl Body {
+    /// Same bytes, or same target: not a conflict, whatever the times say.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File { content: one, .. }, Self::File { content: other, .. }) => one == other,
+            (Self::Link { target: one }, Self::Link { target: other }) => one == other,
+            (Self::File { .. }, Self::Link { .. }) | (Self::Link { .. }, Self::File { .. }) => {
+                false
+            }
+        }
+    }
+
+    /// Bytes that order bodies, for ties that only a hostile writer can make.
+    fn order(&self) -> (u8, &[u8], u64, i64) {
+        match self {
+            Self::File { content, mtime } => (0, content.id.as_bytes(), content.size, mtime.0),
+            Self::Link { target } => (1, target.as_str().as_bytes(), 0, 0),
+        }
+    }
+}
+
+impl PartialOrd for Body {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Body {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// The rest: register `a`. The greatest `written` wins, without a trace of the others.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct Attributes {
+    pub(crate) written: Version,
+    pub(crate) executable: bool,
+}
+
+/// A value that can be packed.
+pub(crate) trait Packed: Serialize + DeserializeOwned {
+    /// How many versions the value lists.
+    fn listed(&self) -> usize;
+    /// The greatest logical time in the value.
+    fn lamport(&self) -> u64;
+
+    /// The value's bytes: at most [`MAX_VALUE_BYTES`], by the limits of its parts.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        postcard::to_io(self, &mut bytes).expect("memory takes any value");
+        debug_assert!(bytes.len() <= MAX_VALUE_BYTES);
+        bytes
+    }
+
+    /// The inverse of [`Packed::encode`], for bytes from anywhere.
+    fn decode(bytes: &[u8]) -> Result<Self, ValueError> {
+        if bytes.len() > MAX_VALUE_BYTES {
+            return Err(ValueError::TooLong { bytes: bytes.len() });
+        }
+        let (format, packed) = bytes.split_first().ok_or(ValueError::Malformed)?;
+        if *format != FORMAT {
+            return Err(ValueError::UnknownFormat { format: *format });
+        }
+        let (value, rest) =
+            postcard::take_from_bytes::<Self>(packed).map_err(|_| ValueError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(ValueError::Malformed);
+        }
+        let count = value.listed();
+        if count > MAX_LISTED_VERSIONS {
+            return Err(ValueError::TooManyVersions { count });
+        }
+        Ok(value)
+    }
+}
+
+impl Packed for Placement {
+    fn listed(&self) -> usize {
+        self.seen.len()
+    }
+
+    fn lamport(&self) -> u64 {
+        self.moved.lamport.max(self.written.lamport)
+    }
+}
+
+impl Packed for ContentRecord {
+    fn listed(&self) -> usize {
+        self.base.len()
+    }
+
+    fn lamport(&self) -> u64 {
+        self.version.lamport
+    }
+}
+
+impl Packed for Attributes {
+    fn listed(&self) -> usize {
+        0
+    }
+
+    fn lamport(&self) -> u64 {
+        self.written.lamport
+    }
+}
+
+/// Checks a value from another device; gives the greatest logical time that it claims.
+///
+/// # Errors
+/// What is wrong with it: the value must not be stored.
+pub(crate) fn check(id: &EntryId, register: Register, value: &[u8]) -> Result<u64, ValueError> {
+    if *id == EntryId::ROOT {
+        return Err(ValueError::Root);
+    }
+    match register {
+        Register::Placement => Placement::decode(value).map(|value| value.lamport()),
+        Register::Content => ContentRecord::decode(value).map(|value| value.lamport()),
+        Register::Attributes => Attributes::decode(value).map(|value| value.lamport()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::DeviceTag;
+    use proptest::prelude::*;
+
+    fn version(lamport: u64) -> Version {
+        Version {
+            lamport,
+            device: DeviceTag::from_bytes([0xff; 8]),
+        }
+    }
+
+    #[test]
+    fn the_biggest_values_fit() {
+        let name = EntryName::parse(&"n".repeat(255)).unwrap();
+        let versions = vec![version(u64::MAX); MAX_LISTED_VERSIONS];
+        let placement = Placement {
+            parent: EntryId::from_bytes([0xff; 16]),
+            name: name.clone(),
+            node: Node::Leaf,
+            state: State::Trashed,
+            moved: version(u64::MAX),
+            written: version(u64::MAX),
+            from: Some(Origin {
+                parent: EntryId::from_bytes([0xff; 16]),
+                name,
+            }),
+            seen: versions.clone(),
+        };
+        let target = LinkTarget::parse(&"t".repeat(LinkTarget::MAX_BYTES)).unwrap();
+        let body = Body::Link { target };
+        let content = ContentRecord {
+            version: version(u64::MAX),
+            base: versions,
+            body,
+        };
+        for bytes in [placement.encode(), content.encode()] {
+            assert!(bytes.len() <= MAX_VALUE_BYTES, "{} bytes", bytes.len());
+        }
+        assert_eq!(Placement::decode(&placement.encode()), Ok(placement));
+        assert_eq!(ContentRecord::decode(&content.encode()), Ok(content));
+    }
+
+    #[test]
+    fn values_that_could_be_read_in_two_ways_are_refused() {
+        let value = Attributes {
+            written: version(1),
+            executable: true,
+        };
+        let mut bytes = value.encode();
+        bytes.push(0);
+        assert_eq!(Attributes::decode(&bytes), Err(ValueError::Malformed));
+        bytes.pop();
+        if let Some(format) = bytes.first_mut() {
+            *format = 9;
+        }
+        assert_eq!(
+            Attributes::decode(&bytes),
+            Err(ValueError::UnknownFormat { format: 9 })
+        );
+        assert_eq!(Attributes::decode(&[]), Err(ValueError::Malformed));
+        assert_eq!(
+            check(&EntryId::ROOT, Register::Attributes, &value.encode()),
+            Err(ValueError::Root)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn values_from_the_wire_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), known: bool,
+        ) {
+            let bytes = if known { [vec![FORMAT], bytes].concat() } else { bytes };
+            let id = EntryId::from_bytes([1; 16]);
+            for register in [Register::Placement, Register::Content, Register::Attributes] {
+                let _checked = check(&id, register, &bytes);
+            }
+        }
+
+        #[test]
+        fn a_damaged_value_is_refused_or_another_value(at in 0_usize..80, flip in 1_u8..) {
+            let placement = Placement {
+                parent: EntryId::from_bytes([3; 16]),
+                name: EntryName::parse("plan.txt").unwrap(),
+                node: Node::Leaf,
+                state: State::Trashed,
+                moved: version(7),
+                written: version(8),
+                from: None,
+                seen: vec![version(6)],
+            };
+            let mut bytes = placement.encode();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= flip;
+                prop_assert_ne!(Placement::decode(&bytes), Ok(placement));
+            }
+        }
+    }
+}
