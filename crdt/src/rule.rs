@@ -1,0 +1,231 @@
+//! The rules of the tree: how merged registers become what everybody sees.
+//!
+//! All of it is a pure function of the replicated state, so devices that have seen the same writes
+//! show the same tree, and merging never writes. Three steps, each usable alone because the
+//! index re-derives only what a change affects:
+//!
+//! 1. [`merge`]: the values of one entry's registers become one state.
+//! 2. [`cycle`]: directories that moves made apart have put into one another are pulled out.
+//! 3. [`naming`]: entries that claim one name in one directory share it or get other names.
+//!
+//! An entry is shown if it has content, or is a live directory, or a removed directory with something
+//! shown below it (a *ghost*: somebody still works in there). `full`, in tests, runs the steps over
+//! everything at once: the index must always equal it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Entry, EntryKey, FileState, Kind, Version};
+use crate::id::EntryId;
+use crate::name::EntryName;
+use crate::register::{
+    Attributes, Body, ContentRecord, Node, Origin, Placement, RegisterError, Registers, State,
+};
+
+pub(crate) mod cycle;
+#[cfg(test)]
+pub(crate) mod full;
+pub(crate) mod naming;
+
+/// One entry's registers, merged.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Merged {
+    pub(crate) parent: EntryId,
+    pub(crate) name: EntryName,
+    pub(crate) node: Node,
+    pub(crate) state: State,
+    pub(crate) moved: Version,
+    pub(crate) from: Option<Origin>,
+    /// The contents that nobody replaced, greatest version first, no two the same. Directories have
+    /// none. The first keeps the entry's name, the others are conflict copies beside it.
+    pub(crate) variants: Vec<Variant>,
+    pub(crate) executable: bool,
+}
+
+/// One of an entry's contents.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Variant {
+    pub(crate) version: Version,
+    pub(crate) body: Body,
+}
+
+impl Merged {
+    pub(crate) fn is_directory(&self) -> bool {
+        match self.node {
+            Node::Directory => true,
+            Node::Leaf => false,
+        }
+    }
+
+    /// Whether it is shown whatever is below it.
+    pub(crate) fn stands_alone(&self) -> bool {
+        match self.node {
+            Node::Directory => self.state == State::Live,
+            Node::Leaf => !self.variants.is_empty(),
+        }
+    }
+
+    /// The entry as shown under `name` in `parent`; `None` if it has no such content.
+    pub(crate) fn show(
+        &self,
+        key: EntryKey,
+        parent: EntryId,
+        name: EntryName,
+        conflict: bool,
+    ) -> Option<Entry> {
+        let entry = Entry {
+            key,
+            parent,
+            name,
+            kind: Kind::Directory,
+            file: None,
+            target: None,
+            executable: false,
+            conflict,
+            version: self.moved,
+        };
+        if self.is_directory() {
+            return Some(entry);
+        }
+        let variant = match key.version {
+            None => self.variants.first()?,
+            Some(version) => self
+                .variants
+                .iter()
+                .find(|variant| variant.version == version)?,
+        };
+        let entry = Entry {
+            version: variant.version,
+            ..entry
+        };
+        Some(match &variant.body {
+            Body::File { content, mtime } => Entry {
+                kind: Kind::File,
+                file: Some(FileState {
+                    content: *content,
+                    mtime: *mtime,
+                    version: variant.version,
+                }),
+                executable: self.executable,
+                ..entry
+            },
+            Body::Link { target } => Entry {
+                kind: Kind::Symlink,
+                target: Some(target.clone()),
+                ..entry
+            },
+        })
+    }
+}
+
+/// Reads and merges the registers of `id`; `None` if it was never placed.
+pub(crate) fn read(
+    registers: &dyn Registers,
+    id: &EntryId,
+) -> Result<Option<Merged>, RegisterError> {
+    let placements = registers.placements(id)?;
+    let Some(placement) = winner(&placements) else {
+        return Ok(None);
+    };
+    match placement.node {
+        Node::Directory => Ok(Some(merge(placement, Vec::new(), &[]))),
+        Node::Leaf => {
+            let contents = alive(&placements, registers.contents(id)?);
+            let attributes = registers.attributes(id)?;
+            Ok(Some(merge(placement, contents, &attributes)))
+        }
+    }
+}
+
+/// The placement that counts. A live one beats a trashed one: a rename beats a removal. Then the
+/// latest user operation wins, then the latest write.
+pub(crate) fn winner(placements: &[Placement]) -> Option<&Placement> {
+    placements.iter().max_by_key(|placement| {
+        (
+            placement.state,
+            placement.moved,
+            placement.written,
+            *placement,
+        )
+    })
+}
+
+/// The contents that are there, greatest version first: not replaced by another that knew them, and
+/// not among those that were removed with the entry.
+pub(crate) fn alive(
+    placements: &[Placement],
+    mut contents: Vec<ContentRecord>,
+) -> Vec<ContentRecord> {
+    let trashed = winner(placements).is_some_and(|placement| placement.state == State::Trashed);
+    contents.sort_by(|one, other| other.cmp(one));
+    contents.dedup_by_key(|record| record.version);
+    let replaced = |record: &ContentRecord| {
+        contents
+            .iter()
+            .any(|other| other.version > record.version && other.base.contains(&record.version))
+    };
+    let removed = |record: &ContentRecord| {
+        trashed
+            && placements
+                .iter()
+                .any(|placement| placement.seen.contains(&record.version))
+    };
+    let dead: Vec<bool> = contents
+        .iter()
+        .map(|record| replaced(record) || removed(record))
+        .collect();
+    let mut dead = dead.into_iter();
+    contents.retain(|_| !dead.next().unwrap_or(false));
+    contents
+}
+
+fn merge(placement: &Placement, alive: Vec<ContentRecord>, attributes: &[Attributes]) -> Merged {
+    let mut variants: Vec<Variant> = Vec::with_capacity(alive.len());
+    for ContentRecord { version, body, .. } in alive {
+        if !variants.iter().any(|variant| variant.body.same(&body)) {
+            variants.push(Variant { version, body });
+        }
+    }
+    Merged {
+        parent: placement.parent,
+        name: placement.name.clone(),
+        node: placement.node,
+        state: placement.state,
+        moved: placement.moved,
+        from: placement.from.clone(),
+        variants,
+        executable: attributes
+            .iter()
+            .max()
+            .is_some_and(|attributes| attributes.executable),
+    }
+}
+
+/// Where a directory hangs that would be in a cycle where its placement says.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) enum Fallback {
+    /// Where it was before it moved.
+    Origin,
+    /// At the top.
+    Root,
+}
+
+/// Where an entry is, after cycles are broken. A parent that is not a known directory (yet) counts as
+/// the root.
+pub(crate) fn place(
+    merged: &Merged,
+    fallback: Option<Fallback>,
+    is_directory: impl Fn(&EntryId) -> bool,
+) -> (EntryId, &EntryName) {
+    let known = |parent: EntryId| {
+        if is_directory(&parent) {
+            parent
+        } else {
+            EntryId::ROOT
+        }
+    };
+    match (fallback, &merged.from) {
+        (None, _) => (known(merged.parent), &merged.name),
+        (Some(Fallback::Origin), Some(origin)) => (known(origin.parent), &origin.name),
+        (Some(Fallback::Origin), None) | (Some(Fallback::Root), _) => (EntryId::ROOT, &merged.name),
+    }
+}
