@@ -1,0 +1,401 @@
+//! The operations: what each [`Edit`] checks, and which registers it writes.
+
+use crate::edit::{Edit, FileInput, NewNode, TreeError};
+use crate::entry::{Entry, EntryKey, Kind, Version};
+use crate::id::EntryId;
+use crate::index::IndexError;
+use crate::name::{EntryName, MAX_DEPTH};
+use crate::register::{Body, ContentRecord, Node, Origin, Placement, State};
+use crate::rule::naming::conflict_name;
+use crate::settle::Draft;
+
+impl Draft<'_> {
+    /// Performs one edit, completely.
+    pub(super) fn perform(&mut self, edit: &Edit) -> Result<(), TreeError> {
+        match edit {
+            Edit::Create {
+                id,
+                parent,
+                name,
+                node,
+                executable,
+            } => {
+                self.create(*id, *parent, name, node, *executable)?;
+            }
+            Edit::Write { key, content, base } => {
+                self.write(key, content, *base)?;
+            }
+            Edit::Retarget { key, target } => {
+                let entry = self.leaf(key)?;
+                if entry.kind != Kind::Symlink {
+                    return Err(TreeError::WrongKind { key: *key });
+                }
+                self.overwrite(
+                    &entry.key.id,
+                    Body::Link {
+                        target: target.clone(),
+                    },
+                )?;
+            }
+            Edit::Move { key, parent, name } => {
+                let parent = self.directory(parent)?;
+                self.move_to(key, parent, name, None)?;
+            }
+            Edit::Replace { key, over } => self.replace(key, over)?,
+            Edit::Remove { key } => {
+                let entry = self.entry(key)?;
+                if entry.is_directory() {
+                    self.trash_tree(&entry.key.id)?;
+                } else {
+                    let id = self.leaf(key)?.key.id;
+                    self.trash(&id)?;
+                }
+            }
+            Edit::SetExecutable { key, executable } => {
+                let entry = self.leaf(key)?;
+                if entry.kind != Kind::File {
+                    return Err(TreeError::WrongKind { key: *key });
+                }
+                if entry.executable != *executable {
+                    self.put_attributes(entry.key.id, *executable);
+                }
+            }
+        }
+        self.settle()
+    }
+
+    fn create(
+        &mut self,
+        id: EntryId,
+        parent: EntryId,
+        name: &EntryName,
+        node: &NewNode,
+        executable: bool,
+    ) -> Result<(), TreeError> {
+        let parent = self.directory(&parent)?;
+        self.check_free(&parent, name, &[])?;
+        self.check_depth(&parent)?;
+        if id == EntryId::ROOT || self.placement(&id)?.is_some() {
+            return Err(TreeError::IdTaken { id });
+        }
+        let moved = self.tick();
+        let (node, body) = match node {
+            NewNode::Directory => (Node::Directory, None),
+            NewNode::File(FileInput { content, mtime }) => (
+                Node::Leaf,
+                Some(Body::File {
+                    content: *content,
+                    mtime: *mtime,
+                }),
+            ),
+            NewNode::Symlink(target) => (
+                Node::Leaf,
+                Some(Body::Link {
+                    target: target.clone(),
+                }),
+            ),
+        };
+        self.put_placement(
+            id,
+            Placement {
+                parent,
+                name: name.clone(),
+                node,
+                state: State::Live,
+                moved,
+                written: moved,
+                from: None,
+                seen: Vec::new(),
+            },
+        );
+        if let Some(body) = body {
+            let is_file = matches!(body, Body::File { .. });
+            let version = self.tick();
+            self.put_content(
+                id,
+                ContentRecord {
+                    version,
+                    base: Vec::new(),
+                    body,
+                },
+            );
+            if executable && is_file {
+                self.put_attributes(id, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        key: &EntryKey,
+        FileInput { content, mtime }: &FileInput,
+        base: Option<Version>,
+    ) -> Result<(), TreeError> {
+        let body = Body::File {
+            content: *content,
+            mtime: *mtime,
+        };
+        // The writer may have had in hand what has become a copy: then it is the copy that is
+        // replaced, and what is shown now must be kept.
+        let replaced = base.map(|version| EntryKey {
+            id: key.id,
+            version: Some(version),
+        });
+        let copy = match &replaced {
+            Some(copy) if key.version.is_none() => self.shown(copy)?,
+            Some(_) | None => None,
+        };
+        let entry = self.leaf(key)?;
+        if entry.kind != Kind::File {
+            return Err(TreeError::WrongKind { key: *key });
+        }
+        let id = entry.key.id;
+        if key.version.is_none() && base.is_some_and(|base| base != entry.version) {
+            self.keep_copy(&entry, &body)?;
+            if let Some(copy) = copy
+                && let Some(copy) = self.shown(&copy.key)?
+            {
+                self.trash(&copy.key.id)?;
+            }
+        }
+        self.overwrite(&id, body)
+    }
+
+    /// Gives what a leaf shows an entry of its own under a conflict name, unless `body` is the same.
+    fn keep_copy(&mut self, entry: &Entry, body: &Body) -> Result<(), TreeError> {
+        let (_, alive) = self.contents(&entry.key.id)?;
+        let Some(record) = alive.into_iter().find(|record| !record.body.same(body)) else {
+            return Ok(());
+        };
+        let index = &self.index;
+        let name = conflict_name(&entry.name, entry.key.id, record.version, |fold| {
+            Ok::<_, IndexError>(index.row(&entry.parent, fold)?.is_some())
+        })?;
+        let key = EntryKey {
+            id: entry.key.id,
+            version: Some(record.version),
+        };
+        self.materialise(
+            &Entry {
+                key,
+                name,
+                ..entry.clone()
+            },
+            &record,
+        )?;
+        Ok(())
+    }
+
+    /// Replaces all contents of an opened leaf.
+    fn overwrite(&mut self, id: &EntryId, body: Body) -> Result<(), TreeError> {
+        let (base, _) = self.contents(id)?;
+        let version = self.tick();
+        self.put_content(
+            *id,
+            ContentRecord {
+                version,
+                base,
+                body,
+            },
+        );
+        Ok(())
+    }
+
+    /// `parent` stands for itself. The name must be free, or the entry's own, or that of the empty
+    /// directory `over`, which goes in the same moment: nobody else can take the name.
+    fn move_to(
+        &mut self,
+        key: &EntryKey,
+        parent: EntryId,
+        name: &EntryName,
+        over: Option<&EntryKey>,
+    ) -> Result<(), TreeError> {
+        let entry = self.entry(key)?;
+        let group = if entry.is_directory() {
+            self.check_outside(&entry.key, &parent)?;
+            self.pin_fallbacks_above(&parent)?;
+            self.update()?;
+            self.index.members(&entry.key.id)?
+        } else {
+            vec![self.leaf(key)?.key.id]
+        };
+        let mut holders = group.clone();
+        if let Some(over) = over {
+            holders.push(over.id);
+            self.trash_tree(&over.id)?;
+        }
+        self.check_free(&parent, name, &holders)?;
+        self.check_depth(&parent)?;
+        // In this order the first keeps standing for the others.
+        for id in group {
+            self.place_at(&id, parent, name)?;
+        }
+        Ok(())
+    }
+
+    fn place_at(
+        &mut self,
+        id: &EntryId,
+        parent: EntryId,
+        name: &EntryName,
+    ) -> Result<(), TreeError> {
+        self.mean(id)?;
+        let record = self.index.record(id)?.ok_or(IndexError::Damaged)?;
+        let was = record.claim.clone().ok_or(IndexError::Damaged)?;
+        let old_name = record.name().clone();
+        let old = self.placement(id)?.ok_or(IndexError::Damaged)?;
+        let from = if self.index.stands(&was.parent)? == parent {
+            old.from.map(|origin| Origin {
+                name: name.clone(),
+                ..origin
+            })
+        } else {
+            Some(Origin {
+                parent: was.parent,
+                name: old_name,
+            })
+        };
+        let moved = self.tick();
+        self.put_placement(
+            *id,
+            Placement {
+                parent,
+                name: name.clone(),
+                node: old.node,
+                state: State::Live,
+                moved,
+                written: moved,
+                from,
+                seen: Vec::new(),
+            },
+        );
+        Ok(())
+    }
+
+    fn replace(&mut self, key: &EntryKey, over: &EntryKey) -> Result<(), TreeError> {
+        let (source, target) = (self.entry(key)?, self.entry(over)?);
+        if source.key == target.key {
+            return Ok(());
+        }
+        match (source.is_directory(), target.is_directory()) {
+            (true, false) => return Err(TreeError::NotDirectory { key: *over }),
+            (false, true) => return Err(TreeError::IsDirectory { key: *over }),
+            (true, true) => {
+                for member in self.index.members(&target.key.id)? {
+                    if !self.index.claims_in(&member)?.is_empty() {
+                        return Err(TreeError::NotEmpty { key: *over });
+                    }
+                }
+                return self.move_to(key, target.parent, &target.name, Some(&target.key));
+            }
+            (false, false) => {}
+        }
+        let source = self.leaf(key)?;
+        let target = self.leaf(over)?;
+        let (_, contents) = self.contents(&source.key.id)?;
+        let record = contents.into_iter().next().ok_or(IndexError::Damaged)?;
+        self.overwrite(&target.key.id, record.body)?;
+        if source.executable != target.executable {
+            self.put_attributes(target.key.id, source.executable);
+        }
+        self.trash(&source.key.id)
+    }
+
+    /// Trashes a directory, all that it stands for, and all that is shown below.
+    fn trash_tree(&mut self, id: &EntryId) -> Result<(), TreeError> {
+        let mut directories = self.index.members(id)?;
+        while let Some(directory) = directories.pop() {
+            for (_, child) in self.index.claims_in(&directory)? {
+                if self.index.is_directory(&child)? {
+                    directories.push(child);
+                } else {
+                    self.trash(&child)?;
+                }
+            }
+            self.trash(&directory)?;
+        }
+        Ok(())
+    }
+
+    /// What `key` shows.
+    fn entry(&mut self, key: &EntryKey) -> Result<Entry, TreeError> {
+        if key.id == EntryId::ROOT {
+            return Err(TreeError::Root);
+        }
+        self.shown(key)?.ok_or(TreeError::NotFound { key: *key })
+    }
+
+    /// A file or symlink that is the only content of its entry, made so if need be.
+    fn leaf(&mut self, key: &EntryKey) -> Result<Entry, TreeError> {
+        let entry = self.entry(key)?;
+        if entry.is_directory() {
+            return Err(TreeError::IsDirectory { key: *key });
+        }
+        self.open(&entry.key.id)?;
+        self.entry(key)
+    }
+
+    /// The directory that stands for `id`.
+    fn directory(&mut self, id: &EntryId) -> Result<EntryId, TreeError> {
+        if *id == EntryId::ROOT {
+            return Ok(*id);
+        }
+        let entry = self.entry(&EntryKey::from(*id))?;
+        match entry.is_directory() {
+            true => Ok(entry.key.id),
+            false => Err(TreeError::NotDirectory { key: entry.key }),
+        }
+    }
+
+    fn check_free(
+        &self,
+        parent: &EntryId,
+        name: &EntryName,
+        except: &[EntryId],
+    ) -> Result<(), TreeError> {
+        match self.index.row(parent, &name.fold())? {
+            Some(entry) if entry.key.version.is_some() || !except.contains(&entry.key.id) => {
+                Err(TreeError::NameTaken {
+                    parent: *parent,
+                    name: name.clone(),
+                    by: entry.key,
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_depth(&mut self, parent: &EntryId) -> Result<(), TreeError> {
+        let mut depth = 1;
+        let mut at = *parent;
+        while let Some(claim) = self
+            .index
+            .record(&at)?
+            .and_then(|record| record.claim.as_ref())
+        {
+            at = claim.parent;
+            depth += 1;
+            if depth > MAX_DEPTH {
+                return Err(TreeError::TooDeep);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_outside(&mut self, key: &EntryKey, parent: &EntryId) -> Result<(), TreeError> {
+        let mut at = *parent;
+        while at != EntryId::ROOT {
+            at = self.index.stands(&at)?;
+            if at == key.id {
+                return Err(TreeError::IntoItself { key: *key });
+            }
+            let claim = self
+                .index
+                .record(&at)?
+                .and_then(|record| record.claim.as_ref());
+            at = claim.ok_or(IndexError::Damaged)?.parent;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,445 @@
+//! A user operation in the making: its register writes, and what it must write down besides.
+//!
+//! Names and places are derived, so an operation on one entry can change what is shown of others: when
+//! the holder of a name leaves, a conflict copy would take it; when the last file in a removed directory
+//! goes, the directory vanishes. The user did not ask for that. So a [`Draft`] applies its writes to the
+//! index, looks at what else is shown differently, and writes the old place and name of that into the
+//! registers ([`Draft::settle`]). Only user operations do so: merging never writes, and peers
+//! never answer one another's repairs.
+//!
+//! Before it touches an entry, an operation also makes ordinary entries of the conflict copies beside
+//! it ([`Draft::open`]). The operations themselves are in `edit`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use redb::WriteTransaction;
+
+use crate::edit::{Performed, TreeError};
+use crate::entry::{Entry, EntryChange, EntryKey, Version};
+use crate::id::{DeviceTag, EntryId};
+use crate::index::{Index, IndexError};
+use crate::name::EntryName;
+use crate::register::{
+    Attributes, ContentRecord, MAX_LISTED_VERSIONS, Node, Placement, Registers, State,
+};
+use crate::rule::{alive, winner};
+
+mod overlay;
+
+use overlay::Overlay;
+
+/// How often an operation looks again at what its repairs changed. Repairs put things where they were,
+/// so that the second look is nearly always the last.
+const MAX_ROUNDS: usize = 16;
+
+/// The writes of one envelope, so far, and the tree with them.
+pub(crate) struct Draft<'a> {
+    pub(crate) index: Index<'a>,
+    registers: Overlay<'a>,
+    device: DeviceTag,
+    lamport: u64,
+    /// Conflict copies that became entries in this envelope: later operations may name them as before.
+    opened: HashMap<EntryKey, EntryId>,
+    /// What the envelope changed.
+    changes: BTreeMap<EntryKey, (Option<Entry>, Option<Entry>)>,
+    touched: BTreeSet<EntryId>,
+    /// What the current operation changed, and how it was shown if it was.
+    changed: BTreeSet<EntryKey>,
+    before: BTreeMap<EntryKey, Entry>,
+    /// What the current operation is meant to change.
+    meant: BTreeSet<EntryKey>,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(
+        txn: &'a WriteTransaction,
+        registers: &'a dyn Registers,
+        device: DeviceTag,
+        lamport: u64,
+    ) -> Result<Self, IndexError> {
+        Ok(Self {
+            index: Index::open(txn)?,
+            registers: Overlay::new(registers),
+            device,
+            lamport,
+            opened: HashMap::new(),
+            changes: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            before: BTreeMap::new(),
+            meant: BTreeSet::new(),
+        })
+    }
+
+    pub(crate) fn finish(self) -> Performed {
+        let changes = self
+            .changes
+            .into_iter()
+            .filter(|(_, (before, after))| before != after);
+        Performed {
+            puts: self.registers.into_puts(),
+            changes: changes
+                .map(|(key, (before, after))| EntryChange { key, before, after })
+                .collect(),
+            lamport: self.lamport,
+        }
+    }
+
+    /// The next moment in logical time.
+    pub(crate) fn tick(&mut self) -> Version {
+        self.lamport = self.lamport.saturating_add(1);
+        Version {
+            lamport: self.lamport,
+            device: self.device,
+        }
+    }
+
+    pub(crate) fn placement(&self, id: &EntryId) -> Result<Option<Placement>, IndexError> {
+        Ok(winner(&self.registers.placements(id)?).cloned())
+    }
+
+    /// All values of the content register, and those that are there.
+    pub(crate) fn contents(
+        &self,
+        id: &EntryId,
+    ) -> Result<(Vec<Version>, Vec<ContentRecord>), IndexError> {
+        let contents = self.registers.contents(id)?;
+        let all = contents.iter().map(|record| record.version).collect();
+        Ok((all, alive(&self.registers.placements(id)?, contents)))
+    }
+
+    pub(crate) fn put_placement(&mut self, id: EntryId, placement: Placement) {
+        self.touched.insert(id);
+        self.registers.placements.insert(id, placement);
+    }
+
+    pub(crate) fn put_content(&mut self, id: EntryId, mut record: ContentRecord) {
+        shorten(&mut record.base);
+        self.touched.insert(id);
+        self.registers.contents.insert(id, record);
+    }
+
+    pub(crate) fn put_attributes(&mut self, id: EntryId, executable: bool) {
+        let written = self.tick();
+        self.touched.insert(id);
+        self.registers.attributes.insert(
+            id,
+            Attributes {
+                written,
+                executable,
+            },
+        );
+    }
+
+    /// Notes that the operation is meant to change whatever is shown of `id`.
+    pub(crate) fn mean(&mut self, id: &EntryId) -> Result<(), IndexError> {
+        if let Some(record) = self.index.record(id)? {
+            let keys = record.rows.iter().map(|place| EntryKey {
+                id: *id,
+                version: place.version,
+            });
+            self.meant.extend(keys);
+        }
+        Ok(())
+    }
+
+    /// What `key` shows now. For a directory that is merged into another, that one.
+    pub(crate) fn shown(&mut self, key: &EntryKey) -> Result<Option<Entry>, IndexError> {
+        let key = self.opened.get(key).map_or(*key, |id| EntryKey::from(*id));
+        let id = self.index.stands(&key.id)?;
+        let Some(place) = self
+            .index
+            .record(&id)?
+            .and_then(|record| record.row(key.version))
+        else {
+            return Ok(None);
+        };
+        let place = place.clone();
+        self.index.row(&place.directory, &place.fold)
+    }
+
+    /// Trashes an entry with all its contents.
+    pub(crate) fn trash(&mut self, id: &EntryId) -> Result<(), TreeError> {
+        self.mean(id)?;
+        let Some(old) = self.placement(id)? else {
+            return Err(IndexError::Damaged.into());
+        };
+        let (mut seen, _) = match old.node {
+            Node::Directory => (Vec::new(), Vec::new()),
+            Node::Leaf => self.contents(id)?,
+        };
+        shorten(&mut seen);
+        let written = self.tick();
+        self.put_placement(
+            *id,
+            Placement {
+                state: State::Trashed,
+                written,
+                seen,
+                ..old
+            },
+        );
+        Ok(())
+    }
+
+    /// Brings the index up to date with the writes so far.
+    pub(crate) fn update(&mut self) -> Result<(), IndexError> {
+        let touched = std::mem::take(&mut self.touched);
+        if touched.is_empty() {
+            return Ok(());
+        }
+        for change in self.index.apply(&self.registers, touched)? {
+            let EntryChange { key, before, after } = change;
+            if let Some(before) = &before
+                && !self.changed.contains(&key)
+            {
+                self.before.insert(key, before.clone());
+            }
+            self.changed.insert(key);
+            self.changes.entry(key).or_insert((before, None)).1 = after;
+        }
+        Ok(())
+    }
+
+    /// Ends an operation: brings the index up to date and puts everything back that the operation was
+    /// not meant to change.
+    pub(crate) fn settle(&mut self) -> Result<(), TreeError> {
+        for _ in 0..MAX_ROUNDS {
+            self.update()?;
+            let displaced = self.displaced()?;
+            if displaced.is_empty() {
+                break;
+            }
+            for entry in displaced {
+                self.put_back(&entry)?;
+            }
+        }
+        self.update()?;
+        self.changed.clear();
+        self.before.clear();
+        self.meant.clear();
+        Ok(())
+    }
+
+    /// What is not shown any more where it was, though the operation was not meant to change it.
+    fn displaced(&mut self) -> Result<Vec<Entry>, IndexError> {
+        let candidates: Vec<Entry> = self
+            .before
+            .iter()
+            .filter(|(key, _)| !self.meant.contains(key))
+            .map(|(_, entry)| entry.clone())
+            .collect();
+        let mut displaced = Vec::new();
+        for entry in candidates {
+            let now = self.shown(&entry.key)?;
+            let parent = self.index.stands(&entry.parent)?;
+            if now.is_none_or(|now| now.name != entry.name || now.parent != parent) {
+                displaced.push(entry);
+            }
+        }
+        Ok(displaced)
+    }
+
+    fn put_back(&mut self, entry: &Entry) -> Result<(), TreeError> {
+        let parent = self.index.stands(&entry.parent)?;
+        match entry.key.version {
+            Some(_) => self.open_entry(&entry.key.id, Some(entry)),
+            None => self.pin(&entry.key.id, parent, entry.name.clone()),
+        }
+    }
+
+    /// Writes down that an entry is where it is shown. This is not a move: a move made apart wins.
+    pub(crate) fn pin(
+        &mut self,
+        id: &EntryId,
+        parent: EntryId,
+        name: EntryName,
+    ) -> Result<(), TreeError> {
+        let Some(old) = self.placement(id)? else {
+            return Err(IndexError::Damaged.into());
+        };
+        match old.node {
+            Node::Directory => self.pin_fallbacks_above(&parent)?,
+            Node::Leaf => self.open(id)?,
+        }
+        let written = self.tick();
+        let state = State::Live;
+        self.put_placement(
+            *id,
+            Placement {
+                parent,
+                name,
+                state,
+                written,
+                seen: Vec::new(),
+                ..old
+            },
+        );
+        Ok(())
+    }
+
+    /// Writes down the places of the directories from `id` upwards that are not where their placement
+    /// says: the chain of placements then ends at the root, so that no directory hung below it
+    /// closes a cycle.
+    pub(crate) fn pin_fallbacks_above(&mut self, id: &EntryId) -> Result<(), TreeError> {
+        let mut at = *id;
+        while let Some(record) = self.index.record(&at)?.cloned() {
+            let Some(claim) = &record.claim else {
+                break;
+            };
+            if record.fallback.is_some()
+                && let Some(old) = self.placement(&at)?
+                && old.parent != claim.parent
+            {
+                let written = self.tick();
+                let (parent, name) = (claim.parent, record.name().clone());
+                self.put_placement(
+                    at,
+                    Placement {
+                        parent,
+                        name,
+                        written,
+                        ..old
+                    },
+                );
+            }
+            at = claim.parent;
+        }
+        Ok(())
+    }
+
+    /// Makes every conflict copy in the name group of a leaf an entry of its own, and removes what is
+    /// hidden because something shown has the same content: it must not appear when that changes.
+    pub(crate) fn open(&mut self, id: &EntryId) -> Result<(), TreeError> {
+        let Some(claim) = self
+            .index
+            .record(id)?
+            .and_then(|record| record.claim.clone())
+        else {
+            return Ok(());
+        };
+        let directory = self.index.stands(&claim.parent)?;
+        for id in self.index.claimants(&directory, &claim.fold)? {
+            let Some(record) = self.index.record(&id)? else {
+                continue;
+            };
+            if record.merged.is_directory() {
+                continue;
+            }
+            let hidden = record.row(None).is_none();
+            self.open_entry(&id, None)?;
+            if hidden {
+                self.trash(&id)?;
+            }
+        }
+        Ok(self.update()?)
+    }
+
+    /// [`Draft::open`] for one leaf. `displaced` is a copy that should be named as it was.
+    fn open_entry(&mut self, id: &EntryId, displaced: Option<&Entry>) -> Result<(), TreeError> {
+        let (all, alive) = self.contents(id)?;
+        let Some((first, copies)) = alive.split_first() else {
+            return Ok(());
+        };
+        if all.len() == 1 {
+            return Ok(());
+        }
+        for copy in copies {
+            let key = EntryKey {
+                id: *id,
+                version: Some(copy.version),
+            };
+            let shown = match displaced.filter(|entry| entry.key == key) {
+                Some(entry) => Some(entry.clone()),
+                None => self.shown(&key)?,
+            };
+            if let Some(entry) = shown {
+                self.materialise(&entry, copy)?;
+            }
+        }
+        let base = all.into_iter().chain(first.base.iter().copied());
+        let base = base.filter(|version| *version != first.version).collect();
+        self.put_content(
+            *id,
+            ContentRecord {
+                base,
+                ..first.clone()
+            },
+        );
+        Ok(())
+    }
+
+    /// Gives `entry`, a content of another entry, an entry of its own where it is shown; gives its id.
+    /// Devices that do so apart make the same one.
+    pub(crate) fn materialise(
+        &mut self,
+        entry: &Entry,
+        record: &ContentRecord,
+    ) -> Result<EntryId, TreeError> {
+        let mut attempt = 0_u64;
+        let id = loop {
+            let id = copy_id(&entry.key.id, record.version, attempt);
+            if self
+                .registers
+                .placements(&id)
+                .map_err(IndexError::from)?
+                .is_empty()
+            {
+                break id;
+            }
+            attempt += 1;
+        };
+        let moved = self.tick();
+        let parent = self.index.stands(&entry.parent)?;
+        self.put_placement(
+            id,
+            Placement {
+                parent,
+                name: entry.name.clone(),
+                node: Node::Leaf,
+                state: State::Live,
+                moved,
+                written: moved,
+                from: None,
+                seen: Vec::new(),
+            },
+        );
+        self.put_content(
+            id,
+            ContentRecord {
+                base: Vec::new(),
+                ..record.clone()
+            },
+        );
+        if entry.executable {
+            self.put_attributes(id, true);
+        }
+        self.meant.insert(entry.key);
+        self.opened.insert(entry.key, id);
+        Ok(id)
+    }
+}
+
+/// Keeps the latest versions that fit into a list. A version that is left out may show its content
+/// again as a conflict copy, which loses nothing.
+fn shorten(versions: &mut Vec<Version>) {
+    versions.sort_unstable_by(|one, other| other.cmp(one));
+    versions.dedup();
+    versions.truncate(MAX_LISTED_VERSIONS);
+}
+
+/// The id of the entry that a copy becomes: in the bucket of the original, the rest a hash.
+fn copy_id(id: &EntryId, version: Version, attempt: u64) -> EntryId {
+    let mut hasher = blake3::Hasher::new_derive_key("wormhole 2026 entry of a conflict copy");
+    hasher.update(id.as_bytes());
+    hasher.update(&version.lamport.to_be_bytes());
+    hasher.update(version.device.as_bytes());
+    hasher.update(&attempt.to_be_bytes());
+    let mut bytes = [0; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    let [first, second, ..] = *id.as_bytes();
+    let [high, low, ..] = &mut bytes;
+    *high = first;
+    *low = (second & 0xf0) | (*low & 0x0f);
+    EntryId::from_bytes(bytes)
+}
