@@ -24,6 +24,8 @@ pub(crate) struct Source {
     pub(crate) path: String,
     /// All of it.
     pub(crate) text: String,
+    /// Whether nothing of it is in the product.
+    pub(crate) is_test: bool,
 }
 
 impl Repository {
@@ -77,6 +79,15 @@ impl Repository {
             }
         }
         sources.sort_by(|a, b| a.path.cmp(&b.path));
+        let modules: Vec<String> = sources.iter().flat_map(Source::test_modules).collect();
+        for source in &mut sources {
+            let path = source.path.strip_suffix(".rs").unwrap_or(&source.path);
+            let is_below = |module: &String| {
+                path.strip_prefix(module.as_str())
+                    .is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..]))
+            };
+            source.is_test |= modules.iter().any(is_below);
+        }
         Ok(sources)
     }
 
@@ -84,11 +95,22 @@ impl Repository {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let relative = path.strip_prefix(&self.root).unwrap_or(path);
         let path = relative.to_string_lossy().replace('\\', "/");
-        Ok(Source { path, text })
+        Ok(Source::new(path, text))
     }
 }
 
 impl Source {
+    /// A file by its path and text.
+    pub(crate) fn new(path: String, text: String) -> Self {
+        const TEST_DIRECTORIES: [&str; 3] = ["tests", "benches", "examples"];
+        let is_test = path.split('/').any(|part| TEST_DIRECTORIES.contains(&part));
+        Self {
+            path,
+            text,
+            is_test,
+        }
+    }
+
     /// The room (top directory) that the file stands in.
     pub(crate) fn room(&self) -> &str {
         self.path.split('/').next().unwrap_or_default()
@@ -100,25 +122,50 @@ impl Source {
         file.strip_suffix(".rs").unwrap_or(file)
     }
 
-    /// Whether the whole file is test code.
-    pub(crate) fn is_test(&self) -> bool {
-        matches!(self.room(), "tests" | "benches")
-            || self.module() == "tests"
-            || self.path.contains("/tests/")
-            || self.path.contains("/benches/")
+    /// Paths, without `.rs`, of the modules that this file declares for tests only.
+    fn test_modules(&self) -> Vec<String> {
+        let own = self.path.strip_suffix(".rs").unwrap_or(&self.path);
+        let directory = match self.module() {
+            "lib" | "main" => own.rsplit_once('/').map_or("", |(directory, _)| directory),
+            _ => own,
+        };
+        let mut modules = Vec::new();
+        let mut is_marked = false;
+        for line in self.text.lines().map(str::trim) {
+            let declared = line.trim_start_matches("pub(crate) ").strip_prefix("mod ");
+            if let Some(name) = declared.and_then(|rest| rest.strip_suffix(';'))
+                && is_marked
+            {
+                modules.push(format!("{directory}/{name}"));
+            }
+            is_marked = line == "#[cfg(test)]";
+        }
+        modules
     }
 
     /// The lines before the test module at the bottom of the file, numbered from 1.
     pub(crate) fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = if self.is_test() {
-            ""
-        } else {
-            self.text.as_str()
-        };
+        let lines = if self.is_test { "" } else { self.text.as_str() };
         lines
             .lines()
             .take_while(|line| line.trim() != "#[cfg(test)]")
             .zip(1..)
             .map(|(l, n)| (n, l))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_for_tests_only_are_found_beside_their_parent() {
+        let text = "mod real;\n#[cfg(test)]\nmod lab;\n";
+        let parent = |path: &str| Source::new(path.to_owned(), text.to_owned());
+        assert_eq!(parent("crdt/src/lib.rs").test_modules(), ["crdt/src/lab"]);
+        assert_eq!(
+            parent("crdt/src/index.rs").test_modules(),
+            ["crdt/src/index/lab"]
+        );
     }
 }

@@ -173,10 +173,7 @@ mod tests {
     fn a_clock_in_crdt_is_found_and_a_comment_about_it_is_not() {
         let text =
             "//! Header.\nlet now = SystemTime::now(); // no\n// SystemTime::now is absent\n";
-        let source = Source {
-            path: "crdt/src/edit.rs".to_owned(),
-            text: text.to_owned(),
-        };
+        let source = Source::new("crdt/src/edit.rs".to_owned(), text.to_owned());
         assert_eq!(crdt_words(&[source]).len(), 1);
     }
 }

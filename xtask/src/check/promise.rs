@@ -87,10 +87,7 @@ mod tests {
     #[test]
     fn only_functions_marked_as_tests_count() {
         let text = "#[test]\nfn shows() {}\nfn helper() {}\n#[tokio::test]\nasync fn waits() {}\n";
-        let source = Source {
-            path: "crdt/src/x.rs".to_owned(),
-            text: text.to_owned(),
-        };
+        let source = Source::new("crdt/src/x.rs".to_owned(), text.to_owned());
         assert_eq!(test_names(&source), ["shows", "waits"]);
     }
 }
