@@ -12,7 +12,7 @@ pub mod folder;
 pub mod source;
 
 pub use error::{FolderError, OpenError, StateError};
-pub use folder::config::{DeletionGuard, FolderConfig, Writing};
+pub use folder::config::{DeletionGuard, FolderConfig, Memory, Writing};
 pub use folder::status::{
     Counts, Explanation, FolderStatus, Phase, Problem, Reason, StopReason, Waiting, WaitingFor,
 };

@@ -17,7 +17,6 @@ use wormhole_store::{ImportError, Imported};
 
 use super::download::{Downloads, Fetched, Means};
 use super::engine::{Engine, Look, Outcome, Todo};
-use super::explain::Found;
 use super::inbox::Inbox;
 use super::partial::PartialFile;
 use super::scan::{Walk, Walked};
@@ -26,6 +25,8 @@ use super::state::Keep;
 use super::status::{Explanation, FolderStatus, Phase, Reason, StopReason};
 use super::watch::Trouble;
 use crate::error::FolderError;
+
+mod report;
 
 /// Everything is compared at least this often: hints can be missing.
 const RESCAN: Duration = Duration::from_secs(3600);
@@ -470,97 +471,6 @@ impl Actor {
         Next::Go
     }
 
-    async fn explain(&mut self, path: PathBuf) -> Explanation {
-        if let Some(reason) = &self.stopped {
-            return Explanation::Stopped(reason.clone());
-        }
-        let Some(mut engine) = self.engine.take() else {
-            return Explanation::Unknown;
-        };
-        let asked = path.clone();
-        let ran = tokio::task::spawn_blocking(move || {
-            let found = engine.explain(&asked);
-            (engine, found)
-        });
-        let Ok((engine, found)) = ran.await else {
-            return Explanation::Stopped(StopReason::Asked);
-        };
-        self.engine = Some(engine);
-        match found {
-            Ok(Found::Answer(answer)) => answer,
-            Ok(Found::Absent(key)) => match self.downloads.waiting_for(&key) {
-                Some(reason) => Explanation::Waiting(reason),
-                None => Explanation::Waiting(super::status::WaitingFor::Transfer),
-            },
-            Ok(Found::Unrecorded) if self.settle.is_waiting(&path) => Explanation::Settling,
-            Ok(Found::Unrecorded) => Explanation::Unrecorded,
-            Err(error) => Explanation::Problem(Reason::Io {
-                message: error.to_string(),
-            }),
-        }
-    }
-
-    fn publish_now_and_then(&mut self) {
-        if !self.walk.is_idle() || !self.audit.is_empty() || !self.keys.is_empty() {
-            self.publish();
-        }
-    }
-
-    fn publish(&mut self) {
-        let Some(engine) = &mut self.engine else {
-            let phase = self.stopped.clone().map_or(Phase::Scanning, Phase::Stopped);
-            self.status.send_if_modified(|status| {
-                replace(
-                    status,
-                    FolderStatus {
-                        phase,
-                        ..FolderStatus::default()
-                    },
-                )
-            });
-            return;
-        };
-        let root = Path::new("");
-        match self.downloads.without_space() {
-            Some(bytes_needed) => engine
-                .problems
-                .report(root, Reason::NoSpace { bytes_needed }),
-            None if matches!(engine.problems.at(root), Some(Reason::NoSpace { .. })) => {
-                engine.problems.clear(root);
-            }
-            None => {}
-        }
-        let comparing = !self.walk.is_idle() || !self.audit.is_empty();
-        let busy = comparing
-            || !self.settle.is_empty()
-            || !self.keys.is_empty()
-            || !self.blocked.is_empty()
-            || !self.complete.is_empty()
-            || !self.imports.is_empty()
-            || !self.import_queue.is_empty()
-            || !self.imported.is_empty()
-            || self.unflushed.is_some()
-            || !self.downloads.is_empty()
-            || !self.inbox.is_empty();
-        let phase = match (&self.stopped, self.paused) {
-            (Some(reason), _) => Phase::Stopped(reason.clone()),
-            (None, true) => Phase::Paused,
-            (None, false) if comparing => Phase::Scanning,
-            (None, false) if busy => Phase::Syncing,
-            (None, false) => Phase::UpToDate,
-        };
-        let mut status = FolderStatus {
-            settled: phase == Phase::UpToDate && engine.held == 0,
-            phase,
-            counts: engine.counts(),
-            held_deletions: engine.held,
-            ..FolderStatus::default()
-        };
-        self.downloads.describe(&mut status);
-        engine.problems.describe(&mut status);
-        self.status.send_if_modified(|old| replace(old, status));
-    }
-
     async fn shut_down(mut self) {
         self.means.cancel.cancel();
         self.commands.close();
@@ -619,12 +529,6 @@ fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
             Done::Flushed
         }
     })
-}
-
-fn replace(old: &mut FolderStatus, new: FolderStatus) -> bool {
-    let changed = *old != new;
-    *old = new;
-    changed
 }
 
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {

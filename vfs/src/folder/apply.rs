@@ -91,7 +91,7 @@ impl Step<'_> {
                 // Two of one name and content are shown as one: it may live on under the other's key.
                 match self.shown_at(&place)? {
                     Some(other) => self.settle_place(&place, Some(row), &other),
-                    None => self.withdraw(&place, row),
+                    None => self.withdraw(&place, &row),
                 }
             }
             (synced, Some(entry)) => self.bring_shown(synced, &entry),
@@ -120,7 +120,7 @@ impl Step<'_> {
         if let Some(occupant) = self.batch.get(&target)? {
             if occupant.key == entry.key {
                 row = Some(occupant);
-            } else if self.make_room(&target, occupant, entry, elsewhere)? == Way::Blocked {
+            } else if self.make_room(&target, &occupant, entry, elsewhere)? == Way::Blocked {
                 return Ok(());
             } else {
                 row = self.batch.get(&target)?;
@@ -175,7 +175,7 @@ impl Step<'_> {
     fn make_room(
         &mut self,
         target: &Place,
-        occupant: Row,
+        occupant: &Row,
         entry: &Entry,
         elsewhere: bool,
     ) -> Outcome<Way> {
@@ -188,7 +188,7 @@ impl Step<'_> {
             // Another file under the same name: it replaces the old one in one step.
             None if !elsewhere && occupant.node != Node::Directory => {}
             None => self.withdraw(target, occupant)?,
-            Some(_) if self.busy.contains(&occupant.key) => self.stash(target, &occupant)?,
+            Some(_) if self.busy.contains(&occupant.key) => self.stash(target, occupant)?,
             Some(_) => self.bring(&occupant.key.clone())?,
         }
         let still = self.batch.get(target)?;
@@ -422,7 +422,7 @@ impl Step<'_> {
         let path = name::child(&dir.path, &place.name);
         if let (Some(row), Some(_)) = (row, seen) {
             // A file stood here: it goes the careful way first.
-            self.withdraw(place, row)?;
+            self.withdraw(place, &row)?;
             if self.batch.get(place)?.is_some() {
                 self.todo.blocked.push(entry.key);
                 return Ok(());

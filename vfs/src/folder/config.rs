@@ -20,6 +20,8 @@ pub struct FolderConfig {
     pub writing: Writing,
     /// When deletions seen on disk wait for a person.
     pub deletion_guard: DeletionGuard,
+    /// Whether what was synced last is still known in the store too.
+    pub memory: Memory,
 }
 
 impl FolderConfig {
@@ -32,8 +34,18 @@ impl FolderConfig {
             state: state.into(),
             writing: Writing::Allowed,
             deletion_guard: DeletionGuard::default(),
+            memory: Memory::Kept,
         }
     }
+}
+
+/// How a folder begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// With what it remembers of the last sync: files with the same stamps are not read again.
+    Kept,
+    /// Without: the store lost its references, so every file is read and compared afresh. Nothing counts as deleted.
+    Afresh,
 }
 
 /// Whether local changes are recorded into the mesh.

@@ -318,11 +318,11 @@ impl TransferBatch {
             })
             .collect();
         let store = means.store.clone();
-        let (files, local) = match blocking(move || fill_from_here(files, &store)).await {
-            Some(filled) => filled,
-            None => return Vec::new(),
+        let filled = blocking(move || fill_from_here(files, &store)).await;
+        let Some((files, local)) = filled else {
+            return Vec::new();
         };
-        let jobs: Vec<FetchJob> = files.iter().map(|file| job(file)).collect();
+        let jobs: Vec<FetchJob> = files.iter().map(job).collect();
         let fetched = if jobs.is_empty() {
             Vec::new()
         } else {

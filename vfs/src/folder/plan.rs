@@ -95,7 +95,7 @@ mod tests {
             name.clone().prop_map(Event::WriteHere),
             name.clone().prop_map(Event::DeleteHere),
             name.clone().prop_map(Event::WriteThere),
-            name.clone().prop_map(Event::DeleteThere),
+            name.prop_map(Event::DeleteThere),
             (0..12u8, any::<bool>()).prop_map(|(name, crash)| Event::Step { name, crash }),
         ]
     }

@@ -19,9 +19,11 @@ impl Problems {
     /// Something is wrong with a path.
     pub(crate) fn report(&mut self, path: &Path, reason: Reason) {
         let full = self.by_path.len() >= MAX_PROBLEMS && !self.by_path.contains_key(path);
-        if !full && self.by_path.insert(path.to_owned(), reason.clone()) != Some(reason.clone()) {
-            tracing::warn!(path = %name::display(path), %reason, "not synced");
+        if full || self.by_path.get(path) == Some(&reason) {
+            return;
         }
+        tracing::warn!(path = %name::display(path), %reason, "not synced");
+        self.by_path.insert(path.to_owned(), reason);
     }
 
     /// A path is fine now.

@@ -3,18 +3,14 @@
 //! A rename is recognised by inode; a file that was replaced under its name stays the same entry, which is how editors
 //! save. Drafts are submitted together (`draft`); deletions are judged last (`removal`).
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use wormhole_crdt::{Entry, EntryKey, LinkTarget};
-use wormhole_store::{Content, ImportError, Imported};
 
 use super::beneath::{self, Seen, SeenKind};
 use super::config::Writing;
 use super::engine::{
-    BUSY_PAUSE, Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, same_data, same_inode,
-    unchanged,
+    Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, same_data, same_inode, unchanged,
 };
 use super::ignore::Shape;
 use super::name::{self, Place};
@@ -22,19 +18,15 @@ use super::plan::{self, Action, Node};
 use super::settle::Due;
 use super::state::{Keep, Row};
 use super::status::Reason;
-use crate::error::chain;
 
 mod draft;
+mod import;
 mod removal;
 
 pub(crate) use draft::Draft;
 
 /// Bigger files are hashed beside the steps, so that they delay nobody.
 const BESIDE_BYTES: u64 = 16 << 20;
-/// Files hashed at the same time in one step.
-const IMPORT_THREADS: usize = 2;
-/// A stamp this close to the moment of reading may hide a later write: clocks of file systems tick this slowly.
-const RACY_NS: i64 = 20_000_000;
 
 impl Engine {
     /// Looks at paths that are due and records what became of them. Names that vanished are only noted: a walk judges
@@ -46,18 +38,6 @@ impl Engine {
             looks.extend(step.check_path(&one.path)?);
         }
         step.examine(looks)?;
-        step.end()
-    }
-
-    /// Takes the result of hashing a big file beside the steps.
-    pub(crate) fn imported(
-        &mut self,
-        look: Look,
-        result: Result<Imported, ImportError>,
-    ) -> Outcome<Todo> {
-        let mut step = self.begin(Keep::Now)?;
-        let began = now_ns();
-        step.take_import(look, result, began)?;
         step.end()
     }
 }
@@ -245,7 +225,7 @@ impl Step<'_> {
         };
         let mut names = Vec::new();
         let listed = beneath::list(std::os::fd::AsFd::as_fd(&fd), &mut |name| {
-            names.push(name.to_owned())
+            names.push(name.to_owned());
         });
         if let Err(error) = listed {
             self.engine.io_problem(path, &error);
@@ -369,90 +349,6 @@ impl Step<'_> {
         Ok(dir.map(|dir| name::child(&dir, &place.name)))
     }
 
-    /// Hashes files and decides about them.
-    pub(crate) fn examine(&mut self, looks: Vec<Look>) -> Outcome<()> {
-        let began = now_ns();
-        let results = self.import(&looks);
-        for (look, result) in looks.into_iter().zip(results) {
-            self.take_import(look, result, began)?;
-        }
-        Ok(())
-    }
-
-    fn import(&self, looks: &[Look]) -> Vec<Result<Imported, ImportError>> {
-        let store = &self.engine.store;
-        let engine = &*self.engine;
-        let share = looks.len().div_ceil(IMPORT_THREADS).max(1);
-        let import = |part: &[Look]| -> Vec<Result<Imported, ImportError>> {
-            part.iter()
-                .map(|look| store.import_reference(&engine.file_path(&look.path)))
-                .collect()
-        };
-        if looks.len() < 2 * IMPORT_THREADS {
-            return import(looks);
-        }
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = looks
-                .chunks(share)
-                .map(|part| scope.spawn(|| import(part)))
-                .collect();
-            workers
-                .into_iter()
-                .flat_map(|worker| match worker.join() {
-                    Ok(results) => results,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                })
-                .collect()
-        })
-    }
-
-    fn take_import(
-        &mut self,
-        look: Look,
-        result: Result<Imported, ImportError>,
-        began: i64,
-    ) -> Outcome<()> {
-        match result {
-            // The store opened the path by itself: only if it saw the very file that we see was it ours.
-            Ok(imported) if imported.stamp == look.seen.stamp => {
-                let content = imported.content;
-                let racy = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns) > began - RACY_NS;
-                let row = self.batch.get(&look.place)?;
-                let node = file_node(content, &look.seen, row.as_ref());
-                self.decide(&look.place, &look.path, node, look.seen, racy)
-            }
-            Ok(_) | Err(ImportError::Changed { .. }) => {
-                self.todo.later.push((look.path, BUSY_PAUSE));
-                Ok(())
-            }
-            Err(error) => {
-                self.import_failed(&look, &error);
-                Ok(())
-            }
-        }
-    }
-
-    fn import_failed(&mut self, look: &Look, error: &ImportError) {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-        while let Some(at) = cause {
-            if let Some(io) = at.downcast_ref::<io::Error>() {
-                if io.kind() == io::ErrorKind::NotFound {
-                    self.todo.later.push((look.path.clone(), BUSY_PAUSE));
-                } else {
-                    self.engine.io_problem(&look.path, io);
-                }
-                return;
-            }
-            cause = at.source();
-        }
-        self.engine.problems.report(
-            &look.path,
-            Reason::Io {
-                message: chain(error),
-            },
-        );
-    }
-
     /// Decides about a place whose facts on disk are known.
     pub(crate) fn decide(
         &mut self,
@@ -568,40 +464,4 @@ impl Step<'_> {
         self.forget_dirs();
         Ok(())
     }
-}
-
-/// What the disk says about a file. Attributes that look as they did after the last sync are what was synced then, even on
-/// a disk that cannot hold them exactly.
-fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
-    let (mut executable, mut mtime) = (seen.executable, seen.mtime());
-    if let Some(Row {
-        node:
-            Node::File {
-                executable: known,
-                mtime: time,
-                ..
-            },
-        seen: before,
-        ..
-    }) = row
-    {
-        if before.executable == seen.executable {
-            executable = *known;
-        }
-        if before.stamp.mtime_ns == seen.stamp.mtime_ns {
-            mtime = *time;
-        }
-    }
-    Node::File {
-        content,
-        executable,
-        mtime,
-    }
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

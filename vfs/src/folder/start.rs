@@ -10,7 +10,7 @@ use wormhole_crdt::{EntryKey, Replica, VersionVector};
 use wormhole_store::Store;
 
 use super::beneath::{self, Root};
-use super::config::FolderConfig;
+use super::config::{FolderConfig, Memory};
 use super::engine::{Engine, Outcome};
 use super::guard::Guard;
 use super::ignore::Rules;
@@ -65,7 +65,10 @@ impl Engine {
                 source,
             })?;
         let mut batch = state.begin().map_err(state_error)?;
-        forget_another_future(&mut batch, &replica).map_err(state_error)?;
+        match config.memory {
+            Memory::Kept => forget_another_future(&mut batch, &replica).map_err(state_error)?,
+            Memory::Afresh => batch.clear().map_err(state_error)?,
+        }
         let counts = batch.commit(Keep::Now).map_err(state_error)?;
         Ok(Ok(Self {
             guard: Guard::new(config.deletion_guard),

@@ -47,7 +47,7 @@ impl Step<'_> {
         {
             // A directory stood here: its files leave one by one, then this is tried again.
             if let Some(row) = row {
-                self.withdraw(place, row)?;
+                self.withdraw(place, &row)?;
             }
             self.todo.blocked.push(entry.key);
             return Ok(());
@@ -230,7 +230,7 @@ impl Step<'_> {
         }) = row
         {
             if let Some(row) = row {
-                self.withdraw(place, row)?;
+                self.withdraw(place, &row)?;
             }
             self.todo.blocked.push(entry.key);
             return Ok(());

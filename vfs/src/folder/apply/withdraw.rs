@@ -14,7 +14,7 @@ use crate::folder::status::Reason;
 
 impl Step<'_> {
     /// Removes what was synced at a place. The row stays while something there has to be recorded first.
-    pub(super) fn withdraw(&mut self, place: &Place, row: Row) -> Outcome<()> {
+    pub(super) fn withdraw(&mut self, place: &Place, row: &Row) -> Outcome<()> {
         let Some(dir) = self.dir(place.parent)? else {
             return Ok(());
         };
@@ -27,15 +27,15 @@ impl Step<'_> {
             self.engine.problems.clear_tree(&path);
             return Ok(());
         };
-        if !unchanged(&row, &seen) {
+        if !unchanged(row, &seen) {
             self.blocked_by(row.key, &path)?;
             return Ok(());
         }
         if row.node == Node::Directory {
             return self.withdraw_directory(place, &dir, row);
         }
-        self.let_go(&row)?;
-        match self.remove_checked(place, &dir, &row) {
+        self.let_go(row)?;
+        match self.remove_checked(place, &dir, row) {
             Ok(true) => {
                 self.touch(&dir);
                 self.crash_point("file removed");
@@ -69,7 +69,7 @@ impl Step<'_> {
         Ok(false)
     }
 
-    fn withdraw_directory(&mut self, place: &Place, dir: &Arc<Dir>, row: Row) -> Outcome<()> {
+    fn withdraw_directory(&mut self, place: &Place, dir: &Arc<Dir>, row: &Row) -> Outcome<()> {
         let path = name::child(&dir.path, &place.name);
         for (_place, child) in self.batch.children(row.key.id)? {
             // Each goes its own way: away, or to where the mesh shows it now.

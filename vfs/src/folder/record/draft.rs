@@ -120,7 +120,7 @@ impl Step<'_> {
             .replica
             .lookup(place.parent, place.name.as_str())?;
         if let Some(other) = taken {
-            return self.draft_taken(place, path, &other, new);
+            return self.draft_taken(place, path, &other, &new);
         }
         let Some(place) = self.living_place(place)? else {
             return Ok(());
@@ -163,7 +163,7 @@ impl Step<'_> {
     }
 
     /// The mesh shows something synced at another place, or in another spelling, under this name.
-    fn draft_taken(&mut self, place: &Place, path: &Path, other: &Entry, new: Row) -> Outcome<()> {
+    fn draft_taken(&mut self, place: &Place, path: &Path, other: &Entry, new: &Row) -> Outcome<()> {
         let Some((at, row)) = self.batch.by_key(&other.key)? else {
             return self.step_aside(place, path, Some(other.key));
         };

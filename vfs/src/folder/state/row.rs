@@ -109,9 +109,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Row, StateError> {
     Ok(Row {
         key: EntryKey {
             id: EntryId::from_bytes(stored.id),
-            version: stored.sibling.map(load_version),
+            version: stored.sibling.as_ref().map(load_version),
         },
-        version: stored.version.map(load_version),
+        version: stored.version.as_ref().map(load_version),
         node,
         seen: Seen {
             kind,
@@ -137,7 +137,7 @@ fn store_version(version: &Version) -> StoredVersion {
     }
 }
 
-fn load_version(stored: StoredVersion) -> Version {
+fn load_version(stored: &StoredVersion) -> Version {
     Version {
         lamport: stored.lamport,
         device: DeviceTag::from_bytes(stored.device),

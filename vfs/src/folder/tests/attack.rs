@@ -83,7 +83,7 @@ fn a_file_that_cannot_be_read_is_reported_and_retried() {
     devices[0].write("secret", "x");
     std::fs::set_permissions(
         devices[0].path("secret"),
-        std::fs::Permissions::from_mode(0),
+        std::fs::Permissions::from_mode(0o000),
     )
     .unwrap();
     devices[0].settle(&[]);

@@ -127,9 +127,9 @@ fn act(device: &Device, rng: &mut ChaCha8Rng, text: &str) -> BTreeSet<String> {
     let tree = device.tree();
     for (path, what) in &tree {
         if what == "directory" {
-            dirs.push(path.into())
+            dirs.push(path.into());
         } else {
-            files.push(path.clone())
+            files.push(path.clone());
         }
     }
     let names = ["a", "b", "c.txt", "d"];

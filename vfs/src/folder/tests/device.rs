@@ -180,8 +180,8 @@ impl Device {
         for _round in 0..60 {
             let news = self.inbox.take();
             let mut keys: Vec<EntryKey> = news.keys.into_iter().collect();
-            keys.extend(todo.keys.drain(..));
-            keys.extend(todo.blocked.drain(..));
+            keys.append(&mut todo.keys);
+            keys.append(&mut todo.blocked);
             let mut paths: Vec<PathBuf> = std::mem::take(&mut todo.paths);
             paths.extend(todo.later.drain(..).map(|(path, _)| path));
             for look in std::mem::take(&mut todo.imports) {

@@ -150,6 +150,8 @@ async fn a_save_is_noticed_by_the_watch_and_arrives() {
         std::fs::read_to_string(&moved).unwrap_or_default() == "three"
     })
     .await;
+    // Whoever deletes must have had the last version in hand, or it comes back.
+    assert!(pair[1].folder.settled().await);
     std::fs::remove_dir_all(pair[1].device.path("moved")).unwrap();
     let first = pair[0].device.path("moved");
     eventually(&pair, "the deletion comes back", || !first.exists()).await;

@@ -1,0 +1,106 @@
+//! What the actor tells people: the status after each step, and answers to "why is this file not synced?".
+
+use std::path::{Path, PathBuf};
+
+use super::Actor;
+use crate::folder::explain::Found;
+use crate::folder::status::{Explanation, FolderStatus, Phase, Reason, StopReason, WaitingFor};
+
+impl Actor {
+    pub(super) async fn explain(&mut self, path: PathBuf) -> Explanation {
+        if let Some(reason) = &self.stopped {
+            return Explanation::Stopped(reason.clone());
+        }
+        let Some(mut engine) = self.engine.take() else {
+            return Explanation::Unknown;
+        };
+        let asked = path.clone();
+        let ran = tokio::task::spawn_blocking(move || {
+            let found = engine.explain(&asked);
+            (engine, found)
+        });
+        let Ok((engine, found)) = ran.await else {
+            return Explanation::Stopped(StopReason::Asked);
+        };
+        self.engine = Some(engine);
+        match found {
+            Ok(Found::Answer(answer)) => answer,
+            Ok(Found::Absent(key)) => match self.downloads.waiting_for(&key) {
+                Some(reason) => Explanation::Waiting(reason),
+                None => Explanation::Waiting(WaitingFor::Transfer),
+            },
+            Ok(Found::Unrecorded) if self.settle.is_waiting(&path) => Explanation::Settling,
+            Ok(Found::Unrecorded) => Explanation::Unrecorded,
+            Err(error) => Explanation::Problem(Reason::Io {
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    pub(super) fn publish_now_and_then(&mut self) {
+        if !self.walk.is_idle() || !self.audit.is_empty() || !self.keys.is_empty() {
+            self.publish();
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let Some(engine) = &mut self.engine else {
+            let phase = self.stopped.clone().map_or(Phase::Scanning, Phase::Stopped);
+            self.status.send_if_modified(|status| {
+                replace(
+                    status,
+                    FolderStatus {
+                        phase,
+                        ..FolderStatus::default()
+                    },
+                )
+            });
+            return;
+        };
+        let root = Path::new("");
+        match self.downloads.without_space() {
+            Some(bytes_needed) => engine
+                .problems
+                .report(root, Reason::NoSpace { bytes_needed }),
+            None if matches!(engine.problems.at(root), Some(Reason::NoSpace { .. })) => {
+                engine.problems.clear(root);
+            }
+            None => {}
+        }
+        let comparing = !self.walk.is_idle() || !self.audit.is_empty();
+        let busy = comparing
+            || !self.settle.is_empty()
+            || !self.keys.is_empty()
+            || !self.blocked.is_empty()
+            || !self.complete.is_empty()
+            || !self.imports.is_empty()
+            || !self.import_queue.is_empty()
+            || !self.imported.is_empty()
+            || self.unflushed.is_some()
+            || !self.downloads.is_empty()
+            || !self.inbox.is_empty();
+        let phase = match (&self.stopped, self.paused) {
+            (Some(reason), _) => Phase::Stopped(reason.clone()),
+            (None, true) => Phase::Paused,
+            (None, false) if comparing => Phase::Scanning,
+            (None, false) if busy => Phase::Syncing,
+            (None, false) => Phase::UpToDate,
+        };
+        let mut status = FolderStatus {
+            settled: phase == Phase::UpToDate && engine.held == 0,
+            phase,
+            counts: engine.counts(),
+            held_deletions: engine.held,
+            ..FolderStatus::default()
+        };
+        self.downloads.describe(&mut status);
+        engine.problems.describe(&mut status);
+        self.status.send_if_modified(|old| replace(old, status));
+    }
+}
+
+fn replace(old: &mut FolderStatus, new: FolderStatus) -> bool {
+    let changed = *old != new;
+    *old = new;
+    changed
+}

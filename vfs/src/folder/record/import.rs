@@ -1,0 +1,154 @@
+//! Finding out what is in a file: hashing it where it stands, several at a time.
+
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use wormhole_store::{Content, ImportError, Imported};
+
+use super::{Node, Row};
+use crate::error::chain;
+use crate::folder::beneath::Seen;
+use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Step, Todo};
+use crate::folder::state::Keep;
+use crate::folder::status::Reason;
+
+/// Files hashed at the same time in one step.
+const IMPORT_THREADS: usize = 2;
+/// A stamp this close to the moment of reading may hide a later write: clocks of file systems tick this slowly.
+const RACY_NS: i64 = 20_000_000;
+
+impl Engine {
+    /// Takes the result of hashing a big file beside the steps.
+    pub(crate) fn imported(
+        &mut self,
+        look: Look,
+        result: Result<Imported, ImportError>,
+    ) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Now)?;
+        let began = now_ns();
+        step.take_import(look, result, began)?;
+        step.end()
+    }
+}
+
+impl Step<'_> {
+    /// Hashes files and decides about them.
+    pub(crate) fn examine(&mut self, looks: Vec<Look>) -> Outcome<()> {
+        let began = now_ns();
+        let results = self.import(&looks);
+        for (look, result) in looks.into_iter().zip(results) {
+            self.take_import(look, result, began)?;
+        }
+        Ok(())
+    }
+
+    fn import(&self, looks: &[Look]) -> Vec<Result<Imported, ImportError>> {
+        let store = &self.engine.store;
+        let engine = &*self.engine;
+        let share = looks.len().div_ceil(IMPORT_THREADS).max(1);
+        let import = |part: &[Look]| -> Vec<Result<Imported, ImportError>> {
+            part.iter()
+                .map(|look| store.import_reference(&engine.file_path(&look.path)))
+                .collect()
+        };
+        if looks.len() < 2 * IMPORT_THREADS {
+            return import(looks);
+        }
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = looks
+                .chunks(share)
+                .map(|part| scope.spawn(|| import(part)))
+                .collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| match worker.join() {
+                    Ok(results) => results,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+                .collect()
+        })
+    }
+
+    fn take_import(
+        &mut self,
+        look: Look,
+        result: Result<Imported, ImportError>,
+        began: i64,
+    ) -> Outcome<()> {
+        match result {
+            // The store opened the path by itself: only if it saw the very file that we see was it ours.
+            Ok(imported) if imported.stamp == look.seen.stamp => {
+                let content = imported.content;
+                let racy = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns) > began - RACY_NS;
+                let row = self.batch.get(&look.place)?;
+                let node = file_node(content, &look.seen, row.as_ref());
+                self.decide(&look.place, &look.path, node, look.seen, racy)
+            }
+            Ok(_) | Err(ImportError::Changed { .. }) => {
+                self.todo.later.push((look.path, BUSY_PAUSE));
+                Ok(())
+            }
+            Err(error) => {
+                self.import_failed(&look, &error);
+                Ok(())
+            }
+        }
+    }
+
+    fn import_failed(&mut self, look: &Look, error: &ImportError) {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(at) = cause {
+            if let Some(io) = at.downcast_ref::<io::Error>() {
+                if io.kind() == io::ErrorKind::NotFound {
+                    self.todo.later.push((look.path.clone(), BUSY_PAUSE));
+                } else {
+                    self.engine.io_problem(&look.path, io);
+                }
+                return;
+            }
+            cause = at.source();
+        }
+        self.engine.problems.report(
+            &look.path,
+            Reason::Io {
+                message: chain(error),
+            },
+        );
+    }
+}
+
+/// What the disk says about a file. Attributes that look as they did after the last sync are what was synced then, even on
+/// a disk that cannot hold them exactly.
+fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
+    let (mut executable, mut mtime) = (seen.executable, seen.mtime());
+    if let Some(Row {
+        node:
+            Node::File {
+                executable: known,
+                mtime: time,
+                ..
+            },
+        seen: before,
+        ..
+    }) = row
+    {
+        if before.executable == seen.executable {
+            executable = *known;
+        }
+        if before.stamp.mtime_ns == seen.stamp.mtime_ns {
+            mtime = *time;
+        }
+    }
+    Node::File {
+        content,
+        executable,
+        mtime,
+    }
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
