@@ -9,33 +9,37 @@ use anyhow::{Result, bail};
 
 use crate::command::{Step, answers};
 
-/// A program that some test runs, the Debian package that brings it, and what it is for.
-struct Need {
+/// A program that tests or benches run, the Debian package that brings it, and what it is for.
+#[derive(Debug)]
+pub(crate) struct Need {
     program: &'static str,
     package: &'static str,
     purpose: &'static str,
 }
 
-const NEEDS: [Need; 4] = [
-    Need {
-        program: "ip",
-        package: "iproute2",
-        purpose: "network namespaces for several nodes",
-    },
-    Need {
-        program: "nft",
-        package: "nftables",
-        purpose: "cutting and blocking links",
-    },
+/// What the tests run.
+pub(crate) const TESTS: [Need; 1] = [Need {
+    program: "ip",
+    package: "iproute2",
+    purpose: "network namespaces for several nodes",
+}];
+
+/// What the benches run: the tools that Wormhole is measured beside.
+pub(crate) const BENCHES: [Need; 3] = [
     Need {
         program: "rsync",
         package: "rsync",
-        purpose: "the yardstick of the benches",
+        purpose: "the yardstick for copying",
     },
     Need {
         program: "sshd",
         package: "openssh-server",
-        purpose: "the yardstick of the benches",
+        purpose: "what rsync runs over",
+    },
+    Need {
+        program: "ssh",
+        package: "openssh-client",
+        purpose: "what rsync runs over",
     },
 ];
 
@@ -52,13 +56,13 @@ pub(crate) fn compiler() -> Result<()> {
     bail!("no C compiler found; install one, for instance: sudo apt-get install -y build-essential")
 }
 
-/// Brings the packages that the tests need, or fails with the command that would.
-pub(crate) fn packages() -> Result<()> {
+/// Brings the packages that are needed, or fails with the command that would.
+pub(crate) fn packages(needs: &[Need]) -> Result<()> {
     if !cfg!(target_os = "linux") {
-        println!("Tests of network namespaces run on Linux only; the others need no packages.");
+        println!("System packages are brought on Linux only; what needs them is left out here.");
         return Ok(());
     }
-    let missing: Vec<&Need> = NEEDS
+    let missing: Vec<&Need> = needs
         .iter()
         .filter(|need| !installed(need.program))
         .collect();

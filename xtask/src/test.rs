@@ -12,7 +12,7 @@ use crate::system;
 /// Installs or names system packages, builds, runs everything; `arguments` go to the runner.
 pub(crate) fn run(repository: &Repository, arguments: &[String]) -> Result<()> {
     system::compiler()?;
-    system::packages()?;
+    system::packages(&system::TESTS)?;
     let root = repository.root();
     // Tests of whole nodes start the program itself, which a test build alone does not produce.
     Step::cargo(root)
