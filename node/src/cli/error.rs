@@ -72,7 +72,9 @@ impl CliError {
                 Some("start one with `wormhole up --detach`, or leave --no-start away".to_owned())
             }
             Self::StartFailed { log, .. } | Self::StartTimedOut { log, .. } => {
-                Some(format!("its log is {}", log.display()))
+                // A node that refused its home has written none.
+                log.is_file()
+                    .then(|| format!("its log is {}", log.display()))
             }
             Self::Client(ClientError::Refused(fault)) => fault.hint.clone(),
             Self::Client(_)
