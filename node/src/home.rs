@@ -39,6 +39,7 @@ const FORMAT: u32 = 1;
 
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
+const PORT_FILE: &str = "port";
 const KEY_FILE: &str = "device.key";
 const MESH_FILE: &str = "mesh.json";
 
@@ -116,6 +117,24 @@ impl Home {
     #[must_use]
     pub fn book_path(&self) -> PathBuf {
         self.dir.join("peers.book")
+    }
+
+    /// The port that the node had when it ran last: other devices remember it. 0 when it never
+    /// ran, or when that cannot be told.
+    #[must_use]
+    pub fn last_port(&self) -> u16 {
+        let text = fs::read_to_string(self.dir.join(PORT_FILE)).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    /// Remembers the port for [`Home::last_port`].
+    ///
+    /// # Errors
+    /// When the file cannot be written; the node can do without.
+    pub fn keep_port(&self, port: u16) -> Result<(), HomeError> {
+        let path = self.dir.join(PORT_FILE);
+        write_private(&path, format!("{port}\n").as_bytes())
+            .map_err(|source| HomeError::io(&path, source))
     }
 
     /// The log of a node that runs in the background.

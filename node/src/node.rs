@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{DeviceId, MeshId, Timestamp};
-use wormhole_mesh::{Discovery, Identity, Network, NetworkConfig};
+use wormhole_mesh::{BindError, Discovery, Identity, Network, NetworkConfig, PeerAddr};
 
-use crate::api::Server;
+use crate::api::{MeshRef, Server};
 use crate::config::{Config, Switch};
 use crate::error::{LookupError, SpawnError};
 use crate::event::{EventBus, EventKind, now_ms};
@@ -49,6 +49,7 @@ struct Inner {
     tasks: Tasks,
     events: EventBus,
     meshes: RwLock<BTreeMap<MeshId, Arc<LocalMesh>>>,
+    broken: Mutex<Vec<BrokenMesh>>,
     /// Held by share, join, sync and unbind: what they check must still hold when they act.
     changing: tokio::sync::Mutex<()>,
     limits: Mutex<SavedLimits>,
@@ -56,6 +57,13 @@ struct Inner {
     closing: CancellationToken,
     stop_asked: CancellationToken,
     started_ms: i64,
+}
+
+/// A mesh that could not be opened, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct BrokenMesh {
+    pub(crate) mesh: MeshRef,
+    pub(crate) problem: String,
 }
 
 /// Why a node stopped by itself or was stopped.
@@ -83,7 +91,7 @@ impl Node {
         let limits = SavedLimits::load(&home.limits_path())?;
         let seed = home.device_seed()?;
         let identity = Identity::from_bytes(seed.as_slice()).expect("the home checked the length");
-        let network = Network::bind(identity.clone(), network_config(&home, &config)).await?;
+        let network = bind_network(&home, &config, &identity).await?;
         let node = Self {
             inner: Arc::new(Inner {
                 home,
@@ -93,6 +101,7 @@ impl Node {
                 tasks: Tasks::new(),
                 events: EventBus::default(),
                 meshes: RwLock::default(),
+                broken: Mutex::default(),
                 changing: tokio::sync::Mutex::default(),
                 limits: Mutex::new(limits),
                 closing: CancellationToken::new(),
@@ -119,14 +128,17 @@ impl Node {
             match record {
                 Ok(record) => {
                     let name = record.name.clone();
+                    let id = record.mesh.to_string();
                     if let Err(error) = self.open_mesh(record).await {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::error!(mesh = name, error, "a mesh cannot be opened");
+                        self.note_broken(MeshRef { id, name }, &error);
                     }
                 }
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "a mesh cannot be opened");
+                    let reference = MeshRef {
+                        id: String::new(),
+                        name: "?".to_owned(),
+                    };
+                    self.note_broken(reference, &error);
                 }
             }
         }
@@ -145,6 +157,27 @@ impl Node {
         });
         tracing::info!(device = %self.device(), home = %self.home().dir().display(), "the node is up");
         Ok(())
+    }
+
+    /// A mesh that cannot be opened is in the log and, with the reason, in the status.
+    fn note_broken(&self, mesh: MeshRef, error: &(dyn std::error::Error + 'static)) {
+        tracing::error!(mesh = mesh.name, error, "a mesh cannot be opened");
+        let problem = crate::error::sentence(error);
+        let mut broken = self
+            .inner
+            .broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        broken.push(BrokenMesh { mesh, problem });
+    }
+
+    /// The meshes that could not be opened when the node started.
+    pub(crate) fn broken_meshes(&self) -> Vec<BrokenMesh> {
+        self.inner
+            .broken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits until somebody asks the node to stop, or a task of it fails. Cancel safe.
@@ -267,6 +300,45 @@ impl Node {
     pub(crate) fn started_ms(&self) -> i64 {
         self.inner.started_ms
     }
+}
+
+/// Listens at the configured port. Without one it takes the port of the last run, because other
+/// devices remember it, or any free one if that is taken by now.
+async fn bind_network(
+    home: &Home,
+    config: &Config,
+    identity: &Identity,
+) -> Result<Network, BindError> {
+    let mut wanted = network_config(home, config);
+    let last = if wanted.port == 0 {
+        home.last_port()
+    } else {
+        0
+    };
+    if last != 0 {
+        let again = NetworkConfig {
+            port: last,
+            ..wanted.clone()
+        };
+        match Network::bind(identity.clone(), again).await {
+            Err(BindError::PortInUse { .. }) => {
+                tracing::info!(
+                    port = last,
+                    "the port of the last run is taken; taking another"
+                );
+            }
+            bound => return bound,
+        }
+        wanted.port = 0;
+    }
+    let network = Network::bind(identity.clone(), wanted).await?;
+    if let Some(port) = network.listen_addrs().first().map(PeerAddr::port)
+        && let Err(error) = home.keep_port(port)
+    {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "the port could not be remembered");
+    }
+    Ok(network)
 }
 
 fn network_config(home: &Home, config: &Config) -> NetworkConfig {

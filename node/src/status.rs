@@ -17,8 +17,27 @@ use crate::api::{
     TransferInfo, TransfersReply,
 };
 use crate::error::{LookupError, TreeError};
-use crate::node::{Bound, FolderState, LocalMesh, Node, blocking};
+use crate::node::{Bound, BrokenMesh, FolderState, LocalMesh, Node, blocking};
 use crate::policy::{Obstacle, SeedProgress};
+
+/// A mesh of which nothing can be told but why it could not be opened.
+fn broken_status(broken: BrokenMesh) -> MeshStatus {
+    MeshStatus {
+        mesh: broken.mesh,
+        role: RoleName::Reader,
+        paused: false,
+        members: 0,
+        connected: 0,
+        in_sync: 0,
+        files: 0,
+        directories: 0,
+        symlinks: 0,
+        bytes: 0,
+        conflicts: 0,
+        bindings: Vec::new(),
+        problem: Some(broken.problem),
+    }
+}
 
 /// Problems and files that one answer lists at most.
 const LISTED: usize = 1000;
@@ -47,6 +66,9 @@ impl Node {
         let mut meshes = Vec::new();
         for mesh in self.lookup_all(mesh)? {
             meshes.push(self.mesh_status(mesh).await);
+        }
+        if mesh.is_none() {
+            meshes.extend(self.broken_meshes().into_iter().map(broken_status));
         }
         Ok(StatusReply {
             node: self.describe(),

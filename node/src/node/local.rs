@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{DeviceId, DeviceKey, EntryId, Member, MeshId, Replica, Role};
 use wormhole_mesh::{AttachedMesh, MeshSecret};
 use wormhole_store::{ContentKey, RootId, Store, StoreOptions};
-use wormhole_vfs::{Folder, FolderConfig, Writing};
+use wormhole_vfs::{Folder, FolderConfig, Memory, Writing};
 
 use super::Node;
 use crate::api::MeshRef;
@@ -338,6 +338,11 @@ impl Node {
         let config = FolderConfig {
             base,
             writing,
+            // References into the folder's files were only in the index of the store.
+            memory: match mesh.store.recovery().index_rebuilt {
+                true => Memory::Afresh,
+                false => Memory::Kept,
+            },
             ..FolderConfig::new(id, dir, mesh.folder_state_path(id))
         };
         let source = Arc::new(MeshSource::new(self.network().clone(), mesh.id));
