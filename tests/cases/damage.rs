@@ -26,8 +26,7 @@ fn a_lost_store_index_is_rebuilt() -> Result<()> {
     let mut alice = lab.started("alice")?;
     alice.write("work/big.bin", vec![3; 2 << 20])?;
     let code = alice.share("work")?;
-    let seed = lab.started("bob")?;
-    let mut bob = seed;
+    let mut bob = lab.started("bob")?;
     let address = alice.address()?;
     bob.run_with(&["join", "-", "--seed", "--peer", &address], &format!("{code}\n"))?.good()?;
     bob.settled(1)?;
@@ -40,7 +39,11 @@ fn a_lost_store_index_is_rebuilt() -> Result<()> {
     }
     let copy = bob.run(&["cat", "work:big.bin"])?;
     ensure!(copy.code == 0 && copy.stdout.len() == 2 << 20, "the content is still here");
-    Ok(())
+    bob.stop()?;
+    let carol = lab.started("carol")?;
+    carol.join(&alice.invite("work", &[])?, "work", Some(&alice))?.good()?;
+    carol.settled(1)?;
+    alice.tree("work")?.must_equal(&carol.tree("work")?).context("alice serves her files again")
 }
 
 #[test]
