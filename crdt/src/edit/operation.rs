@@ -296,7 +296,10 @@ impl Draft<'_> {
         let (_, contents) = self.contents(&source.key.id)?;
         let record = contents.into_iter().next().ok_or(IndexError::Damaged)?;
         self.overwrite(&target.key.id, record.body)?;
-        if source.executable != target.executable {
+        // What is shown does not tell: the register of what became a symlink may still say so.
+        let record = self.index.record(&target.key.id)?;
+        let executable = record.is_some_and(|record| record.merged.executable);
+        if source.executable != executable {
             self.put_attributes(target.key.id, source.executable);
         }
         self.trash(&source.key.id)
