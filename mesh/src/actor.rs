@@ -478,6 +478,11 @@ impl Actor {
         }
         let gate = &self.swarm.behaviour().links.gate;
         self.acceptor.reap(|peer| !gate.is_known(peer), now);
+        self.save_book();
+    }
+
+    /// Saves what is new in the book, unless a write is under way; then the next tick does.
+    fn save_book(&mut self) {
         if self.writes.is_empty()
             && let Some(draft) = self
                 .book
@@ -497,7 +502,7 @@ impl Actor {
 
     /// Keeps the address of a known device that is connected. The source port of a QUIC connection is
     /// the one it listens on; that of a TCP connection is not.
-    fn write_down(&self, device: DeviceId, peer: PeerId) {
+    fn write_down(&mut self, device: DeviceId, peer: PeerId) {
         let links = &self.swarm.behaviour().links;
         if let Some(link) = links.best(&peer)
             && links.gate.is_known(&peer)
@@ -505,6 +510,9 @@ impl Actor {
         {
             let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
             book.note(device, link.addr, SystemTime::now());
+            drop(book);
+            // At once: a device that is killed soon after it joined must find its mesh again.
+            self.save_book();
         }
     }
 
