@@ -1,7 +1,6 @@
 //! Discovery between two network namespaces joined by a cable: the real mDNS and the real beacon.
 //!
-//! Needs root and Linux, so it is run on demand: `cargo test -p wormhole-mesh --test lan -- --ignored`.
-//! The test starts itself once in each namespace (`WORMHOLE_LAN` says which way of discovery to use);
+//! Needs Linux, root and the `ip` command, and says so when it lacks one. The test starts itself once in each namespace (`WORMHOLE_LAN` says which way of discovery to use);
 //! each side must see the other, connect to it at a discovered address, and be shown as LAN.
 
 #![expect(
@@ -21,10 +20,14 @@ use std::{
     time::Duration,
 };
 
-use wormhole_mesh::{Discovery, Identity, Network, NetworkConfig, PathKind};
+use tokio::time::sleep;
+use wormhole_mesh::{Discovery, Identity, Neighbour, Network, NetworkConfig, PathKind};
 
 /// What a person would wait for, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a side looks whom discovery sees: what it sees is a state, without events.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a side prints when it is connected.
 const MET: &str = "met the other side";
@@ -33,13 +36,11 @@ const METHOD: &str = "WORMHOLE_LAN";
 const SEED: &str = "WORMHOLE_LAN_SEED";
 
 #[test]
-#[ignore = "needs root and network namespaces"]
 fn devices_on_one_lan_find_each_other_by_mdns() {
     meet_by("mdns");
 }
 
 #[test]
-#[ignore = "needs root and network namespaces"]
 fn devices_on_one_lan_find_each_other_by_beacon() {
     meet_by("beacon");
 }
@@ -77,22 +78,22 @@ async fn meet(method: &str, seed: u8) {
         .await
         .unwrap();
     let other = Identity::from_bytes(&[3 - seed; 32]).unwrap().device_id();
-    let mut poll = tokio::time::interval(Duration::from_millis(50));
-    let neighbour = loop {
-        poll.tick().await;
-        let seen = network.neighbours();
-        let found = seen.into_iter().find(|seen| seen.device == other);
-        if let Some(found) = found.filter(|found| !found.addrs.is_empty()) {
-            break found;
+    let mut events = network.events();
+    let found = |seen: Neighbour| (seen.device == other).then(|| seen.addrs.first().copied());
+    let addr = loop {
+        let seen = network.neighbours().into_iter().find_map(found);
+        if let Some(addr) = seen.flatten() {
+            break addr;
         }
+        sleep(LOOK_AGAIN).await;
     };
-    assert_eq!(network.dial(&neighbour.addrs[0]).await.unwrap(), other);
+    assert_eq!(network.dial(&addr).await.unwrap(), other);
     while !network
         .peers()
         .iter()
         .any(|peer| peer.path == Some(PathKind::Lan))
     {
-        poll.tick().await;
+        events.recv().await.unwrap();
     }
     // Both stay until both have met: the test says when.
     println!("{MET}");
@@ -175,9 +176,11 @@ impl Drop for Lan {
 
 fn run(command: &str) {
     let mut words = command.split(' ');
-    let status = Command::new(words.next().unwrap())
-        .args(words)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{command}");
+    let status = Command::new(words.next().unwrap()).args(words).status();
+    let is_done = status.as_ref().is_ok_and(|status| status.success());
+    assert!(
+        is_done,
+        "`{command}` failed ({status:?}): this test needs Linux, root (CAP_NET_ADMIN and \
+         CAP_SYS_ADMIN) and the `ip` command (apt install iproute2)"
+    );
 }
