@@ -4,7 +4,7 @@
 //! 100 GB never stands in the way of a 4 KiB save. Nothing in here touches the disk.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,18 +15,20 @@ use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{EntryId, EntryKey, Subscription};
 use wormhole_store::{ImportError, Imported};
 
+use self::work::{Done, Work, perform};
 use super::download::{Downloads, Fetched, Means};
-use super::engine::{Engine, Look, Outcome, Todo};
+use super::engine::{Engine, Look, Todo};
 use super::inbox::Inbox;
 use super::partial::PartialFile;
 use super::scan::{Walk, Walked};
-use super::settle::{Due, Hint, Settle};
-use super::state::Keep;
+use super::settle::{Hint, Settle};
 use super::status::{Explanation, FolderStatus, Phase, Reason, StopReason};
+use super::vanished::{Extent, Vanished};
 use super::watch::Trouble;
 use crate::error::FolderError;
 
 mod report;
+mod work;
 
 /// Everything is compared at least this often: hints can be missing.
 const RESCAN: Duration = Duration::from_secs(3600);
@@ -38,8 +40,6 @@ const RECHECK: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(1);
 /// Paths, entries or files taken in one step.
 const STEP: usize = 256;
-/// From this many on a step is bulk: its records are made durable together with others.
-const BULK: usize = 32;
 /// Big files hashed at the same time.
 const IMPORTS: usize = 2;
 /// How often an entry is tried at once when something on disk stood in its way; then it waits.
@@ -59,26 +59,6 @@ pub(crate) enum Command {
     Poke,
     ConfirmDeletions,
     Stop,
-}
-
-/// What there is to do.
-enum Work {
-    Check(Vec<Due>),
-    Imported(Look, Result<Imported, ImportError>),
-    Finish(Vec<Arc<PartialFile>>),
-    Apply(Vec<EntryKey>),
-    Audit(Vec<EntryId>),
-    Scan(Walk),
-    Flush,
-}
-
-/// What came of it.
-enum Done {
-    Todo(Todo),
-    Applied(Vec<EntryKey>, Todo),
-    Audited(Vec<EntryId>, Todo),
-    Scanned(Walk, Walked, Todo),
-    Flushed,
 }
 
 /// The task's state.
@@ -106,6 +86,7 @@ pub(crate) struct Actor {
     tries: HashMap<EntryKey, u32>,
     blocked_until: Option<Instant>,
     walk: Walk,
+    vanished: Vanished,
     audit: Vec<EntryId>,
     next_scan: Instant,
     next_check: Instant,
@@ -161,6 +142,7 @@ impl Actor {
             tries: HashMap::new(),
             blocked_until: None,
             walk: Walk::whole(),
+            vanished: Vanished::default(),
             audit: vec![base],
             next_scan: now + RESCAN,
             next_check: now + RECHECK,
@@ -191,7 +173,7 @@ impl Actor {
     fn gather(&mut self) {
         let now = Instant::now();
         while let Ok((path, hint)) = self.hints.try_recv() {
-            self.settle.hint(path, hint, now);
+            self.hear(path, hint, now);
         }
         let news = self.inbox.take();
         self.keys.extend(news.keys);
@@ -213,6 +195,13 @@ impl Actor {
             self.downloads.start(&mut self.transfers, &self.means);
             self.start_imports();
         }
+    }
+
+    fn hear(&mut self, path: PathBuf, hint: Hint, now: Instant) {
+        if hint == Hint::Vanished {
+            self.vanished.heard(now);
+        }
+        self.settle.hint(path, hint, now);
     }
 
     fn start_scan(&mut self, now: Instant) {
@@ -239,13 +228,12 @@ impl Actor {
             return;
         }
         if self.trouble.limit.load(Ordering::Relaxed) {
-            engine.problems.report(Path::new(""), Reason::WatchLimit);
+            engine.problems.report_folder(Reason::WatchLimit);
             self.next_scan = self.next_scan.min(now + RESCAN_UNWATCHED);
         }
+        self.vanished.ask();
         for path in engine.problems.paths() {
-            if !path.as_os_str().is_empty() {
-                self.settle.again(path, now, Duration::ZERO);
-            }
+            self.settle.again(path, now, Duration::ZERO);
         }
     }
 
@@ -293,6 +281,10 @@ impl Actor {
         }
         if !self.walk.is_idle() {
             return Some(Work::Scan(std::mem::take(&mut self.walk)));
+        }
+        // Last of what the disk has to say: what is missing may have turned up under another name by now.
+        if self.vanished.due(now).is_some_and(|due| due <= now) {
+            return Some(Work::Judge(self.vanished.take()));
         }
         if !self.audit.is_empty() && !self.downloads.is_full() {
             return Some(Work::Audit(std::mem::take(&mut self.audit)));
@@ -344,9 +336,20 @@ impl Actor {
             }
             Done::Scanned(walk, walked, todo) => {
                 self.walk = walk;
-                if walked == Walked::Done && self.blocked_until.is_none() {
-                    self.keys.extend(self.blocked.drain());
+                if let Walked::Done(extent) = walked {
+                    if self.blocked_until.is_none() {
+                        self.keys.extend(self.blocked.drain());
+                    }
+                    if extent == Extent::Whole {
+                        self.vanished.compared();
+                    }
                 }
+                self.take_todo(todo);
+            }
+            Done::Judged(todo) => {
+                // What waited for a deletion to be recorded goes on.
+                self.blocked_until = None;
+                self.keys.extend(self.blocked.drain());
                 self.take_todo(todo);
             }
         }
@@ -371,7 +374,8 @@ impl Actor {
         for path in todo.scans {
             self.walk.add(path);
         }
-        self.walk.add_gone(todo.gone);
+        self.vanished.add(todo.gone, now);
+        self.vanished.hold(todo.held);
         self.keys.extend(todo.keys);
         for key in todo.blocked {
             let tries = self.tries.entry(key).or_insert(0);
@@ -381,7 +385,8 @@ impl Actor {
             }
             self.blocked.insert(key);
         }
-        if !self.blocked.is_empty() && self.settle.is_empty() && self.walk.is_idle() {
+        let looking = !self.settle.is_empty() || !self.walk.is_idle() || self.vanished.is_pending();
+        if !self.blocked.is_empty() && !looking {
             // Nothing is going to be looked at that could free them.
             self.blocked_until.get_or_insert(now + BLOCKED_PAUSE);
         }
@@ -412,19 +417,28 @@ impl Actor {
         self.publish();
     }
 
-    async fn wait(&mut self) -> Next {
-        let deadline = [
+    /// When there is something to do again, if nothing happens until then.
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        if self.paused || self.stopped.is_some() {
+            // Nothing is done; what is due meanwhile must not wake this task over and over.
+            return now + RECHECK;
+        }
+        let first = [
             self.settle.next_due(),
+            self.vanished.due(now),
             self.downloads.next_retry(),
             self.blocked_until,
             Some(self.next_scan),
-            Some(self.next_check),
         ];
-        let deadline = deadline
+        first
             .into_iter()
             .flatten()
-            .min()
-            .unwrap_or(self.next_check);
+            .fold(self.next_check, Instant::min)
+    }
+
+    async fn wait(&mut self) -> Next {
+        let deadline = self.deadline();
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => return Next::Stop,
@@ -434,7 +448,7 @@ impl Actor {
                 None => return Next::Stop,
             },
             Some((path, hint)) = self.hints.recv() => {
-                self.settle.hint(path, hint, Instant::now());
+                self.hear(path, hint, Instant::now());
             }
             () = self.inbox.wait() => {}
             Some(fetched) = self.transfers.join_next() => {
@@ -498,37 +512,6 @@ impl Actor {
 enum Next {
     Go,
     Stop,
-}
-
-fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
-    let keep = |size: usize| if size >= BULK { Keep::Later } else { Keep::Now };
-    Ok(match work {
-        Work::Check(due) => Done::Todo(engine.check(due)?),
-        Work::Imported(look, result) => Done::Todo(engine.imported(look, result)?),
-        Work::Finish(files) => {
-            let keep = keep(files.len());
-            Done::Todo(engine.finish(files, keep)?)
-        }
-        Work::Apply(keys) => {
-            let todo = engine.apply(&keys, keep(keys.len()))?;
-            Done::Applied(keys, todo)
-        }
-        Work::Audit(mut stack) => {
-            let todo = engine.audit(&mut stack)?;
-            Done::Audited(stack, todo)
-        }
-        Work::Scan(mut walk) => {
-            if walk.is_whole() {
-                engine.is_itself().map_err(FolderError::Stopped)?;
-            }
-            let (walked, todo) = engine.scan(&mut walk)?;
-            Done::Scanned(walk, walked, todo)
-        }
-        Work::Flush => {
-            engine.flush()?;
-            Done::Flushed
-        }
-    })
 }
 
 fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {

@@ -61,7 +61,8 @@ pub enum Writing {
 /// How many entries may vanish from the folder within a minute before their deletion waits for a person.
 ///
 /// Deletions are held when they are at least `min_entries` **and** at least `percent` of what the folder holds, or
-/// when they would leave nothing of a folder that held `emptied_entries` or more.
+/// when they would leave nothing of a folder that held `emptied_entries` or more. Deletions that follow one another
+/// closely are judged together, so nothing of a sudden `rm -rf` is passed on; while some are held, later ones join them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletionGuard {
     /// Fewer deletions than this never wait, unless the folder would be left empty.

@@ -76,6 +76,8 @@ pub(crate) struct Todo {
     pub(crate) scans: Vec<PathBuf>,
     /// Places where something may have vanished, to be judged once all else is seen.
     pub(crate) gone: Vec<Place>,
+    /// Places whose deletion waits for a person, all there are.
+    pub(crate) held: Vec<Place>,
     /// Entries to bring to disk next.
     pub(crate) keys: Vec<EntryKey>,
     /// Entries that could not be brought to disk because something there has to be recorded first.

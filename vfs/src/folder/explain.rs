@@ -42,10 +42,7 @@ impl Engine {
                 }
             }
         }
-        let held = matches!(
-            self.problems.at(Path::new("")),
-            Some(Reason::DeletionHeld { .. })
-        );
+        let held = self.held > 0;
         let mut step = self.begin(Keep::Later)?;
         let base = step.engine.config.base;
         if path.as_os_str().is_empty() {

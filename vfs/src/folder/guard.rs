@@ -1,11 +1,14 @@
-//! The brake on mass deletion: many entries that vanish within a minute wait for a person (law 2).
+//! The brake on mass deletion: many entries that vanish within a minute wait for a person.
+//!
+//! It judges what `vanished` has gathered: a burst as a whole, with all that is held already. What passed within the last
+//! minute counts as well, so that a slow deletion is noticed too, though its beginning has been believed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::config::DeletionGuard;
 
-/// `rm -rf` of a big tree arrives in many small batches; they count together over this long.
+/// A deletion that takes longer than a burst may last arrives in parts; they count together over this long.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Counts deletions and holds them back.

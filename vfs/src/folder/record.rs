@@ -29,8 +29,8 @@ pub(crate) use draft::Draft;
 const BESIDE_BYTES: u64 = 16 << 20;
 
 impl Engine {
-    /// Looks at paths that are due and records what became of them. Names that vanished are only noted: a walk judges
-    /// them after it has seen the new directories, where they may have been moved to.
+    /// Looks at paths that are due and records what became of them. Names that vanished are only noted: they are judged
+    /// together, after the new directories were seen that they may have been moved to.
     pub(crate) fn check(&mut self, due: Vec<Due>) -> Outcome<Todo> {
         let mut step = self.begin(Keep::Now)?;
         let mut looks = Vec::new();
@@ -136,9 +136,8 @@ impl Step<'_> {
             Some(row) if row.seen.kind == seen.kind => self.changed(place, &path, row, seen, dir),
             Some(_) => {
                 // Another kind of thing under the same name: the old one is gone, the new one is new.
-                let gone = vec![place.clone()];
                 self.submit()?;
-                self.replaced(&gone)?;
+                self.replaced(place)?;
                 self.appeared(place, &path, seen, dir)
             }
             None => self.appeared(place, &path, seen, dir),

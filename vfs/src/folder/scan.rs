@@ -15,7 +15,7 @@ use super::engine::{Engine, Outcome, Step, Todo, node_of};
 use super::name::{self, Place};
 use super::plan::Node;
 use super::state::{Keep, Row};
-use super::status::Reason;
+use super::vanished::Extent;
 
 /// Names looked at in one step: some tens of milliseconds, so that a save in between is not delayed.
 const STEP_NAMES: usize = 4_096;
@@ -27,10 +27,8 @@ const STEP_LOOK_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     stack: Vec<PathBuf>,
-    /// Missing names, judged when the walk is over.
-    gone: Vec<Place>,
-    /// Covers the whole folder: afterwards deletions held back may be forgotten if the files came back.
-    whole: bool,
+    /// Covers the whole folder: afterwards it is known that nothing else is missing.
+    extent: Extent,
 }
 
 /// How far a walk came.
@@ -38,8 +36,8 @@ pub(crate) struct Walk {
 pub(crate) enum Walked {
     /// There is more.
     Partly,
-    /// This was the last step.
-    Done,
+    /// This was the last step; so much was compared.
+    Done(Extent),
 }
 
 impl Walk {
@@ -47,8 +45,7 @@ impl Walk {
     pub(crate) fn whole() -> Self {
         Self {
             stack: vec![PathBuf::new()],
-            gone: Vec::new(),
-            whole: true,
+            extent: Extent::Whole,
         }
     }
 
@@ -59,17 +56,12 @@ impl Walk {
         }
     }
 
-    /// Adds places that seem to have lost their file.
-    pub(crate) fn add_gone(&mut self, gone: Vec<Place>) {
-        self.gone.extend(gone);
-    }
-
     pub(crate) fn is_idle(&self) -> bool {
-        self.stack.is_empty() && self.gone.is_empty()
+        self.stack.is_empty()
     }
 
     pub(crate) fn is_whole(&self) -> bool {
-        self.whole
+        self.extent == Extent::Whole
     }
 }
 
@@ -86,7 +78,7 @@ impl Engine {
             && let Some(path) = walk.stack.pop()
         {
             let found = looks.len();
-            names += 1 + step.scan_dir(&path, walk, &mut looks)?;
+            names += 1 + step.scan_dir(&path, &mut walk.stack, &mut looks)?;
             bytes += looks
                 .get(found..)
                 .unwrap_or_default()
@@ -97,11 +89,7 @@ impl Engine {
         step.examine(looks)?;
         let mut walked = Walked::Partly;
         if walk.stack.is_empty() && step.todo.scans.is_empty() {
-            walked = Walked::Done;
-            step.submit()?;
-            let gone = std::mem::take(&mut walk.gone);
-            step.remove_gone(gone, walk.whole)?;
-            walk.whole = false;
+            walked = Walked::Done(std::mem::take(&mut walk.extent));
         }
         let mut todo = step.end()?;
         for path in std::mem::take(&mut todo.scans) {
@@ -133,7 +121,7 @@ impl Step<'_> {
     fn scan_dir(
         &mut self,
         path: &Path,
-        walk: &mut Walk,
+        stack: &mut Vec<PathBuf>,
         looks: &mut Vec<super::engine::Look>,
     ) -> Outcome<usize> {
         let base = self.engine.config.base;
@@ -178,10 +166,10 @@ impl Step<'_> {
             }
             // New directories ask for their own scan; known ones are part of this walk.
             if directory && !self.todo.scans.contains(&child) {
-                walk.stack.push(child);
+                stack.push(child);
             }
         }
-        walk.gone.extend(missing.into_keys());
+        self.todo.gone.extend(missing.into_keys());
         Ok(names.len())
     }
 
@@ -217,17 +205,5 @@ impl Step<'_> {
         }
         keys.extend(rows.into_values().map(|row| row.key));
         Ok(names)
-    }
-
-    /// The folder's whole remaining list of held deletions is over: nothing is missing any more.
-    pub(crate) fn release_held(&mut self) {
-        self.engine.held = 0;
-        let root = Path::new("");
-        if matches!(
-            self.engine.problems.at(root),
-            Some(Reason::DeletionHeld { .. })
-        ) {
-            self.engine.problems.clear(root);
-        }
     }
 }

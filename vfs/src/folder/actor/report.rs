@@ -1,6 +1,6 @@
 //! What the actor tells people: the status after each step, and answers to "why is this file not synced?".
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Actor;
 use crate::folder::explain::Found;
@@ -57,19 +57,17 @@ impl Actor {
             });
             return;
         };
-        let root = Path::new("");
+        let full = Reason::NoSpace {
+            bytes_needed: self.downloads.without_space().unwrap_or_default(),
+        };
         match self.downloads.without_space() {
-            Some(bytes_needed) => engine
-                .problems
-                .report(root, Reason::NoSpace { bytes_needed }),
-            None if matches!(engine.problems.at(root), Some(Reason::NoSpace { .. })) => {
-                engine.problems.clear(root);
-            }
-            None => {}
+            Some(_) => engine.problems.report_folder(full),
+            None => engine.problems.clear_folder(&full),
         }
         let comparing = !self.walk.is_idle() || !self.audit.is_empty();
         let busy = comparing
             || !self.settle.is_empty()
+            || self.vanished.is_pending()
             || !self.keys.is_empty()
             || !self.blocked.is_empty()
             || !self.complete.is_empty()

@@ -1,6 +1,7 @@
-//! Deletions: judged last, when everything that might be a rename has been seen, and held back when there are too many.
+//! Deletions: judged last and all together, when everything that might be a rename has been seen, and held back when
+//! there are too many. When that is, and what is judged together, the actor decides with `vanished`.
 
-use std::path::Path;
+use std::collections::HashSet;
 use std::time::Instant;
 
 use wormhole_crdt::{Edit, EntryKey};
@@ -8,30 +9,72 @@ use wormhole_crdt::{Edit, EntryKey};
 use super::{Place, Row};
 use crate::error::FolderError;
 use crate::folder::config::Writing;
-use crate::folder::engine::{Outcome, Step, node_of};
+use crate::folder::engine::{Engine, Outcome, Step, Todo, node_of};
 use crate::folder::guard::Verdict;
+use crate::folder::name;
 use crate::folder::plan::{self, Action, Node};
+use crate::folder::state::Keep;
 use crate::folder::status::Reason;
+use crate::folder::vanished::{Extent, Missing};
+
+impl Engine {
+    /// Judges everything that is missing and records what may be; [`Todo::held`] are the places that wait for a person.
+    pub(crate) fn judge_missing(&mut self, missing: Missing) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Now)?;
+        let deleted = step.still_missing(missing.places)?;
+        if deleted.is_empty() {
+            step.release_held();
+        } else {
+            // So much for single files; but if the whole folder went away, nothing was deleted.
+            step.engine.is_itself().map_err(FolderError::Stopped)?;
+            match step.judge(deleted)? {
+                Judged::Recorded => step.release_held(),
+                Judged::Held { places, entries } => step.hold(places, entries),
+            }
+        }
+        if missing.extent == Extent::Whole {
+            step.engine.guard.scanned();
+        }
+        step.end()
+    }
+}
+
+/// What became of deletions.
+enum Judged {
+    Recorded,
+    Held { places: Vec<Place>, entries: u64 },
+}
 
 impl Step<'_> {
-    /// Records the deletion of what is still missing at these places. `whole`: they are all that is missing.
-    pub(crate) fn remove_gone(&mut self, gone: Vec<Place>, whole: bool) -> Outcome<()> {
+    /// Which of these places lost what the mesh still shows there.
+    fn still_missing(&mut self, places: Vec<Place>) -> Outcome<Vec<(Place, Row)>> {
         let mut deleted = Vec::new();
-        for place in gone {
+        let mut known: HashSet<Place> = places.iter().cloned().collect();
+        let mut lost_dirs = HashSet::new();
+        let mut queue = places;
+        while let Some(place) = queue.pop() {
+            if lost_dirs.contains(&place.parent) {
+                continue;
+            }
             let Some(row) = self.batch.get(&place)? else {
                 continue;
             };
             let row = self.following(&place, row)?;
-            // When the directory is gone too, it is the one to be judged.
             let Some(dir) = self.dir(place.parent)? else {
+                // The directory is gone too, and is judged in place of what was in it.
+                lost_dirs.insert(place.parent);
+                if let Some((above, _)) = self.batch.by_key(&EntryKey::from(place.parent))?
+                    && known.insert(above.clone())
+                {
+                    queue.push(above);
+                }
                 continue;
             };
             match self.look(&dir, place.os_name()) {
                 Ok(None) => {}
                 Ok(Some(_)) => {
-                    self.todo
-                        .paths
-                        .push(crate::folder::name::child(&dir.path, &place.name));
+                    let path = name::child(&dir.path, &place.name);
+                    self.todo.paths.push(path);
                     continue;
                 }
                 Err(_passed) => continue,
@@ -40,37 +83,37 @@ impl Step<'_> {
                 deleted.push((place, row));
             }
         }
-        if deleted.is_empty() {
-            if whole {
-                self.release_held();
-                self.engine.guard.scanned();
-            }
+        Ok(deleted)
+    }
+
+    /// A thing of another kind took the name: the old one is deleted. It is really gone.
+    pub(super) fn replaced(&mut self, place: &Place) -> Outcome<()> {
+        let Some(row) = self.batch.get(place)? else {
+            return Ok(());
+        };
+        if !self.is_deletion(place, &row)? {
             return Ok(());
         }
-        // So much for single files; but if the whole folder went away, nothing was deleted.
-        self.engine.is_itself().map_err(FolderError::Stopped)?;
-        self.judge(deleted, whole)?;
-        if whole {
-            self.engine.guard.scanned();
+        match self.judge(vec![(place.clone(), row)])? {
+            Judged::Recorded => {}
+            // What took its name steps aside; then it is missing like the others.
+            Judged::Held { places, .. } => self.todo.gone.extend(places),
         }
         Ok(())
     }
 
-    /// A thing of another kind took the name: the old one is deleted. It is really gone.
-    pub(super) fn replaced(&mut self, gone: &[Place]) -> Outcome<()> {
-        let mut deleted = Vec::new();
-        for place in gone {
-            if let Some(row) = self.batch.get(place)?
-                && self.is_deletion(place, &row)?
-            {
-                deleted.push((place.clone(), row));
-            }
-        }
-        if deleted.is_empty() {
-            Ok(())
-        } else {
-            self.judge(deleted, false)
-        }
+    fn hold(&mut self, places: Vec<Place>, entries: u64) {
+        self.engine.held = entries;
+        let reason = Reason::DeletionHeld { entries };
+        self.engine.problems.report_folder(reason);
+        self.todo.held = places;
+    }
+
+    /// Nothing waits for a person any more.
+    fn release_held(&mut self) {
+        self.engine.held = 0;
+        let over = Reason::DeletionHeld { entries: 0 };
+        self.engine.problems.clear_folder(&over);
     }
 
     /// Whether the mesh still shows what vanished here, as it was here.
@@ -93,43 +136,34 @@ impl Step<'_> {
         }
     }
 
-    fn judge(&mut self, deleted: Vec<(Place, Row)>, whole: bool) -> Outcome<()> {
+    fn judge(&mut self, deleted: Vec<(Place, Row)>) -> Outcome<Judged> {
         if self.engine.config.writing == Writing::ReadOnly {
             for (place, _row) in deleted {
                 if let Some(path) = self.path_of(&place)? {
                     self.engine.problems.report(&path, Reason::ReadOnlyMember);
                 }
             }
-            return Ok(());
+            return Ok(Judged::Recorded);
         }
         let counts = self.batch.counts();
-        let entries = counts.files + counts.directories + counts.symlinks;
-        let mut total = 0;
+        let held = counts.files + counts.directories + counts.symlinks;
+        let mut entries = 0;
         for (place, _row) in &deleted {
-            total += self.batch.count_below(place, entries)?;
+            entries += self.batch.count_below(place, held)?;
         }
-        match self.engine.guard.judge(total, entries, Instant::now()) {
-            Verdict::Hold => {
-                let held = if whole {
-                    total
-                } else {
-                    self.engine.held.max(total)
-                };
-                self.engine.held = held;
-                let reason = Reason::DeletionHeld { entries: held };
-                self.engine.problems.report(Path::new(""), reason);
-                Ok(())
-            }
+        match self.engine.guard.judge(entries, held, Instant::now()) {
+            Verdict::Hold => Ok(Judged::Held {
+                places: deleted.into_iter().map(|(place, _row)| place).collect(),
+                entries,
+            }),
             Verdict::Pass => {
-                if whole {
-                    self.release_held();
-                }
                 for (place, row) in deleted {
                     let path = self.path_of(&place)?.unwrap_or_default();
                     let edits = self.seen_removals(&row)?;
                     self.draft_removal(&place, &path, edits);
                 }
-                self.submit()
+                self.submit()?;
+                Ok(Judged::Recorded)
             }
         }
     }

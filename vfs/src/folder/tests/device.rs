@@ -17,11 +17,13 @@ use wormhole_store::{ChunkSink, Content, ContentKey, RootId, Store, StoreOptions
 use super::super::config::{FolderConfig, Writing};
 use super::super::engine::{Engine, Todo};
 use super::super::inbox::Inbox;
+use super::super::name::Place;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
 use super::super::scan::{Walk, Walked};
 use super::super::settle::{Due, Hint};
 use super::super::state::Keep;
 use super::super::status::{Reason, StopReason};
+use super::super::vanished::{Extent, Missing};
 
 /// One of them.
 pub(crate) struct Device {
@@ -32,6 +34,9 @@ pub(crate) struct Device {
     inbox: Arc<Inbox>,
     _subscription: Subscription,
     wants: BTreeMap<EntryKey, Want>,
+    missing: HashSet<Place>,
+    /// What of it waits for a person.
+    held: HashSet<Place>,
     pub(crate) fetched: u64,
     number: u8,
 }
@@ -96,6 +101,8 @@ impl Device {
             inbox,
             _subscription: subscription,
             wants: BTreeMap::new(),
+            missing: HashSet::new(),
+            held: HashSet::new(),
             fetched: 0,
             number,
         };
@@ -112,6 +119,8 @@ impl Device {
         let writing = self.engine.as_ref().map(|engine| engine.config.writing);
         self.engine = None;
         self.wants.clear();
+        self.missing.clear();
+        self.held.clear();
         let id = RootId::from_bytes([self.number; 16]);
         let mut config = FolderConfig::new(id, self.path(""), self.home.path().join("folder.redb"));
         config.writing = writing.unwrap_or(Writing::Allowed);
@@ -158,7 +167,9 @@ impl Device {
         loop {
             let (walked, todo) = self.engine().scan(&mut walk).unwrap();
             self.work(todo, others);
-            if walked == Walked::Done {
+            if let Walked::Done(extent) = walked {
+                let todo = self.judge(extent);
+                self.work(todo, others);
                 break;
             }
         }
@@ -169,6 +180,14 @@ impl Device {
         }
         self.work(Todo::default(), others);
         self.engine().flush().unwrap();
+    }
+
+    /// Judges all that is missing, as the actor does when nothing more vanishes.
+    fn judge(&mut self, extent: Extent) -> Todo {
+        self.held.clear();
+        let places = self.missing.drain().collect();
+        let missing = Missing { places, extent };
+        self.engine().judge_missing(missing).unwrap()
     }
 
     fn work(&mut self, todo: Todo, others: &[&Store]) {
@@ -193,8 +212,10 @@ impl Device {
             for path in std::mem::take(&mut todo.scans) {
                 walk.add(path);
             }
-            walk.add_gone(std::mem::take(&mut todo.gone));
-            let idle = keys.is_empty() && paths.is_empty() && walk.is_idle();
+            let idle = keys.is_empty()
+                && paths.is_empty()
+                && walk.is_idle()
+                && self.missing.is_subset(&self.held);
             let due: Vec<Due> = paths
                 .into_iter()
                 .map(|path| Due {
@@ -207,9 +228,12 @@ impl Device {
             for path in std::mem::take(&mut todo.scans) {
                 walk.add(path);
             }
-            walk.add_gone(std::mem::take(&mut todo.gone));
             while !walk.is_idle() {
                 let (_, next) = self.engine().scan(&mut walk).unwrap();
+                self.absorb(&mut todo, next);
+            }
+            if !self.missing.is_subset(&self.held) {
+                let next = self.judge(Extent::Part);
                 self.absorb(&mut todo, next);
             }
             let next = self.engine().apply(&keys, Keep::Later).unwrap();
@@ -236,7 +260,11 @@ impl Device {
         let keys: HashSet<EntryKey> = new.keys.into_iter().chain(all.keys.drain(..)).collect();
         all.keys = keys.into_iter().collect();
         all.blocked.extend(new.blocked);
-        all.gone.extend(new.gone);
+        self.missing.extend(new.gone);
+        if !new.held.is_empty() {
+            self.held = new.held.iter().cloned().collect();
+            self.missing.extend(new.held);
+        }
     }
 
     fn fetch(&mut self, others: &[&Store]) -> Vec<Arc<PartialFile>> {

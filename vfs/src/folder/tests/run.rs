@@ -176,6 +176,37 @@ async fn every_file_of_a_new_tree_is_found() {
     other.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_sudden_mass_deletion_is_passed_on() {
+    let pair = running_pair();
+    assert!(pair[0].folder.settled().await);
+    for number in 0..210 {
+        let device = &pair[0].device;
+        device.write(&format!("dir {}/{number}", number % 10), "x");
+    }
+    let there = pair[1].device.path("");
+    eventually(&pair, "210 files arrive", || sum(&there) == 210).await;
+    assert!(pair[0].folder.settled().await);
+    for number in 0..10 {
+        std::fs::remove_dir_all(pair[0].device.path(&format!("dir {number}"))).unwrap();
+    }
+    let mut status = pair[0].folder.watch();
+    let held = status.wait_for(|status| status.held_deletions == 220);
+    tokio::time::timeout(Duration::from_secs(20), held)
+        .await
+        .expect("all of them are held")
+        .expect("the folder runs");
+    assert!(!pair[0].folder.status().settled);
+    sync(&pair[0].device, &pair[1].device);
+    assert!(pair[1].folder.settled().await);
+    assert_eq!(sum(&there), 210);
+    pair[0].folder.confirm_deletions().await;
+    eventually(&pair, "a person confirms", || sum(&there) == 0).await;
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
 fn sum(dir: &std::path::Path) -> usize {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return 0;

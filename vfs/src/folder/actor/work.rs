@@ -1,0 +1,72 @@
+//! The steps that the actor lends the engine for, one at a time on the blocking pool.
+
+use std::sync::Arc;
+
+use wormhole_crdt::{EntryId, EntryKey};
+use wormhole_store::{ImportError, Imported};
+
+use crate::error::FolderError;
+use crate::folder::engine::{Engine, Look, Outcome, Todo};
+use crate::folder::partial::PartialFile;
+use crate::folder::scan::{Walk, Walked};
+use crate::folder::settle::Due;
+use crate::folder::state::Keep;
+use crate::folder::vanished::Missing;
+
+/// From this many on a step is bulk: its records are made durable together with others.
+const BULK: usize = 32;
+
+/// What there is to do.
+pub(super) enum Work {
+    Check(Vec<Due>),
+    Imported(Look, Result<Imported, ImportError>),
+    Finish(Vec<Arc<PartialFile>>),
+    Apply(Vec<EntryKey>),
+    Audit(Vec<EntryId>),
+    Scan(Walk),
+    Judge(Missing),
+    Flush,
+}
+
+/// What came of it.
+pub(super) enum Done {
+    Todo(Todo),
+    Applied(Vec<EntryKey>, Todo),
+    Audited(Vec<EntryId>, Todo),
+    Scanned(Walk, Walked, Todo),
+    Judged(Todo),
+    Flushed,
+}
+
+/// Does one step, on the blocking pool.
+pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
+    let keep = |size: usize| if size >= BULK { Keep::Later } else { Keep::Now };
+    Ok(match work {
+        Work::Check(due) => Done::Todo(engine.check(due)?),
+        Work::Imported(look, result) => Done::Todo(engine.imported(look, result)?),
+        Work::Finish(files) => {
+            let keep = keep(files.len());
+            Done::Todo(engine.finish(files, keep)?)
+        }
+        Work::Apply(keys) => {
+            let todo = engine.apply(&keys, keep(keys.len()))?;
+            Done::Applied(keys, todo)
+        }
+        Work::Audit(mut stack) => {
+            let todo = engine.audit(&mut stack)?;
+            Done::Audited(stack, todo)
+        }
+        Work::Scan(mut walk) => {
+            if walk.is_whole() {
+                engine.is_itself().map_err(FolderError::Stopped)?;
+            }
+            let (walked, todo) = engine.scan(&mut walk)?;
+            Done::Scanned(walk, walked, todo)
+        }
+        Work::Judge(missing) => Done::Judged(engine.judge_missing(missing)?),
+        Work::Flush => {
+            engine.flush()?;
+            Done::Flushed
+        }
+    })
+}
