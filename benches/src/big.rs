@@ -91,8 +91,18 @@ fn changes() -> Result<Vec<Row>> {
         reached: bytes < limit,
     };
     Ok(vec![
-        row("1 MiB overwritten in the middle", overwritten, "under 2 MiB", 2 << 20),
-        row("1 MiB inserted at the front", inserted, "under 2 MiB", 2 << 20),
+        row(
+            "1 MiB overwritten in the middle",
+            overwritten,
+            "under 2 MiB",
+            2 << 20,
+        ),
+        row(
+            "1 MiB inserted at the front",
+            inserted,
+            "under 2 MiB",
+            2 << 20,
+        ),
         Row {
             case: "the same file again under another name",
             measured: format!("{} on the wire, {seconds:.2} s", size(again)),
@@ -109,7 +119,11 @@ fn replace(pair: &Pair, scratch: &Path, bytes: &[u8]) -> Result<u64> {
     let marked = fs::metadata(scratch)?.modified()?;
     fs::rename(scratch, pair.alice.dir("work/file.bin"))?;
     let arrived = pair.bob.dir("work/file.bin");
-    until(|| fs::metadata(&arrived).and_then(|meta| meta.modified()).is_ok_and(|at| at == marked))?;
+    until(|| {
+        fs::metadata(&arrived)
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at == marked)
+    })?;
     settle(pair)?;
     Ok(pair.wire_bytes()? - before)
 }

@@ -22,7 +22,11 @@ pub(crate) struct Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.reached { "reached" } else { "MISSED" };
-        write!(f, "| {} | {} | {} | {mark} |", self.case, self.measured, self.target)
+        write!(
+            f,
+            "| {} | {} | {} | {mark} |",
+            self.case, self.measured, self.target
+        )
     }
 }
 

@@ -43,7 +43,12 @@ const ROWS: &[Measure] = &[
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|word| name.contains(word));
+    let wanted = |name: &str| {
+        arguments
+            .only
+            .as_deref()
+            .is_none_or(|word| name.contains(word))
+    };
     println!("| case | measured | reach at least | |\n|---|---|---|---|");
     let mut missed = 0;
     for (_, measure) in ROWS.iter().filter(|(name, _)| wanted(name)) {

@@ -35,5 +35,9 @@ pub(crate) fn measure(runs: usize) -> Result<Vec<Row>> {
 }
 
 fn name(run: usize) -> String {
-    if run == 0 { "work/many".to_owned() } else { format!("work/many-{run}") }
+    if run == 0 {
+        "work/many".to_owned()
+    } else {
+        format!("work/many-{run}")
+    }
 }

@@ -36,8 +36,11 @@ pub(crate) fn seconds(scratch: &Path, file: &Path) -> Result<Option<f64>> {
     let target = format!("127.0.0.1:{}", place.join("copy.bin").display());
     let started = Instant::now();
     // The copy must be on disk, as ours is when we say so.
-    let copied =
-        Command::new("rsync").args(["--fsync", "-e", &shell]).arg(file).arg(&target).status()?;
+    let copied = Command::new("rsync")
+        .args(["--fsync", "-e", &shell])
+        .arg(file)
+        .arg(&target)
+        .status()?;
     ensure!(copied.success(), "rsync copies");
     Ok(Some(started.elapsed().as_secs_f64()))
 }
@@ -48,7 +51,9 @@ struct Server(Child);
 impl Server {
     fn start(program: &Path, key: &Path) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args(["-D", "-e", "-f", "/dev/null", "-p", PORT, "-h"]).arg(key);
+        command
+            .args(["-D", "-e", "-f", "/dev/null", "-p", PORT, "-h"])
+            .arg(key);
         command.args(["-o", "ListenAddress=127.0.0.1", "-o", "StrictModes=no"]);
         command.args(["-o", "PermitRootLogin=yes", "-o"]);
         command.arg(format!("AuthorizedKeysFile={}.pub", key.display()));

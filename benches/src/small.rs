@@ -54,7 +54,9 @@ pub(crate) fn arrive(pair: &Pair) -> Result<()> {
 }
 
 pub(crate) fn count(dir: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     // Counting must not cost the nodes their processors: it is done seldom when far from the end.
     let found = entries
         .flatten()

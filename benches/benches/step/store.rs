@@ -31,7 +31,9 @@ pub(crate) fn import(criterion: &mut Criterion) {
     fs::write(folder.path().join("file"), noise(1, LENGTH)).expect("room for 64 MiB");
     let root = RootId::from_bytes([1; 16]);
     let mut group = criterion.benchmark_group("import 64 MiB");
-    group.throughput(Throughput::Bytes(LENGTH as u64)).sample_size(10);
+    group
+        .throughput(Throughput::Bytes(LENGTH as u64))
+        .sample_size(10);
     group.bench_function("by reference", |bencher| {
         bencher.iter_batched(
             || {
@@ -41,7 +43,9 @@ pub(crate) fn import(criterion: &mut Criterion) {
             },
             |(dir, store)| {
                 let path = FilePath::new(root, "file");
-                store.import_reference(&path).expect("nobody changes the file");
+                store
+                    .import_reference(&path)
+                    .expect("nobody changes the file");
                 store.commit().expect("a good disk");
                 (dir, store)
             },
@@ -53,7 +57,9 @@ pub(crate) fn import(criterion: &mut Criterion) {
         bencher.iter_batched(
             fresh,
             |(dir, store)| {
-                store.import_copy(&mut bytes.as_slice()).expect("a good disk");
+                store
+                    .import_copy(&mut bytes.as_slice())
+                    .expect("a good disk");
                 store.commit().expect("a good disk");
                 (dir, store)
             },
@@ -67,7 +73,9 @@ pub(crate) fn import(criterion: &mut Criterion) {
 pub(crate) fn keep(criterion: &mut Criterion) {
     let chunks: Vec<_> = (0..64).map(|seed| noise(seed, CHUNK)).collect();
     let mut group = criterion.benchmark_group("keep 64 chunks of 256 KiB");
-    group.throughput(Throughput::Bytes((chunks.len() * CHUNK) as u64)).sample_size(10);
+    group
+        .throughput(Throughput::Bytes((chunks.len() * CHUNK) as u64))
+        .sample_size(10);
     group.bench_function("verified and durable", |bencher| {
         bencher.iter_batched(
             fresh,
@@ -88,9 +96,15 @@ pub(crate) fn keep(criterion: &mut Criterion) {
 /// Reading a content at random places, and its chunks as they are served to a peer.
 pub(crate) fn read(criterion: &mut Criterion) {
     let (_dir, store) = fresh();
-    let content = store.import_copy(&mut noise(2, LENGTH).as_slice()).expect("a good disk");
+    let content = store
+        .import_copy(&mut noise(2, LENGTH).as_slice())
+        .expect("a good disk");
     store.commit().expect("a good disk");
-    let slots: Vec<_> = store.slots(&content).expect("a manifest").flatten().collect();
+    let slots: Vec<_> = store
+        .slots(&content)
+        .expect("a manifest")
+        .flatten()
+        .collect();
     let mut group = criterion.benchmark_group("read");
     group.throughput(Throughput::Bytes(4_096));
     group.bench_function("4 KiB at a random place, from the cache", |bencher| {
@@ -99,14 +113,20 @@ pub(crate) fn read(criterion: &mut Criterion) {
         let mut buffer = [0; 4_096];
         bencher.iter(|| {
             let offset = rng.next_u64() % (16 << 20);
-            reader.read_at(offset, &mut buffer).expect("the content is here")
+            reader
+                .read_at(offset, &mut buffer)
+                .expect("the content is here")
         });
     });
-    group.throughput(Throughput::Bytes(LENGTH as u64)).sample_size(10);
+    group
+        .throughput(Throughput::Bytes(LENGTH as u64))
+        .sample_size(10);
     group.bench_function("64 MiB as served to a peer", |bencher| {
         bencher.iter(|| {
             for slot in &slots {
-                store.read_encoded(&slot.chunk.id).expect("the chunk is here");
+                store
+                    .read_encoded(&slot.chunk.id)
+                    .expect("the chunk is here");
             }
         });
     });
