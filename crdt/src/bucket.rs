@@ -1,231 +1,239 @@
-//! One bucket: an Automerge document that holds the registers of a few hundred entries.
+//! The registers of all entries, as they rest in the database: the current values and nothing else.
 //!
-//! Automerge types do not leave this module. A register may hold several values at once (siblings), when
-//! writers did not see one another; which of them is shown is decided elsewhere (`rule`). Which
-//! buckets are in memory is decided in `bucket/cache`; bytes of strangers are checked in `bucket/change`.
+//! Each register is one row with its siblings, the values written by authors that had not seen one
+//! another; which of them is shown is decided elsewhere (`rule`). A change travels as an Automerge change
+//! (`bucket/change`), but no document and no history is kept: what a later change replaces is gone at
+//! once, so a file that was written 100,000 times costs what one written once costs. A bucket is
+//! the part of the id space that one change may write to; it remembers how far each author has
+//! numbered its operations there.
+//!
+//! What a value is replaced by depends only on the set of changes, never on the order in which they
+//! came: a change replaces those siblings that it names *and* that its author had seen
+//! ([`past::Past`]). Naming what the author cannot have seen has no effect, in any order. So equal
+//! sets of changes give equal rows, byte by byte (`bucket/row`).
 
-pub(crate) mod cache;
 pub(crate) mod change;
+#[cfg(test)]
+pub(crate) mod desk;
 pub(crate) mod key;
+#[cfg(test)]
+mod oracle;
+pub(crate) mod past;
+mod row;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use automerge::legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec};
-use automerge::{ActorId, Automerge, Change, ExpandedChange, ObjId, ReadDoc, ScalarValue};
-
-use crate::error::ChangeFault;
-use crate::id::{Author, Hash};
-use crate::register::Put;
-use change::Incoming;
+use crate::error::{ChangeFault, Damage, EditError, StorageError};
+use crate::id::{Author, BucketId, EntryId, Hash};
+use crate::register::{Put, Register};
+use change::{Draft, Incoming};
 use key::RegisterKey;
+use past::Past;
+use row::{OpRef, Sibling, State};
 
-/// The operation that wrote a value; named by the change that replaces the value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OpRef(OpId);
+/// An author's name in changes: [`Author::actor`].
+pub(crate) type Actor = [u8; 16];
 
-impl OpRef {
-    fn names(&self, id: &ObjId) -> bool {
-        matches!(id, ObjId::Id(counter, actor, _) if self.0.0 == *counter && self.0.1 == *actor)
+/// [`RegisterKey::to_bytes`] → [`row::pack`].
+const REGISTERS: TableDefinition<'_, &[u8; 17], &[u8]> = TableDefinition::new("register");
+/// bucket → [`State::parts`].
+const STATES: TableDefinition<'_, u16, row::Parts<'_>> = TableDefinition::new("bucket");
+
+/// Creates the tables, so that readers need not care whether they exist.
+pub(crate) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
+    Buckets::open(txn)?;
+    Ok(())
+}
+
+/// A hash of all registers: equal in two replicas exactly if they hold the same values, each by the same write.
+pub(crate) fn digest(txn: &ReadTransaction) -> Result<Hash, StorageError> {
+    let mut hasher = blake3::Hasher::new();
+    for row in txn.open_table(STATES)?.iter()? {
+        let (bucket, state) = row?;
+        hasher.update(&bucket.value().to_be_bytes());
+        hasher.update(state.value().0);
     }
+    Ok(Hash::from_bytes(*hasher.finalize().as_bytes()))
 }
 
-/// A document in memory.
-#[derive(Debug)]
-pub(crate) struct Bucket {
-    doc: Automerge,
-    /// The last change number of each actor here.
-    seqs: BTreeMap<ActorId, u64>,
-    max_op: u64,
-    /// Stored changes that the stored snapshot does not hold yet.
-    pub(crate) increments: u64,
-    pub(crate) increment_bytes: u64,
+/// The bytes of a bucket's registers.
+pub(crate) fn fill(txn: &ReadTransaction, bucket: BucketId) -> Result<u64, StorageError> {
+    let state = txn.open_table(STATES)?.get(bucket.number())?;
+    Ok(state.map_or(0, |state| state.value().1))
 }
 
-/// A document or change that Automerge refused, or on which it panicked.
-#[derive(Debug)]
-pub(crate) struct Unusable;
+/// The registers in one open transaction. At most one may be open at a time.
+pub(crate) struct Buckets<'t> {
+    registers: Table<'t, &'static [u8; 17], &'static [u8]>,
+    states: Table<'t, u16, row::Parts<'static>>,
+}
 
-impl Bucket {
-    pub(crate) fn empty() -> Self {
-        Self {
-            doc: Automerge::new(),
-            seqs: BTreeMap::new(),
-            max_op: 0,
-            increments: 0,
-            increment_bytes: 0,
+impl<'t> Buckets<'t> {
+    pub(crate) fn open(txn: &'t WriteTransaction) -> Result<Self, StorageError> {
+        Ok(Self {
+            registers: txn.open_table(REGISTERS)?,
+            states: txn.open_table(STATES)?,
+        })
+    }
+
+    /// All values of a register; none when it was never written.
+    pub(crate) fn values(&self, key: RegisterKey) -> Result<Vec<Vec<u8>>, StorageError> {
+        let Some(row) = self.registers.get(&key.to_bytes())? else {
+            return Ok(Vec::new());
+        };
+        let siblings = row::unpack(row.value()).ok_or_else(|| damaged(key.id.bucket()))?;
+        Ok(siblings.iter().map(|one| one.value.to_vec()).collect())
+    }
+
+    /// Every entry that has a placement, in ascending order.
+    pub(crate) fn placed(&self) -> Result<Vec<EntryId>, StorageError> {
+        let mut ids = Vec::new();
+        for row in self.registers.iter()? {
+            let key = RegisterKey::from_bytes(row?.0.value());
+            ids.extend(
+                key.filter(|key| key.register == Register::Placement)
+                    .map(|key| key.id),
+            );
         }
+        Ok(ids)
     }
 
-    /// Rebuilds a bucket from a snapshot and the changes since. Damage is an error, never a part.
-    pub(crate) fn load(snapshot: Option<&[u8]>, changes: &[Vec<u8>]) -> Result<Self, Unusable> {
-        let load = || -> Option<Self> {
-            let mut doc = match snapshot {
-                Some(bytes) => Automerge::load(bytes).ok()?,
-                None => Automerge::new(),
+    /// Whether a foreign change is its author's next one for the bucket. The outer error is ours.
+    ///
+    /// The answer depends on nothing but the author's earlier changes, so every replica gives the same.
+    pub(crate) fn check(
+        &self,
+        bucket: BucketId,
+        incoming: &Incoming,
+    ) -> Result<Result<(), ChangeFault>, StorageError> {
+        Ok(incoming.follows(self.state(bucket)?.last(&incoming.actor)))
+    }
+
+    /// Applies a foreign change that passed [`Buckets::check`] and came in the author's envelope of that
+    /// number. `past` is what the author had seen when it wrote it.
+    pub(crate) fn apply(
+        &mut self,
+        bucket: BucketId,
+        incoming: &Incoming,
+        envelope: u64,
+        past: &Past,
+    ) -> Result<(), StorageError> {
+        let mut state = self.state(bucket)?;
+        for (counter, write) in (incoming.start_op..).zip(&incoming.writes) {
+            let op = OpRef {
+                actor: incoming.actor,
+                counter,
             };
-            let parsed: Vec<Change> = changes
-                .iter()
-                .map(|bytes| Change::from_bytes(bytes.clone()))
-                .collect::<Result<_, _>>()
-                .ok()?;
-            let last = parsed.last().map(Change::hash);
-            doc.apply_changes(parsed).ok()?;
-            if let Some(last) = last {
-                // Automerge queues what it cannot apply; stored changes always have their causes.
-                doc.get_change_meta_by_hash(&last)?;
-            }
-            Some(Self::of(doc))
-        };
-        let mut bucket = catch_unwind(AssertUnwindSafe(load))
-            .ok()
-            .flatten()
-            .ok_or(Unusable)?;
-        bucket.increments = changes.len() as u64;
-        bucket.increment_bytes = changes.iter().map(|bytes| bytes.len() as u64).sum();
-        Ok(bucket)
-    }
-
-    fn of(doc: Automerge) -> Self {
-        let mut bucket = Self {
-            doc,
-            ..Self::empty()
-        };
-        for meta in bucket.doc.get_changes_meta(&[]) {
-            let last = bucket.seqs.entry(meta.actor.into_owned()).or_insert(0);
-            *last = (*last).max(meta.seq);
-            bucket.max_op = bucket.max_op.max(meta.max_op);
+            let new = Sibling {
+                op,
+                envelope,
+                value: &write.value,
+            };
+            let replaced = |old: &Sibling<'_>| {
+                write.replaces.contains(&old.op) && past.holds(&old.op.actor, old.envelope)
+            };
+            self.put(&mut state, write.key, replaced, new)?;
         }
-        bucket
+        state.set_last(incoming.actor, incoming.last());
+        self.store(bucket, &state)
     }
 
-    /// All values of a register; empty when it was never written.
-    pub(crate) fn values(&self, key: RegisterKey) -> Vec<Vec<u8>> {
-        let values = self
-            .doc
-            .get_all(automerge::ROOT, key.to_string())
-            .unwrap_or_default();
-        values
-            .into_iter()
-            .filter_map(|(value, _)| Some(value.as_bytes()?.to_vec()))
-            .collect()
-    }
-
-    /// Every register that has a value.
-    pub(crate) fn keys(&self) -> Vec<RegisterKey> {
-        self.doc
-            .keys(automerge::ROOT)
-            .filter_map(|text| RegisterKey::parse(&text))
-            .collect()
-    }
-
-    /// Applies a foreign change that passed [`Incoming::check`].
-    ///
-    /// # Errors
-    ///
-    /// The bucket must then be dropped: Automerge may have panicked half way.
-    pub(crate) fn apply(&mut self, incoming: &Incoming) -> Result<(), ChangeFault> {
-        self.take(incoming.change.clone())
-            .map_err(|_| ChangeFault::Apply)
-    }
-
-    /// Makes this device's change: each put replaces all values of its register. Returns the bytes, to be
-    /// stored and sent.
-    pub(crate) fn write(&mut self, author: &Author, puts: Vec<Put>) -> Result<Vec<u8>, Unusable> {
-        let actor = ActorId::from(author.actor().as_slice());
-        let start_op = std::num::NonZeroU64::new(self.max_op + 1).ok_or(Unusable)?;
-        let expanded = ExpandedChange {
-            operations: puts.into_iter().map(|put| self.operation(put)).collect(),
-            seq: self.last_seq(&actor) + 1,
-            actor_id: actor,
-            hash: None,
-            start_op,
-            time: 0,
-            message: None,
-            deps: self.doc.get_heads(),
-            extra_bytes: Vec::new(),
-            author: None,
-        };
-        let change =
-            catch_unwind(AssertUnwindSafe(|| Change::from(expanded))).map_err(|_| Unusable)?;
-        let bytes = change.raw_bytes().to_vec();
-        self.take(change)?;
+    /// Makes this device's change, for its envelope of that number: each put replaces all values of its register.
+    /// Returns the bytes, to be sent.
+    pub(crate) fn write(
+        &mut self,
+        bucket: BucketId,
+        author: &Author,
+        envelope: u64,
+        puts: &[Put],
+    ) -> Result<Vec<u8>, EditError> {
+        let actor = author.actor();
+        let mut state = self.state(bucket)?;
+        let mut draft = Draft::new(actor, state.last(&actor));
+        for put in puts {
+            let key = RegisterKey {
+                id: put.id,
+                register: put.register,
+            };
+            let counter = draft.put(key, put.value.clone(), self.operations(key)?);
+            let op = OpRef { actor, counter };
+            let new = Sibling {
+                op,
+                envelope,
+                value: &put.value,
+            };
+            self.put(&mut state, key, |_| true, new)?;
+        }
+        let (bytes, last) = draft
+            .encode()
+            .map_err(|limit| EditError::TooLarge { limit })?;
+        state.set_last(actor, last);
+        self.store(bucket, &state)?;
         Ok(bytes)
     }
 
-    /// The same bucket as if these changes, on which nothing that stays builds, had never come.
-    pub(crate) fn without(&self, changes: &[Incoming]) -> Result<Self, Unusable> {
-        let gone: BTreeSet<_> = changes
-            .iter()
-            .map(|incoming| incoming.change.hash())
-            .collect();
-        let stays = self
-            .doc
-            .get_changes(&[])
-            .into_iter()
-            .filter(|c| !gone.contains(&c.hash()));
-        let stays: Vec<Vec<u8>> = stays.map(|change| change.raw_bytes().to_vec()).collect();
-        Self::load(None, &stays)
-    }
-
-    /// The bytes from which [`Bucket::load`] rebuilds this state.
-    pub(crate) fn save(&self) -> Vec<u8> {
-        self.doc.save()
-    }
-
-    /// A hash of the state: equal in two replicas exactly if they hold the same changes.
-    pub(crate) fn digest(&self) -> Hash {
-        let mut heads: Vec<_> = self.doc.get_heads();
-        heads.sort_unstable();
-        let mut hasher = blake3::Hasher::new();
-        for head in heads {
-            hasher.update(&head.0);
-        }
-        Hash::from_bytes(*hasher.finalize().as_bytes())
-    }
-
-    fn operation(&self, put: Put) -> Op {
-        let text = RegisterKey {
-            id: put.id,
-            register: put.register,
-        }
-        .to_string();
-        let replaced = self
-            .doc
-            .get_all(automerge::ROOT, text.as_str())
-            .unwrap_or_default();
-        let replaced = replaced.into_iter().filter_map(|(_, id)| match id {
-            ObjId::Id(counter, actor, _) => Some(OpId(counter, actor)),
-            ObjId::Root => None,
-        });
-        Op {
-            action: OpType::Put(ScalarValue::Bytes(put.value)),
-            obj: ObjectId::Root,
-            key: Key::Map(text.into()),
-            pred: SortedVec::from(replaced.collect::<Vec<_>>()),
-            insert: false,
-        }
-    }
-
-    fn last_seq(&self, actor: &ActorId) -> u64 {
-        self.seqs.get(actor).copied().unwrap_or(0)
-    }
-
-    fn take(&mut self, change: Change) -> Result<(), Unusable> {
-        let (actor, seq, max_op) = (change.actor_id().clone(), change.seq(), change.max_op());
-        let hash = change.hash();
-        // Automerge is not panic free on hostile input. What is unwound past is thrown away by the
-        // caller: the bucket is loaded again from what the database holds.
-        let applied = catch_unwind(AssertUnwindSafe(|| {
-            self.doc.apply_changes([change]).is_ok() && self.doc.get_heads().contains(&hash)
-        }));
-        if !matches!(applied, Ok(true)) {
-            return Err(Unusable);
-        }
-        self.seqs.insert(actor, seq);
-        self.max_op = self.max_op.max(max_op);
+    /// Empties a bucket, as if nothing had ever been written to it.
+    pub(crate) fn clear(&mut self, bucket: BucketId) -> Result<(), StorageError> {
+        let (first, last) = RegisterKey::range(bucket);
+        self.registers
+            .retain_in::<&[u8; 17], _>(&first..=&last, |_, _| false)?;
+        self.states.remove(bucket.number())?;
         Ok(())
     }
+
+    /// The operations whose values a register shows.
+    fn operations(&self, key: RegisterKey) -> Result<Vec<OpRef>, StorageError> {
+        let Some(row) = self.registers.get(&key.to_bytes())? else {
+            return Ok(Vec::new());
+        };
+        let siblings = row::unpack(row.value()).ok_or_else(|| damaged(key.id.bucket()))?;
+        Ok(siblings.iter().map(|one| one.op).collect())
+    }
+
+    /// Adds a value to a register and drops those that it replaces.
+    fn put(
+        &mut self,
+        state: &mut State,
+        key: RegisterKey,
+        replaced: impl Fn(&Sibling<'_>) -> bool,
+        new: Sibling<'_>,
+    ) -> Result<(), StorageError> {
+        let at = key.to_bytes();
+        let packed = {
+            let old = self.registers.get(&at)?;
+            let mut siblings = match &old {
+                Some(old) => {
+                    state.remove(&at, old.value());
+                    row::unpack(old.value()).ok_or_else(|| damaged(key.id.bucket()))?
+                }
+                None => Vec::new(),
+            };
+            siblings.retain(|sibling| !replaced(sibling));
+            siblings.push(new);
+            row::pack(&mut siblings)
+        };
+        state.add(&at, &packed);
+        self.registers.insert(&at, packed.as_slice())?;
+        Ok(())
+    }
+
+    fn state(&self, bucket: BucketId) -> Result<State, StorageError> {
+        match self.states.get(bucket.number())? {
+            None => Ok(State::default()),
+            Some(row) => State::from_parts(row.value()).ok_or_else(|| damaged(bucket)),
+        }
+    }
+
+    fn store(&mut self, bucket: BucketId, state: &State) -> Result<(), StorageError> {
+        let actors = state.packed_actors();
+        let parts = (state.sum(), state.bytes(), actors.as_slice());
+        self.states.insert(bucket.number(), parts)?;
+        Ok(())
+    }
+}
+
+fn damaged(bucket: BucketId) -> StorageError {
+    StorageError::Damaged(Damage::Bucket(bucket))
 }

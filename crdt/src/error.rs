@@ -28,7 +28,7 @@ pub enum StorageError {
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// A bucket's snapshot or one of its changes.
+    /// A bucket's row, or one of its registers.
     #[error("bucket {}", .0.number())]
     Bucket(BucketId),
     /// An envelope in the log.
@@ -281,9 +281,9 @@ pub enum ChangeFault {
     /// Not the next operation number.
     #[error("first operation number")]
     StartOp,
-    /// A dependency that is not in the bucket.
-    #[error("unknown dependency")]
-    UnknownDep,
+    /// It names dependencies; its causes are the envelope's.
+    #[error("dependencies")]
+    Deps,
     /// Something else than a put of bytes at the root.
     #[error("kind of operation")]
     OpKind,
@@ -293,8 +293,8 @@ pub enum ChangeFault {
     /// The same register twice.
     #[error("register written twice")]
     Repeated,
-    /// Replaces a value that its author could not see.
-    #[error("replaces what its author could not see")]
+    /// Replaces what its author writes only now or later.
+    #[error("replaces what is not written yet")]
     Predecessor,
     /// A value that does not decode to a register.
     #[error("value")]
@@ -302,9 +302,6 @@ pub enum ChangeFault {
     /// Extra bytes, message or author fields, which honest changes leave empty.
     #[error("extra fields")]
     Extra,
-    /// Automerge refused or panicked.
-    #[error("cannot be applied")]
-    Apply,
 }
 
 /// Why a message from a peer could not be taken.

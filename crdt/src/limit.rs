@@ -2,8 +2,8 @@
 //!
 //! The bounds on single names, link targets and paths are in `name` and `entry`, beside their parsers.
 
-/// How many documents the registers are spread over. 4,096 keep a document at 250 entries in a mesh
-/// of one million, where loading one takes half a millisecond and changing it 45 µs.
+/// How many parts the id space has. A change writes to one of them, so one part may be damaged or
+/// numbered wrongly without a trace in the others; 4,096 are 250 entries each in a mesh of one million.
 pub const BUCKET_COUNT: u16 = 4096;
 
 /// The biggest message between two sessions. One read buffer per peer has this size.
@@ -51,18 +51,9 @@ pub const MAX_MEMBER_HEADS: usize = 64;
 /// The longest name of a mesh or device, in bytes.
 pub const MAX_LABEL_BYTES: usize = 128;
 
-/// Bucket documents kept in memory. Each takes from 10 KiB (empty) to 130 KiB (250 entries).
-pub const CACHED_BUCKETS: usize = 192;
-
-/// A bucket's snapshot is rewritten when this many changes were stored since …
-pub const MAX_INCREMENTS: u64 = 64;
-
-/// … or this many bytes: both bound what a load has to replay.
-pub const MAX_INCREMENT_BYTES: u64 = 64 << 10;
-
-/// Bytes of a bucket in the database at which new entries of a directory spill into another: about 250
-/// entries, the mean of a mesh of one million. Loading a bucket is most of what a remote change costs.
-pub const BUCKET_SPILL_BYTES: u64 = 20 << 10;
+/// Bytes of a bucket's registers at which new entries of a directory spill into another bucket: about 250
+/// entries, the mean of a mesh of one million.
+pub const BUCKET_SPILL_BYTES: u64 = 64 << 10;
 
 /// How often one session asks again for envelopes whose causes are missing before it gives up. An
 /// honest peer sends in causal order, so that even one is unusual.

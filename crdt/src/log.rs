@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::bucket::past::Past;
 use crate::error::{Damage, StorageError};
 use crate::id::{Author, Hash};
 use crate::vector::VersionVector;
@@ -23,6 +24,8 @@ const LOG: TableDefinition<'_, Place<'_>, Row<'_>> = TableDefinition::new("log")
 const ARRIVALS: TableDefinition<'_, u64, Place<'_>> = TableDefinition::new("arrival");
 /// author → (number of the last envelope, its hash).
 const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32])> = TableDefinition::new("author");
+/// author → [`Past::pack`], for those who have seen somebody.
+const PASTS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("past");
 
 /// Where an author's log ends here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,29 @@ pub(crate) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
     txn.open_table(LOG)?;
     txn.open_table(ARRIVALS)?;
     txn.open_table(AUTHORS)?;
+    txn.open_table(PASTS)?;
+    Ok(())
+}
+
+/// What an author had seen when it wrote the last of its envelopes that is here.
+pub(crate) fn past(txn: &WriteTransaction, author: &Author) -> Result<Past, StorageError> {
+    let table = txn.open_table(PASTS)?;
+    match table.get(&author.to_key())? {
+        None => Ok(Past::of(author)),
+        Some(row) => {
+            Past::unpack(author, row.value()).ok_or(StorageError::Damaged(Damage::Log(*author)))
+        }
+    }
+}
+
+/// Replaces what [`past`] gives.
+pub(crate) fn set_past(
+    txn: &WriteTransaction,
+    author: &Author,
+    past: &Past,
+) -> Result<(), StorageError> {
+    txn.open_table(PASTS)?
+        .insert(&author.to_key(), past.pack().as_slice())?;
     Ok(())
 }
 
@@ -76,6 +102,7 @@ pub(crate) fn set_end(
 /// Removes an author that has nothing left.
 pub(crate) fn remove_end(txn: &WriteTransaction, author: Author) -> Result<(), StorageError> {
     txn.open_table(AUTHORS)?.remove(&author.to_key())?;
+    txn.open_table(PASTS)?.remove(&author.to_key())?;
     Ok(())
 }
 
@@ -112,14 +139,18 @@ pub(crate) fn stored(
     Ok(row.map(|row| row.value().1.to_vec()))
 }
 
-/// Visits every stored envelope, each author's in order.
+/// Visits every stored envelope, in the order in which they came.
 pub(crate) fn visit(
     txn: &WriteTransaction,
     mut visit: impl FnMut(Author, &[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    for row in txn.open_table(LOG)?.iter()? {
-        let (key, value) = row?;
-        visit(Author::from_key(*key.value().0), value.value().1)?;
+    let (log, arrivals) = (txn.open_table(LOG)?, txn.open_table(ARRIVALS)?);
+    for row in arrivals.iter()? {
+        let (_, place) = row?;
+        let author = Author::from_key(*place.value().0);
+        let envelope = log.get(place.value())?;
+        let envelope = envelope.ok_or(StorageError::Damaged(Damage::Log(author)))?;
+        visit(author, envelope.value().1)?;
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use rand::Rng;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use crate::bucket::cache::{self, Buckets};
+use crate::bucket;
 use crate::error::{OpenError, StorageError};
 use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
 use crate::index;
@@ -82,7 +82,6 @@ pub(crate) struct Shared {
 
 /// The state that only the one who writes sees.
 struct Writer {
-    buckets: Buckets,
     members: Arc<MemberLog>,
     position: Position,
     /// Envelopes with smaller arrival numbers survive a crash.
@@ -98,8 +97,6 @@ struct Writer {
 struct Position {
     author: Author,
     ends: BTreeMap<Author, LogEnd>,
-    /// What this device's last envelope said that it had seen.
-    cited: VersionVector,
     /// The greatest stamp seen or given.
     clock: u64,
     next_arrival: u64,
@@ -168,15 +165,14 @@ impl Replica {
         header::create(&txn, header)?;
         header::set_members(&txn, members)?;
         log::create(&txn)?;
-        cache::create(&txn)?;
+        bucket::create(&txn)?;
         retract::create(&txn)?;
-        index::rebuild(&txn, &view::View::new(&txn, &mut Buckets::default()))
-            .map_err(StorageError::from)?;
+        index::rebuild(&txn, &view::View::open(&txn)?).map_err(StorageError::from)?;
         txn.commit().map_err(StorageError::from)?;
         Self::open(db, key)
     }
 
-    /// Opens a replica. Buckets are loaded when they are needed, so this takes milliseconds.
+    /// Opens a replica. Nothing but the logs' ends is loaded, so this takes milliseconds.
     ///
     /// # Errors
     ///
@@ -199,12 +195,10 @@ impl Replica {
                 incarnation: header.incarnation,
             },
             ends: ends.ends,
-            cited: VersionVector::default(),
             clock: header.clock,
             next_arrival: ends.next_arrival,
         };
         let writer = Writer {
-            buckets: Buckets::default(),
             members,
             // What an opened database holds has survived already.
             durable: position.next_arrival,
@@ -287,14 +281,14 @@ impl Replica {
         self.shared().vector.clone()
     }
 
-    /// A hash of everything that the mesh's envelopes said: equal on two devices exactly if they hold
-    /// the same changes. Takes about a millisecond.
+    /// A hash of everything that the tree is made from: equal on two devices exactly if they hold the
+    /// same registers. Takes about a millisecond.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     pub fn digest(&self) -> Result<Hash, StorageError> {
-        cache::digest(&self.read()?)
+        bucket::digest(&self.read()?)
     }
 
     /// Makes everything that was committed so far survive a crash.
@@ -436,10 +430,8 @@ impl Inner {
         if outcome.is_err() {
             writer.position = position;
             writer.members = members;
-            writer.buckets.forget();
             return outcome;
         }
-        writer.buckets.settle();
         if immediate {
             writer.volatile = 0;
             writer.durable = writer.position.next_arrival;

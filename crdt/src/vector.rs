@@ -47,15 +47,6 @@ impl VersionVector {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// Forgets what was seen of an author beyond `seq`: those envelopes turned out not to count.
-    pub(crate) fn cut(&mut self, author: Author, seq: u64) {
-        if seq == 0 {
-            self.0.remove(&author);
-        } else {
-            self.0.insert(author, seq);
-        }
-    }
 }
 
 impl FromIterator<(Author, u64)> for VersionVector {

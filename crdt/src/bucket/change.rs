@@ -1,19 +1,24 @@
-//! One author's change to one bucket: checking a foreign one, before Automerge sees it.
+//! One author's change to one bucket, in the form in which it travels: an Automerge change.
 //!
-//! A change is data from a stranger until [`Incoming::parse`] and [`Incoming::check`] have passed. The first
-//! looks at the bytes alone, the second at the bucket that they are for. Automerge itself
-//! accepts far more than is safe: it does not compare a change's checksum, inflates compressed
-//! changes without a bound, and takes operation numbers after which every later write panics.
+//! Automerge is the codec of changes and nothing more. A change is data from a stranger until
+//! [`Incoming::parse`] and [`Incoming::follows`] have passed: the first looks at the bytes alone, the second at the
+//! author's earlier changes. The codec itself accepts far more than is safe: it does not compare a
+//! change's checksum and inflates compressed changes without a bound.
+//!
+//! Changes, and the operations in them, are numbered by author and bucket, without gaps. They name
+//! no dependencies: their causes are those of the envelope that carries them.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::panic::catch_unwind;
 
-use automerge::legacy::{Key, ObjectId, OpType};
-use automerge::{Change, ReadDoc, ScalarValue};
+use automerge::legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec};
+use automerge::{ActorId, Change, ExpandedChange, ScalarValue};
 
+use super::Actor;
 use super::key::RegisterKey;
-use super::{Bucket, OpRef};
-use crate::error::ChangeFault;
+use super::row::{Last, OpRef};
+use crate::error::{ChangeFault, Limit};
 use crate::id::{Author, BucketId};
 use crate::limit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPS};
 use crate::register;
@@ -25,7 +30,11 @@ const CHUNK_MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 /// A foreign change that is well formed and writes nothing but registers of its bucket.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    pub(crate) change: Change,
+    pub(crate) actor: Actor,
+    seq: u64,
+    /// The number of its first operation.
+    pub(crate) start_op: u64,
+    /// One per operation.
     pub(crate) writes: Vec<IncomingWrite>,
     /// The greatest stamp in the values.
     pub(crate) clock: u64,
@@ -35,6 +44,7 @@ pub(crate) struct Incoming {
 #[derive(Debug)]
 pub(crate) struct IncomingWrite {
     pub(crate) key: RegisterKey,
+    pub(crate) value: Vec<u8>,
     pub(crate) replaces: Vec<OpRef>,
 }
 
@@ -46,7 +56,8 @@ impl Incoming {
         author: &Author,
     ) -> Result<Self, ChangeFault> {
         let change = decode(bytes)?;
-        if change.actor_id().to_bytes() != author.actor() {
+        let actor = author.actor();
+        if change.actor_id().to_bytes() != actor {
             return Err(ChangeFault::ForeignActor);
         }
         if change.is_empty() || change.len() > MAX_CHANGE_OPS {
@@ -59,82 +70,169 @@ impl Incoming {
         if !plain {
             return Err(ChangeFault::Extra);
         }
+        if !change.deps().is_empty() {
+            return Err(ChangeFault::Deps);
+        }
         // `decode` panics on actions that it does not know.
         let expanded = catch_unwind(|| change.decode()).map_err(|_| ChangeFault::OpKind)?;
         let mut seen = BTreeSet::new();
         let mut clock = 0;
         let mut writes = Vec::with_capacity(expanded.operations.len());
-        for op in &expanded.operations {
-            let Key::Map(text) = &op.key else {
-                return Err(ChangeFault::OpKind);
-            };
-            if op.obj != ObjectId::Root || op.insert {
-                return Err(ChangeFault::OpKind);
-            }
-            let key = RegisterKey::parse(text).ok_or(ChangeFault::Key)?;
-            if key.id.bucket() != bucket {
-                return Err(ChangeFault::Key);
-            }
-            match &op.action {
-                OpType::Put(ScalarValue::Bytes(value)) => {
-                    let stamp = register::check(&key.id, key.register, value)
-                        .map_err(|_| ChangeFault::Value)?;
-                    clock = clock.max(stamp);
-                }
-                OpType::Delete
-                | OpType::Put(_)
-                | OpType::Make(_)
-                | OpType::Increment(_)
-                | OpType::MarkBegin(_)
-                | OpType::MarkEnd(_) => return Err(ChangeFault::OpKind),
-            }
-            if !seen.insert(key) {
+        for op in expanded.operations {
+            let (write, stamp) = IncomingWrite::read(bucket, op)?;
+            if !seen.insert(write.key) {
                 return Err(ChangeFault::Repeated);
             }
-            let replaces = op.pred.iter().map(|op| OpRef(op.clone())).collect();
-            writes.push(IncomingWrite { key, replaces });
+            clock = clock.max(stamp);
+            writes.push(write);
         }
+        let (seq, start_op) = (change.seq(), change.start_op().get());
         Ok(Self {
-            change,
+            actor,
+            seq,
+            start_op,
             writes,
             clock,
         })
     }
 
-    /// Checks that the change is the honest next one of its author for this bucket.
-    ///
-    /// All answers depend only on the change's own past, so every replica gives the same.
-    pub(crate) fn check(&self, bucket: &Bucket) -> Result<(), ChangeFault> {
-        let change = &self.change;
-        if change.seq() != bucket.last_seq(change.actor_id()) + 1 {
+    /// Checks that the change is the next one of its author after `last`.
+    pub(super) fn follows(&self, last: Last) -> Result<(), ChangeFault> {
+        if self.seq != last.seq + 1 {
             return Err(ChangeFault::Sequence);
         }
-        let mut last_op = 0;
-        for dep in change.deps() {
-            let meta = bucket
-                .doc
-                .get_change_meta_by_hash(dep)
-                .ok_or(ChangeFault::UnknownDep)?;
-            last_op = last_op.max(meta.max_op);
-        }
-        if change.start_op().get() != last_op + 1 {
+        if self.start_op != last.op + 1 {
             return Err(ChangeFault::StartOp);
         }
-        for write in self
+        // What others wrote is held against what the author has seen when the change is applied.
+        let early = |op: &OpRef| op.actor == self.actor && op.counter >= self.start_op;
+        if self
             .writes
             .iter()
-            .filter(|write| !write.replaces.is_empty())
+            .any(|write| write.replaces.iter().any(early))
         {
-            let visible = bucket
-                .doc
-                .get_all_at(automerge::ROOT, write.key.to_string(), change.deps())
-                .map_err(|_| ChangeFault::Predecessor)?;
-            let known = |op: &OpRef| visible.iter().any(|(_, id)| op.names(id));
-            if !write.replaces.iter().all(known) {
-                return Err(ChangeFault::Predecessor);
-            }
+            return Err(ChangeFault::Predecessor);
         }
         Ok(())
+    }
+
+    /// Where the author's numbers stand after it.
+    pub(super) fn last(&self) -> Last {
+        Last {
+            seq: self.seq,
+            op: self.start_op + self.writes.len() as u64 - 1,
+        }
+    }
+}
+
+impl IncomingWrite {
+    /// Reads one operation; gives the greatest stamp in its value, too.
+    fn read(bucket: BucketId, op: Op) -> Result<(Self, u64), ChangeFault> {
+        let Key::Map(text) = &op.key else {
+            return Err(ChangeFault::OpKind);
+        };
+        if op.obj != ObjectId::Root || op.insert {
+            return Err(ChangeFault::OpKind);
+        }
+        let key = RegisterKey::parse(text).ok_or(ChangeFault::Key)?;
+        if key.id.bucket() != bucket {
+            return Err(ChangeFault::Key);
+        }
+        let value = match op.action {
+            OpType::Put(ScalarValue::Bytes(value)) => value,
+            OpType::Delete
+            | OpType::Put(_)
+            | OpType::Make(_)
+            | OpType::Increment(_)
+            | OpType::MarkBegin(_)
+            | OpType::MarkEnd(_) => return Err(ChangeFault::OpKind),
+        };
+        let stamp =
+            register::check(&key.id, key.register, &value).map_err(|_| ChangeFault::Value)?;
+        let replaces = op
+            .pred
+            .iter()
+            .map(|OpId(counter, actor)| {
+                let actor = actor.to_bytes().try_into();
+                let actor = actor.map_err(|_| ChangeFault::Predecessor)?;
+                let counter = *counter;
+                Ok(OpRef { actor, counter })
+            })
+            .collect::<Result<_, _>>()?;
+        let write = Self {
+            key,
+            value,
+            replaces,
+        };
+        Ok((write, stamp))
+    }
+}
+
+/// A change of this device in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    actor: Actor,
+    before: Last,
+    operations: Vec<Op>,
+}
+
+impl Draft {
+    /// The author's next change after `before`.
+    pub(super) fn new(actor: Actor, before: Last) -> Self {
+        Self {
+            actor,
+            before,
+            operations: Vec::new(),
+        }
+    }
+
+    /// Adds a write that replaces these operations; gives its number.
+    pub(super) fn put(&mut self, key: RegisterKey, value: Vec<u8>, replaces: Vec<OpRef>) -> u64 {
+        let pred: Vec<OpId> = replaces
+            .into_iter()
+            .map(|op| OpId(op.counter, ActorId::from(op.actor.as_slice())))
+            .collect();
+        self.operations.push(Op {
+            action: OpType::Put(ScalarValue::Bytes(value)),
+            obj: ObjectId::Root,
+            key: Key::Map(key.to_string().into()),
+            pred: SortedVec::from(pred),
+            insert: false,
+        });
+        self.before.op + self.operations.len() as u64
+    }
+
+    /// The bytes, and where the author's numbers stand after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Limit::Changes`] when others would refuse it.
+    pub(super) fn encode(self) -> Result<(Vec<u8>, Last), Limit> {
+        let last = Last {
+            seq: self.before.seq + 1,
+            op: self.before.op + self.operations.len() as u64,
+        };
+        // The codec has room for operation numbers of 32 bits.
+        if self.operations.len() > MAX_CHANGE_OPS || last.op > u64::from(u32::MAX) {
+            return Err(Limit::Changes);
+        }
+        let change = Change::from(ExpandedChange {
+            operations: self.operations,
+            actor_id: ActorId::from(self.actor.as_slice()),
+            hash: None,
+            seq: last.seq,
+            start_op: NonZeroU64::MIN.saturating_add(self.before.op),
+            time: 0,
+            message: None,
+            deps: Vec::new(),
+            extra_bytes: Vec::new(),
+            author: None,
+        });
+        let bytes = change.raw_bytes().to_vec();
+        if bytes.len() > MAX_CHANGE_BYTES {
+            return Err(Limit::Changes);
+        }
+        Ok((bytes, last))
     }
 }
 
@@ -143,7 +241,8 @@ fn decode(bytes: &[u8]) -> Result<Change, ChangeFault> {
     if bytes.len() > MAX_CHANGE_BYTES {
         return Err(ChangeFault::TooLarge);
     }
-    let Some((&[m0, m1, m2, m3, c0, c1, c2, c3, kind], _)) = bytes.split_first_chunk::<9>() else {
+    let Some((&[m0, m1, m2, m3, c0, c1, c2, c3, kind], _)) = bytes.split_first_chunk::<9>()
+    else {
         return Err(ChangeFault::Malformed);
     };
     if [m0, m1, m2, m3] != CHUNK_MAGIC {

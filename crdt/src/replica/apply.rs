@@ -26,52 +26,25 @@ pub(crate) struct Applied {
     pub(crate) causes_missing: bool,
 }
 
-/// Why the transaction was given up.
-enum Stop {
-    Storage(StorageError),
-    /// Envelope `at` of the message broke a rule while it was being applied.
-    Fault {
-        at: usize,
-        fault: Misbehaviour,
-    },
-}
-
-impl From<StorageError> for Stop {
-    fn from(error: StorageError) -> Self {
-        Self::Storage(error)
-    }
-}
-
 impl Replica {
     /// Takes the envelopes of one message, in order, in one transaction that is not yet durable.
     pub(crate) fn apply(&self, envelopes: &[&[u8]]) -> Result<Applied, SessionError> {
         let mut writer = self.inner.writer()?;
-        let outcome = match self.apply_until_fault(&mut writer, envelopes) {
-            // A rule was broken after Automerge had been touched, so everything was undone. Take
-            // what came before it again.
-            Err(Stop::Fault { at, fault }) => {
-                let before = envelopes.get(..at).unwrap_or_default();
-                self.apply_until_fault(&mut writer, before)
-                    .map(|(applied, _)| (applied, Some(fault)))
-            }
-            other => other,
-        };
+        let outcome = self.apply_until_fault(&mut writer, envelopes);
         drop(writer);
         self.inner.observers.deliver();
-        match outcome {
-            Ok((applied, None)) => Ok(applied),
-            Ok((_, Some(fault))) | Err(Stop::Fault { fault, .. }) => Err(fault.into()),
-            Err(Stop::Storage(error)) => Err(error.into()),
+        match outcome? {
+            (applied, None) => Ok(applied),
+            (_, Some(fault)) => Err(fault.into()),
         }
     }
 
-    /// Takes envelopes until one breaks a rule. A fault that was found before anything of that
-    /// envelope was applied comes back beside what was taken.
+    /// Takes envelopes until one breaks a rule. The fault comes back beside what was taken.
     fn apply_until_fault(
         &self,
         writer: &mut Writer,
         envelopes: &[&[u8]],
-    ) -> Result<(Applied, Option<Misbehaviour>), Stop> {
+    ) -> Result<(Applied, Option<Misbehaviour>), StorageError> {
         let mesh = self.inner.mesh;
         let taken = self
             .inner
@@ -79,13 +52,12 @@ impl Replica {
                 let mut intake = Intake::new(txn, writer, mesh);
                 let mut causes_missing = false;
                 let mut fault = None;
-                for (at, bytes) in envelopes.iter().enumerate() {
+                for bytes in envelopes {
                     match intake.offer(bytes) {
                         Ok(Step::Taken | Step::Known | Step::Beyond) => {}
                         Ok(Step::Early) => causes_missing = true,
-                        Err(Refusal::Storage(error)) => return Err(Stop::Storage(error)),
-                        Err(Refusal::Undo(fault)) => return Err(Stop::Fault { at, fault }),
-                        Err(Refusal::Clean(found)) => {
+                        Err(Refusal::Storage(error)) => return Err(error),
+                        Err(Refusal::Fault(found)) => {
                             fault = Some(found);
                             break;
                         }

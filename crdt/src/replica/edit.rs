@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use redb::{Durability, WriteTransaction};
 
+use super::view::View;
 use super::{Change, Entries, Replica, Writer};
+use crate::bucket::Buckets;
+use crate::bucket::past::Past;
 use crate::edit::{self, Edit};
 use crate::entry::EntryChange;
 use crate::envelope::{self, Draft};
-use crate::error::{Damage, EditError, Limit, StorageError};
-use crate::id::{BucketId, DeviceKey, Hash, MeshId, Timestamp};
-use crate::limit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPS};
+use crate::error::EditError;
+use crate::id::{Author, BucketId, DeviceKey, Hash, MeshId, Timestamp};
+use crate::log;
 use crate::member::Role;
 use crate::register::Put;
 
@@ -60,7 +63,7 @@ impl Replica {
             .transact(&mut writer, durability, |txn, writer| {
                 let tag = key.device_id().tag();
                 let clock = writer.position.clock;
-                let done = edit::perform(txn, &writer.registers(txn), edits, tag, clock)?;
+                let done = edit::perform(txn, &View::open(txn)?, edits, tag, clock)?;
                 writer.position.clock = done.lamport.max(clock);
                 let seq = writer.issue(txn, key, mesh, now, done.puts)?;
                 Ok::<_, EditError>(EditOutcome {
@@ -91,39 +94,29 @@ impl Writer {
         puts: Vec<Put>,
     ) -> Result<u64, EditError> {
         let author = self.position.author;
-        let arrival = self.position.next_arrival;
+        let end = self.position.ends.get(&author).copied();
+        let seq = end.map_or(0, |end| end.seq) + 1;
         let mut by_bucket: BTreeMap<BucketId, Vec<Put>> = BTreeMap::new();
         for put in puts {
             by_bucket.entry(put.id.bucket()).or_default().push(put);
         }
         let mut changes = Vec::with_capacity(by_bucket.len());
-        for (id, puts) in by_bucket {
-            if puts.len() > MAX_CHANGE_OPS {
-                return Err(EditError::TooLarge {
-                    limit: Limit::Changes,
-                });
-            }
-            self.buckets.touch(id);
-            let bucket = self.buckets.get(txn, id)?;
-            let change = bucket
-                .write(&author, puts)
-                .map_err(|_| StorageError::Damaged(Damage::Bucket(id)))?;
-            if change.len() > MAX_CHANGE_BYTES {
-                return Err(EditError::TooLarge {
-                    limit: Limit::Changes,
-                });
-            }
-            self.buckets.store(txn, id, arrival, &change)?;
-            changes.push((id, change));
+        let mut buckets = Buckets::open(txn)?;
+        for (bucket, puts) in by_bucket {
+            changes.push((bucket, buckets.write(bucket, &author, seq, &puts)?));
         }
-        let end = self.position.ends.get(&author).copied();
-        let seq = end.map_or(0, |end| end.seq) + 1;
+        let mut past = log::past(txn, &author)?;
+        let deps = self.unseen(&past);
+        if !deps.is_empty() {
+            past.learn(&deps);
+            log::set_past(txn, &author, &past)?;
+        }
         let draft = Draft {
             mesh,
             author,
             seq,
             prev: end.map_or(Hash::from_bytes([0; 32]), |end| end.hash),
-            deps: self.uncited(),
+            deps,
             members: self.members.heads(),
             clock: self.position.clock,
             at: now,
@@ -132,22 +125,18 @@ impl Writer {
                 .map(|(id, bytes)| (*id, bytes.as_slice()))
                 .collect(),
         };
-        let deps = draft.deps.clone();
         let bytes = draft
             .sign(key)
             .map_err(|limit| EditError::TooLarge { limit })?;
-        for (author, seq) in deps {
-            self.position.cited.advance(author, seq);
-        }
         self.append(txn, author, seq, envelope::hash(&bytes), &bytes)?;
         Ok(seq)
     }
 
     /// What came from others since this device last said what it had seen.
-    fn uncited(&self) -> Vec<(crate::id::Author, u64)> {
+    fn unseen(&self, past: &Past) -> Vec<(Author, u64)> {
         let ends = self.position.ends.iter();
         ends.filter(|(author, end)| {
-            **author != self.position.author && end.seq > self.position.cited.get(author)
+            **author != self.position.author && end.seq > past.seen(&author.actor())
         })
         .map(|(author, end)| (*author, end.seq))
         .collect()

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use redb::WriteTransaction;
 
+use super::view::View;
 use super::{Writer, retract};
+use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
 use crate::entry::EntryChange;
 use crate::envelope::{Envelope, Label};
@@ -30,13 +32,11 @@ pub(super) enum Step {
     Beyond,
 }
 
-/// Why an envelope, or the whole message, goes no further.
+/// Why an envelope goes no further.
 pub(super) enum Refusal {
     Storage(StorageError),
     /// It broke a rule; nothing of it was applied.
-    Clean(Misbehaviour),
-    /// It broke a rule after a part of it was applied: undo the transaction.
-    Undo(Misbehaviour),
+    Fault(Misbehaviour),
 }
 
 impl From<StorageError> for Refusal {
@@ -87,7 +87,7 @@ impl<'a> Intake<'a> {
     /// last number that is here and the last that was sent.
     pub(super) fn finish(self) -> Result<(Vec<EntryChange>, Numbers, Numbers), StorageError> {
         let touched: Vec<EntryId> = self.touched.into_iter().collect();
-        let changes = index::apply(self.txn, &self.writer.registers(self.txn), &touched)?;
+        let changes = index::apply(self.txn, &View::open(self.txn)?, &touched)?;
         let end = |author| {
             self.writer
                 .position
@@ -110,7 +110,7 @@ impl<'a> Intake<'a> {
 
     fn take(&mut self, bytes: &[u8], standing: Standing) -> Result<Step, Refusal> {
         let label = Envelope::label(bytes)
-            .map_err(|fault| Refusal::Clean(Misbehaviour::Undecodable(fault)))?;
+            .map_err(|fault| Refusal::Fault(Misbehaviour::Undecodable(fault)))?;
         if standing == Standing::Offered {
             self.offered.advance(label.author, label.seq);
         }
@@ -141,7 +141,7 @@ impl<'a> Intake<'a> {
         let incoming = self
             .check(&envelope)?
             .map_err(|fault| blame(label, fault))?;
-        self.commit(&envelope, &incoming, label)?;
+        self.commit(&envelope, &incoming)?;
         Ok(Step::Taken)
     }
 
@@ -200,11 +200,12 @@ impl<'a> Intake<'a> {
 
     /// Holds every change of an envelope against its bucket. The outer error is ours.
     fn check(
-        &mut self,
+        &self,
         envelope: &Envelope<'_>,
     ) -> Result<Result<Vec<Incoming>, EnvelopeFault>, StorageError> {
         let body = &envelope.body;
         let mut incoming = Vec::with_capacity(body.changes.len());
+        let buckets = Buckets::open(self.txn)?;
         for (bucket, bytes) in &body.changes {
             let bucket = *bucket;
             let change = match Incoming::parse(bucket, bytes, &body.author) {
@@ -216,7 +217,7 @@ impl<'a> Intake<'a> {
                     stamp: change.clock,
                 }));
             }
-            if let Err(fault) = change.check(self.writer.buckets.get(self.txn, bucket)?) {
+            if let Err(fault) = buckets.check(bucket, &change)? {
                 return Ok(Err(EnvelopeFault::Change { bucket, fault }));
             }
             incoming.push(change);
@@ -229,22 +230,16 @@ impl<'a> Intake<'a> {
         &mut self,
         envelope: &Envelope<'_>,
         incoming: &[Incoming],
-        label: Label,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), StorageError> {
         let body = &envelope.body;
-        let arrival = self.writer.position.next_arrival;
-        for (change, (bucket, bytes)) in incoming.iter().zip(&body.changes) {
-            let bucket = *bucket;
-            self.writer.buckets.touch(bucket);
-            let applied = self.writer.buckets.get(self.txn, bucket)?.apply(change);
-            if let Err(fault) = applied {
-                let fault = EnvelopeFault::Change { bucket, fault };
-                let Label { author, seq } = label;
-                return Err(Refusal::Undo(Misbehaviour::Envelope { author, seq, fault }));
-            }
-            self.writer
-                .buckets
-                .store(self.txn, bucket, arrival, bytes)?;
+        let mut past = log::past(self.txn, &body.author)?;
+        if !body.deps.is_empty() {
+            past.learn(&body.deps);
+            log::set_past(self.txn, &body.author, &past)?;
+        }
+        let mut buckets = Buckets::open(self.txn)?;
+        for (change, (bucket, _)) in incoming.iter().zip(&body.changes) {
+            buckets.apply(*bucket, change, body.seq, &past)?;
             self.touched
                 .extend(change.writes.iter().map(|write| write.key.id));
         }
@@ -265,7 +260,7 @@ impl<'a> Intake<'a> {
 }
 
 fn blame(label: Label, fault: EnvelopeFault) -> Refusal {
-    Refusal::Clean(Misbehaviour::Envelope {
+    Refusal::Fault(Misbehaviour::Envelope {
         author: label.author,
         seq: label.seq,
         fault,

@@ -1,13 +1,14 @@
 //! Which bucket a new entry's id falls into.
 //!
-//! The files of a directory share few buckets, so that an import of thousands touches few documents
-//! and its envelopes hold few changes. A bucket that is full spills into the emptiest of a few others.
+//! The files of a directory share few buckets, so that the envelopes of an import hold few changes and its
+//! registers are neighbours in the database. A bucket that is full spills into the emptiest of a few
+//! others.
 
 use rand::Rng;
 use redb::ReadTransaction;
 
 use super::Replica;
-use crate::bucket::cache::{INCREMENTS, SNAPSHOTS};
+use crate::bucket::fill;
 use crate::error::StorageError;
 use crate::id::{BucketId, EntryId};
 use crate::limit::BUCKET_SPILL_BYTES;
@@ -70,20 +71,4 @@ fn choose(
         best = best.min((fill(txn, other)?, other));
     }
     Ok(best.1)
-}
-
-/// The bytes that a bucket takes in the database.
-fn fill(txn: &ReadTransaction, id: BucketId) -> Result<u64, StorageError> {
-    let snapshot = txn
-        .open_table(SNAPSHOTS)?
-        .get(id.number())?
-        .map(|row| row.value().len());
-    let mut bytes = snapshot.unwrap_or(0) as u64;
-    for row in txn
-        .open_table(INCREMENTS)?
-        .range((id.number(), 0)..=(id.number(), u64::MAX))?
-    {
-        bytes += row?.1.value().len() as u64;
-    }
-    Ok(bytes)
 }

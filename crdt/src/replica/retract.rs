@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
 use super::Writer;
+use super::view::View;
+use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
+use crate::bucket::past::Past;
 use crate::entry::EntryChange;
 use crate::envelope::{self, Envelope};
 use crate::error::{Damage, StorageError};
@@ -81,8 +84,10 @@ impl Writer {
         txn: &WriteTransaction,
         own: DeviceId,
     ) -> Result<Vec<EntryChange>, StorageError> {
-        let mut removed: BTreeMap<BucketId, Vec<Incoming>> = BTreeMap::new();
-        for (author, limit) in self.limits(txn, own)? {
+        let limits = self.limits(txn, own)?;
+        let (mut buckets, mut touched) = (BTreeSet::new(), BTreeSet::new());
+        for (author, limit) in &limits {
+            let (author, limit) = (*author, *limit);
             let damaged = || StorageError::Damaged(Damage::Log(author));
             let Some(end) = self.position.ends.get(&author).copied() else {
                 continue;
@@ -92,25 +97,18 @@ impl Writer {
                 for (bucket, change) in &envelope.body.changes {
                     let change =
                         Incoming::parse(*bucket, change, &author).map_err(|_| damaged())?;
-                    removed.entry(*bucket).or_default().push(change);
+                    buckets.insert(*bucket);
+                    touched.extend(change.writes.iter().map(|write| write.key.id));
                 }
                 keep(txn, author, envelope.body.seq, &bytes)?;
             }
             self.end_at(txn, author, limit)?;
         }
-        let mut touched: BTreeSet<EntryId> = BTreeSet::new();
-        for (id, changes) in removed {
-            let rebuilt = self.buckets.get(txn, id)?.without(&changes);
-            let rebuilt = rebuilt.map_err(|_| StorageError::Damaged(Damage::Bucket(id)))?;
-            self.buckets.replace(txn, id, rebuilt)?;
-            touched.extend(
-                changes
-                    .iter()
-                    .flat_map(|c| c.writes.iter().map(|write| write.key.id)),
-            );
+        if !limits.is_empty() {
+            rebuild(txn, &buckets, limits.keys())?;
         }
         let touched: Vec<EntryId> = touched.into_iter().collect();
-        Ok(index::apply(txn, &self.registers(txn), &touched)?)
+        Ok(index::apply(txn, &View::open(txn)?, &touched)?)
     }
 
     /// Where the logs have to end that end too late.
@@ -177,7 +175,6 @@ impl Writer {
         author: Author,
         seq: u64,
     ) -> Result<(), StorageError> {
-        self.position.cited.cut(author, seq);
         if seq == 0 {
             self.position.ends.remove(&author);
             return log::remove_end(txn, author);
@@ -191,4 +188,36 @@ impl Writer {
         self.position.ends.insert(author, end);
         log::set_end(txn, author, end)
     }
+}
+
+/// Derives buckets anew from the envelopes that are left, and what the authors that were `cut` had seen.
+fn rebuild<'a>(
+    txn: &WriteTransaction,
+    buckets: &BTreeSet<BucketId>,
+    cut: impl Iterator<Item = &'a Author>,
+) -> Result<(), StorageError> {
+    let mut registers = Buckets::open(txn)?;
+    for bucket in buckets {
+        registers.clear(*bucket)?;
+    }
+    let mut pasts: BTreeMap<Author, Past> = BTreeMap::new();
+    log::visit(txn, |author, bytes| {
+        let damaged = || StorageError::Damaged(Damage::Log(author));
+        let body = Envelope::decode_trusted(bytes).map_err(|_| damaged())?.body;
+        let past = pasts.entry(author).or_insert_with(|| Past::of(&author));
+        past.learn(&body.deps);
+        for (bucket, change) in body.changes {
+            if buckets.contains(&bucket) {
+                let change = Incoming::parse(bucket, change, &author).map_err(|_| damaged())?;
+                registers.apply(bucket, &change, body.seq, past)?;
+            }
+        }
+        Ok(())
+    })?;
+    for author in cut {
+        if let Some(past) = pasts.get(author) {
+            log::set_past(txn, author, past)?;
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::EntryId;
-use crate::bucket::Bucket;
+use crate::bucket::desk::Desk;
 use crate::entry::Version;
 use crate::envelope::{self, Draft, Envelope};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
@@ -22,7 +22,7 @@ struct Forger {
     author: Author,
     mesh: MeshId,
     members: Vec<Hash>,
-    bucket: Bucket,
+    desk: Desk,
     seq: u64,
     prev: Hash,
 }
@@ -38,7 +38,7 @@ impl Forger {
             key,
             mesh: of.mesh_id(),
             members: of.shared().members.heads(),
-            bucket: Bucket::empty(),
+            desk: Desk::new(),
             seq: 0,
             prev: Hash::from_bytes([0; 32]),
         }
@@ -71,7 +71,7 @@ impl Forger {
             register: Register::Attributes,
             value,
         };
-        let change = self.bucket.write(&self.author, vec![put]).unwrap();
+        let change = self.desk.write(&self.author, self.seq + 1, &[put]);
         let mut draft = Draft {
             mesh: self.mesh,
             author: self.author,

@@ -1,45 +1,27 @@
-//! The registers as the tree's rules read them: through the cache, inside the open transaction.
-
-use std::cell::RefCell;
+//! The registers as the tree's rules read them, inside the open transaction.
 
 use redb::WriteTransaction;
 
-use super::Writer;
-use crate::bucket::cache::Buckets;
+use crate::bucket::Buckets;
 use crate::bucket::key::RegisterKey;
 use crate::error::StorageError;
-use crate::id::{BucketId, EntryId};
-use crate::limit::BUCKET_COUNT;
+use crate::id::EntryId;
 use crate::register::{
     Attributes, ContentRecord, Packed, Placement, Register, RegisterError, Registers,
 };
 
 /// The registers in the state of one open transaction.
-pub(super) struct View<'a> {
-    txn: &'a WriteTransaction,
-    /// Reading loads buckets; the rules see a shared reference.
-    buckets: RefCell<&'a mut Buckets>,
-}
+pub(super) struct View<'t>(Buckets<'t>);
 
-impl Writer {
-    pub(super) fn registers<'a>(&'a mut self, txn: &'a WriteTransaction) -> View<'a> {
-        View::new(txn, &mut self.buckets)
-    }
-}
-
-impl<'a> View<'a> {
-    pub(super) fn new(txn: &'a WriteTransaction, buckets: &'a mut Buckets) -> Self {
-        Self {
-            txn,
-            buckets: RefCell::new(buckets),
-        }
+impl<'t> View<'t> {
+    pub(super) fn open(txn: &'t WriteTransaction) -> Result<Self, StorageError> {
+        Ok(Self(Buckets::open(txn)?))
     }
 
     fn values<T: Packed>(&self, id: &EntryId, register: Register) -> Result<Vec<T>, RegisterError> {
-        let mut buckets = self.buckets.borrow_mut();
-        let bucket = buckets.get(self.txn, id.bucket()).map_err(Box::new)?;
-        bucket
+        self.0
             .values(RegisterKey { id: *id, register })
+            .map_err(Box::new)?
             .iter()
             .map(|value| T::decode(value))
             .collect::<Result<_, _>>()
@@ -61,21 +43,6 @@ impl Registers for View<'_> {
     }
 
     fn ids(&self) -> Result<Vec<EntryId>, RegisterError> {
-        let mut ids = Vec::new();
-        for bucket in (0..BUCKET_COUNT).filter_map(BucketId::new) {
-            let mut buckets = self.buckets.borrow_mut();
-            if !Buckets::is_stored(self.txn, bucket).map_err(Box::new)? {
-                continue;
-            }
-            let bucket = buckets
-                .get(self.txn, bucket)
-                .map_err(Box::<StorageError>::new)?;
-            let keys = bucket.keys().into_iter();
-            ids.extend(
-                keys.filter(|k| k.register == Register::Placement)
-                    .map(|k| k.id),
-            );
-        }
-        Ok(ids)
+        Ok(self.0.placed().map_err(Box::new)?)
     }
 }

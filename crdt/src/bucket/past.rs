@@ -1,0 +1,54 @@
+//! What an author had seen of others when it wrote its last envelope: the union of the causes that its
+//! envelopes name. It decides which values the author's next change can replace.
+
+use std::collections::BTreeMap;
+
+use super::Actor;
+use crate::id::Author;
+
+/// How much of everybody's log one author had seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    own: Actor,
+    seen: BTreeMap<Actor, u64>,
+}
+
+impl Past {
+    /// An author that has seen nobody but itself.
+    pub(crate) fn of(author: &Author) -> Self {
+        Self {
+            own: author.actor(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// The inverse of [`Past::pack`]; `None` for a damaged row.
+    pub(crate) fn unpack(author: &Author, packed: &[u8]) -> Option<Self> {
+        Some(Self {
+            own: author.actor(),
+            seen: postcard::from_bytes(packed).ok()?,
+        })
+    }
+
+    pub(crate) fn pack(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.seen).expect("memory takes any value")
+    }
+
+    /// Notes the causes that an envelope names.
+    pub(crate) fn learn(&mut self, deps: &[(Author, u64)]) {
+        for (author, seq) in deps {
+            let last = self.seen.entry(author.actor()).or_insert(0);
+            *last = (*last).max(*seq);
+        }
+    }
+
+    /// The last envelope seen of somebody else.
+    pub(crate) fn seen(&self, actor: &Actor) -> u64 {
+        self.seen.get(actor).copied().unwrap_or(0)
+    }
+
+    /// Whether an envelope was seen. Its own author has seen each of its earlier ones.
+    pub(crate) fn holds(&self, actor: &Actor, envelope: u64) -> bool {
+        *actor == self.own || envelope <= self.seen(actor)
+    }
+}
