@@ -13,6 +13,7 @@
 //! sets of changes give equal rows, byte by byte (`bucket/row`).
 
 pub(crate) mod change;
+mod column;
 #[cfg(test)]
 pub(crate) mod desk;
 pub(crate) mod key;

@@ -18,6 +18,9 @@ pub const MAX_CHANGE_BYTES: usize = 256 << 10;
 /// Operations in one change. More in one change would make one small envelope slow for everybody.
 pub const MAX_CHANGE_OPS: usize = 4096;
 
+/// Earlier operations that one change may name as replaced. One for each operation is usual.
+pub const MAX_CHANGE_REPLACED: usize = 16 * MAX_CHANGE_OPS;
+
 /// Changes (one per touched bucket) in one envelope.
 pub const MAX_ENVELOPE_CHANGES: usize = 2048;
 

@@ -3,7 +3,7 @@
 //! Automerge is the codec of changes and nothing more. A change is data from a stranger until
 //! [`Incoming::parse`] and [`Incoming::follows`] have passed: the first looks at the bytes alone, the second at the
 //! author's earlier changes. The codec itself accepts far more than is safe: it does not compare a
-//! change's checksum and inflates compressed changes without a bound.
+//! change's checksum, and unfolds and inflates what is packed without a bound (`bucket/column`).
 //!
 //! Changes, and the operations in them, are numbered by author and bucket, without gaps. They name
 //! no dependencies: their causes are those of the envelope that carries them.
@@ -15,12 +15,12 @@ use std::panic::catch_unwind;
 use automerge::legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec};
 use automerge::{ActorId, Change, ExpandedChange, ScalarValue};
 
-use super::Actor;
 use super::key::RegisterKey;
 use super::row::{Last, OpRef};
+use super::{Actor, column};
 use crate::error::{ChangeFault, Limit};
 use crate::id::{Author, BucketId};
-use crate::limit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPS};
+use crate::limit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
 use crate::register;
 
 /// The chunk type of an uncompressed change (Automerge binary format, "chunk types").
@@ -213,7 +213,11 @@ impl Draft {
             op: self.before.op + self.operations.len() as u64,
         };
         // The codec has room for operation numbers of 32 bits.
-        if self.operations.len() > MAX_CHANGE_OPS || last.op > u64::from(u32::MAX) {
+        let replaced: usize = self.operations.iter().map(|op| op.pred.len()).sum();
+        if self.operations.len() > MAX_CHANGE_OPS
+            || replaced > MAX_CHANGE_REPLACED
+            || last.op > u64::from(u32::MAX)
+        {
             return Err(Limit::Changes);
         }
         let change = Change::from(ExpandedChange {
@@ -241,7 +245,7 @@ fn decode(bytes: &[u8]) -> Result<Change, ChangeFault> {
     if bytes.len() > MAX_CHANGE_BYTES {
         return Err(ChangeFault::TooLarge);
     }
-    let Some((&[m0, m1, m2, m3, c0, c1, c2, c3, kind], _)) = bytes.split_first_chunk::<9>()
+    let Some((&[m0, m1, m2, m3, c0, c1, c2, c3, kind], body)) = bytes.split_first_chunk::<9>()
     else {
         return Err(ChangeFault::Malformed);
     };
@@ -251,6 +255,7 @@ fn decode(bytes: &[u8]) -> Result<Change, ChangeFault> {
     if kind != CHANGE_CHUNK {
         return Err(ChangeFault::Compressed);
     }
+    column::check(body)?;
     let change = catch_unwind(|| Change::from_bytes(bytes.to_vec()))
         .map_err(|_| ChangeFault::Malformed)?
         .map_err(|_| ChangeFault::Malformed)?;

@@ -12,7 +12,7 @@ use crate::entry::Version;
 use crate::error::ChangeFault;
 use crate::id::{Author, BucketId, DeviceTag, EntryId};
 use crate::lab::key;
-use crate::limit::MAX_CHANGE_OPS;
+use crate::limit::{MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
 use crate::register::{Attributes, Packed, Put, Register};
 
 pub(super) fn author(number: u8) -> Author {
@@ -240,6 +240,30 @@ fn too_many_operations_and_none_are_refused() {
         fault,
         ChangeFault::OpCount | ChangeFault::TooLarge
     ));
+}
+
+#[test]
+fn a_small_change_that_unfolds_to_a_big_one_is_refused_before_it_is_unfolded() {
+    let mut change = honest();
+    let actor = ActorId::from(author(2).actor().as_slice());
+    let replaced: Vec<OpId> = (1..=1_000_000).map(|at| OpId(at, actor.clone())).collect();
+    change.operations[0].pred = SortedVec::from(replaced);
+    let bytes = Change::from(change).raw_bytes().to_vec();
+    assert!(bytes.len() < 400, "a million in {} bytes", bytes.len());
+    assert_eq!(offer(&mut Desk::new(), &bytes), Err(ChangeFault::OpCount));
+}
+
+#[test]
+fn a_change_may_replace_as_many_values_as_the_limit_says() {
+    let writers = u64::try_from(MAX_CHANGE_REPLACED).unwrap();
+    for (count, taken) in [(writers, true), (writers + 1, false)] {
+        let mut change = honest();
+        let actor = ActorId::from(author(2).actor().as_slice());
+        let replaced: Vec<OpId> = (1..=count).map(|at| OpId(at, actor.clone())).collect();
+        change.operations[0].pred = SortedVec::from(replaced);
+        let bytes = Change::from(change).raw_bytes().to_vec();
+        assert_eq!(offer(&mut Desk::new(), &bytes).is_ok(), taken);
+    }
 }
 
 #[test]
