@@ -7,11 +7,14 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
+    Advice, AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps,
+    UTIME_OMIT,
 };
 use rustix::io::Errno;
 use wormhole_crdt::Timestamp;
@@ -255,6 +258,15 @@ pub(crate) fn set_mtime(file: BorrowedFd<'_>, mtime: Timestamp) -> io::Result<()
 /// Sets the permission bits. Never suid, sgid or sticky: `mode` is cut to the nine ordinary bits.
 pub(crate) fn set_mode(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o777))?)
+}
+
+/// Lets the disk begin to write what is in memory of this range, without waiting for it. It is only a matter of speed.
+pub(crate) fn start_write_back(file: BorrowedFd<'_>, range: Range<u64>) {
+    // Linux starts writing dirty pages that it is told not to keep. Those already written leave the memory.
+    let len = NonZeroU64::new(range.end.saturating_sub(range.start));
+    if let Err(error) = rustix::fs::fadvise(file, range.start, len, Advice::DontNeed) {
+        tracing::trace!(%error, "the file system takes no advice");
+    }
 }
 
 /// Makes everything written to this file system so far durable.

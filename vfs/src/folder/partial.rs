@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,12 @@ use wormhole_crdt::{EntryKey, Timestamp};
 use wormhole_store::{ChunkRef, ChunkSink, Content, Slot, Store, WriteError};
 
 use super::{beneath, name};
+
+/// The disk is set to work whenever this much was written, so that little is left to wait for at the end.
+const WRITE_BACK: u64 = 16 << 20;
+/// Chunks that are on this device are read, verified and written by so many threads, so many at a time.
+const COPY_THREADS: usize = 2;
+const COPY_SLOTS: usize = 256;
 
 /// What is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +51,14 @@ struct Opened {
     file: File,
     /// Nothing was in it: what is not written reads as zeros.
     fresh: bool,
+    /// Where was written since the disk was last set to work, and how much.
+    dirty: Mutex<Dirty>,
+}
+
+#[derive(Default)]
+struct Dirty {
+    bytes: u64,
+    range: Option<Range<u64>>,
 }
 
 /// Why it could not be written.
@@ -138,7 +153,11 @@ impl PartialFile {
         let file = beneath::open_partial(self.dir.as_fd(), &self.name)?;
         let fresh = file.metadata()?.len() == 0;
         file.set_len(self.want.content.size)?;
-        let opened = Arc::new(Opened { file, fresh });
+        let opened = Arc::new(Opened {
+            file,
+            fresh,
+            dirty: Mutex::default(),
+        });
         *open = Some(Arc::clone(&opened));
         Ok(opened)
     }
@@ -149,6 +168,42 @@ impl PartialFile {
         file.set_len(bytes.len() as u64)?;
         file.write_all_at(bytes, 0)?;
         self.attributes(&file)
+    }
+
+    /// Brings what can be had of these slots without a network; answers the others.
+    fn prepare_block(&self, slots: Vec<Slot>) -> io::Result<Vec<Slot>> {
+        let one_by_one = |slots: &[Slot]| -> io::Result<Vec<Slot>> {
+            let mut missing = Vec::new();
+            for slot in slots {
+                match self.prepare_slot(slot)? {
+                    Prepared::Done => {}
+                    Prepared::Missing => missing.push(*slot),
+                }
+            }
+            Ok(missing)
+        };
+        // All of them are on the network, as a rule, or all are here.
+        let first_is_here = slots
+            .first()
+            .is_some_and(|slot| self.store.has(&slot.chunk.id));
+        if slots.len() < COPY_SLOTS || !first_is_here {
+            return one_by_one(&slots);
+        }
+        let share = slots.len().div_ceil(COPY_THREADS);
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = slots
+                .chunks(share)
+                .map(|part| scope.spawn(move || one_by_one(part)))
+                .collect();
+            let mut missing = Vec::new();
+            for part in parts {
+                match part.join() {
+                    Ok(found) => missing.extend(found?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(missing)
+        })
     }
 
     fn prepare_slot(&self, slot: &Slot) -> io::Result<Prepared> {
@@ -163,7 +218,7 @@ impl PartialFile {
             return Ok(Prepared::Done);
         }
         match self.here(&slot.chunk) {
-            Some(bytes) => write_sparse(&opened, slot.offset, &bytes).map(|()| Prepared::Done),
+            Some(bytes) => opened.write(slot.offset, &bytes).map(|()| Prepared::Done),
             None => Ok(Prepared::Missing),
         }
     }
@@ -227,11 +282,27 @@ enum Prepared {
     Missing,
 }
 
-fn write_sparse(opened: &Opened, offset: u64, bytes: &[u8]) -> io::Result<()> {
-    if opened.fresh && bytes.iter().all(|byte| *byte == 0) {
-        return Ok(());
+impl Opened {
+    /// Writes a chunk; of zeros only where something else may be.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.fresh && bytes.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        self.file.write_all_at(bytes, offset)?;
+        let end = offset + bytes.len() as u64;
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.bytes += bytes.len() as u64;
+        let range = dirty.range.get_or_insert(offset..end);
+        *range = range.start.min(offset)..range.end.max(end);
+        if dirty.bytes >= WRITE_BACK {
+            let Dirty { range, .. } = std::mem::take(&mut *dirty);
+            drop(dirty);
+            if let Some(range) = range {
+                beneath::start_write_back(self.file.as_fd(), range);
+            }
+        }
+        Ok(())
     }
-    opened.file.write_all_at(bytes, offset)
 }
 
 impl ChunkSink for PartialFile {
@@ -241,14 +312,14 @@ impl ChunkSink for PartialFile {
             return Ok(Vec::new());
         }
         let slots = self.noted(self.store.slots(content).map_err(io::Error::other))?;
-        let mut missing = Vec::new();
+        let (mut missing, mut block) = (Vec::new(), Vec::new());
         for slot in slots {
-            let slot = self.noted(slot.map_err(io::Error::other))?;
-            match self.noted(self.prepare_slot(&slot))? {
-                Prepared::Done => {}
-                Prepared::Missing => missing.push(slot),
+            block.push(self.noted(slot.map_err(io::Error::other))?);
+            if block.len() == COPY_SLOTS {
+                missing.extend(self.noted(self.prepare_block(std::mem::take(&mut block)))?);
             }
         }
+        missing.extend(self.noted(self.prepare_block(block))?);
         Ok(missing)
     }
 
@@ -257,7 +328,7 @@ impl ChunkSink for PartialFile {
             return self.noted(self.write_whole(bytes));
         }
         let opened = self.noted(self.opened())?;
-        self.noted(write_sparse(&opened, slot.offset, bytes))
+        self.noted(opened.write(slot.offset, bytes))
     }
 }
 
