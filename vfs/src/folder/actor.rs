@@ -316,7 +316,12 @@ impl Actor {
 
     fn after(&mut self, done: Done) {
         match done {
-            Done::Flushed => self.unflushed = None,
+            Done::Flushed(doubtful) => {
+                self.unflushed = None;
+                for path in doubtful {
+                    self.walk.add(path);
+                }
+            }
             Done::Todo(todo) => {
                 // What stood in the way has been looked at.
                 if self.blocked_until.is_none() {

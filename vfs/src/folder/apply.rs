@@ -20,9 +20,9 @@ mod install;
 mod withdraw;
 
 impl Engine {
-    /// Brings entries to disk.
-    pub(crate) fn apply(&mut self, keys: &[EntryKey], keep: Keep) -> Outcome<Todo> {
-        let mut step = self.begin(keep)?;
+    /// Brings entries to disk. That they are there is durable with the next flush.
+    pub(crate) fn apply(&mut self, keys: &[EntryKey]) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Later)?;
         // What is new goes before what is gone: it may want the bytes of what is about to go.
         let mut gone = Vec::new();
         for key in keys {
@@ -37,9 +37,9 @@ impl Engine {
         step.end()
     }
 
-    /// Moves fetched files into place.
-    pub(crate) fn finish(&mut self, files: Vec<Arc<PartialFile>>, keep: Keep) -> Outcome<Todo> {
-        let mut step = self.begin(keep)?;
+    /// Moves fetched files into place. That they are there is durable with the next flush.
+    pub(crate) fn finish(&mut self, files: Vec<Arc<PartialFile>>) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Later)?;
         let keys: Vec<EntryKey> = files.iter().map(|file| file.want().key).collect();
         step.ready = files
             .into_iter()

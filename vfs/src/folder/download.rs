@@ -21,8 +21,9 @@ use crate::source::{FetchFailure, Source};
 
 /// Contents up to here travel together.
 const SMALL_BYTES: u64 = 1 << 20;
-/// A batch of small ones: enough that no file costs a round trip of its own, few enough to show progress.
-const BATCH_FILES: usize = 256;
+/// A batch of small ones: enough that no file costs a round trip or a wait for the disk of its own, few enough to show
+/// progress.
+const BATCH_FILES: usize = 1_024;
 const BATCH_BYTES: u64 = 16 << 20;
 /// Batches of small contents, and big contents, in flight.
 const SMALL_TASKS: usize = 4;

@@ -55,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) wanted: HashSet<ContentId>,
     /// Deletions that wait for a person: how many entries.
     pub(crate) held: u64,
+    /// Directories whose names changed, to be synced before rows that speak of them are made durable.
+    pub(crate) touched: Touched,
     #[cfg(test)]
     pub(crate) fault: super::tests::fault::Fault,
 }
@@ -104,8 +106,6 @@ pub(crate) struct Step<'e> {
     /// Entries on the way to the one being applied, to notice names that wait for one another.
     pub(crate) busy: HashSet<EntryKey>,
     dirs: HashMap<EntryId, Arc<Dir>>,
-    /// Directories whose names changed, to be synced before the batch is kept.
-    touched: BTreeMap<PathBuf, Arc<Dir>>,
     /// Whether the mesh's word may wait for a later flush: bulk imports.
     pub(crate) keep: Keep,
 }
@@ -115,6 +115,24 @@ pub(crate) struct Step<'e> {
 pub(crate) struct Dir {
     pub(crate) fd: OwnedFd,
     pub(crate) path: PathBuf,
+}
+
+/// Directories whose names were changed here and are not durable yet. A few are held open to be synced one by one; of
+/// many, only the paths are kept.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    dirs: BTreeMap<PathBuf, Option<Arc<Dir>>>,
+}
+
+impl Touched {
+    fn add(&mut self, dir: &Arc<Dir>) {
+        if self.dirs.contains_key(&dir.path) {
+            return;
+        }
+        let few = self.dirs.len() + 1 < SYNC_TOGETHER;
+        self.dirs
+            .insert(dir.path.clone(), few.then(|| Arc::clone(dir)));
+    }
 }
 
 impl Dir {
@@ -138,19 +156,40 @@ impl Engine {
             ready: HashMap::new(),
             busy: HashSet::new(),
             dirs: HashMap::new(),
-            touched: BTreeMap::new(),
             keep,
         })
     }
 
     /// Makes everything that was put off durable, in order.
-    pub(crate) fn flush(&mut self) -> Outcome<()> {
+    ///
+    /// Answers directories to be scanned again, because their names may not be durable.
+    pub(crate) fn flush(&mut self) -> Outcome<Vec<PathBuf>> {
+        let doubtful = self.sync_touched();
         self.store.commit()?;
         self.replica.flush()?;
         let mut batch = self.state.begin()?;
         batch.set_note("vector", &vector_bytes(&self.replica)?)?;
         self.counts = batch.commit(Keep::Now)?;
-        Ok(())
+        Ok(doubtful)
+    }
+
+    /// Makes the names that were changed durable. Answers the directories where that failed: the rows then speak of names
+    /// that may be lost with the power, so they are looked at again.
+    fn sync_touched(&mut self) -> Vec<PathBuf> {
+        let touched = std::mem::take(&mut self.touched);
+        let synced = if touched.dirs.len() >= SYNC_TOGETHER {
+            beneath::sync_file_system(self.tmp.as_fd())
+        } else {
+            let mut dirs = touched.dirs.values().flatten();
+            dirs.try_for_each(|dir| beneath::sync_dir(&dir.fd))
+        };
+        match synced {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot sync directories");
+                touched.dirs.into_keys().collect()
+            }
+        }
     }
 
     pub(crate) fn file_path(&self, path: &Path) -> FilePath {
@@ -195,12 +234,14 @@ impl Step<'_> {
     /// Ends the step: syncs what was renamed, records what was drafted, keeps what was done.
     pub(crate) fn end(mut self) -> Outcome<Todo> {
         self.submit()?;
-        self.sync_touched();
         if self.keep == Keep::Now {
+            let doubtful = self.engine.sync_touched();
+            self.todo.scans.extend(doubtful);
             // Rows speak of what the mesh was told: it must not forget what they remember.
             self.engine.store.commit()?;
             self.engine.replica.flush()?;
         }
+        self.todo.progress |= self.keep == Keep::Later && self.batch.is_changed();
         let counts = self.batch.commit(self.keep)?;
         self.engine.counts = counts;
         for bad in self.engine.rules.take_bad() {
@@ -212,22 +253,6 @@ impl Step<'_> {
             );
         }
         Ok(self.todo)
-    }
-
-    fn sync_touched(&mut self) {
-        let touched = std::mem::take(&mut self.touched);
-        let synced = if touched.len() >= SYNC_TOGETHER {
-            beneath::sync_file_system(self.engine.tmp.as_fd())
-        } else {
-            touched
-                .values()
-                .try_for_each(|dir| beneath::sync_dir(&dir.fd))
-        };
-        if let Err(error) = synced {
-            // The rows then speak of names that may be lost with the power: look at those again.
-            tracing::warn!(%error, "cannot sync directories");
-            self.todo.scans.extend(touched.into_keys());
-        }
     }
 
     /// Opens a synced directory. `None` when it is not synced or not there (any more).
@@ -265,9 +290,7 @@ impl Step<'_> {
 
     /// A name in this directory was changed by us.
     pub(crate) fn touch(&mut self, dir: &Arc<Dir>) {
-        self.touched
-            .entry(dir.path.clone())
-            .or_insert_with(|| Arc::clone(dir));
+        self.engine.touched.add(dir);
         self.todo.progress = true;
     }
 

@@ -11,7 +11,7 @@ use wormhole_store::Store;
 
 use super::beneath::{self, Root};
 use super::config::{FolderConfig, Memory};
-use super::engine::{Engine, Outcome};
+use super::engine::{Engine, Outcome, Touched};
 use super::guard::Guard;
 use super::ignore::Rules;
 use super::name::{self, Place};
@@ -85,6 +85,7 @@ impl Engine {
             counts,
             wanted: HashSet::new(),
             held: 0,
+            touched: Touched::default(),
             #[cfg(test)]
             fault: super::tests::fault::Fault::default(),
         }))

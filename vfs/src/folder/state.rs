@@ -140,6 +140,11 @@ impl Batch {
         Ok(self.counts)
     }
 
+    /// Whether there is anything to keep.
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
+    }
+
     /// How much is synced.
     pub(crate) fn counts(&self) -> Counts {
         self.counts

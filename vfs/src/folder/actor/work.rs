@@ -1,5 +1,6 @@
 //! The steps that the actor lends the engine for, one at a time on the blocking pool.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wormhole_crdt::{EntryId, EntryKey};
@@ -10,11 +11,7 @@ use crate::folder::engine::{Engine, Look, Outcome, Todo};
 use crate::folder::partial::PartialFile;
 use crate::folder::scan::{Walk, Walked};
 use crate::folder::settle::Due;
-use crate::folder::state::Keep;
 use crate::folder::vanished::Missing;
-
-/// From this many on a step is bulk: its records are made durable together with others.
-const BULK: usize = 32;
 
 /// What there is to do.
 pub(super) enum Work {
@@ -35,21 +32,18 @@ pub(super) enum Done {
     Audited(Vec<EntryId>, Todo),
     Scanned(Walk, Walked, Todo),
     Judged(Todo),
-    Flushed,
+    /// Directories to scan again.
+    Flushed(Vec<PathBuf>),
 }
 
 /// Does one step, on the blocking pool.
 pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
-    let keep = |size: usize| if size >= BULK { Keep::Later } else { Keep::Now };
     Ok(match work {
         Work::Check(due) => Done::Todo(engine.check(due)?),
         Work::Imported(look, result) => Done::Todo(engine.imported(look, result)?),
-        Work::Finish(files) => {
-            let keep = keep(files.len());
-            Done::Todo(engine.finish(files, keep)?)
-        }
+        Work::Finish(files) => Done::Todo(engine.finish(files)?),
         Work::Apply(keys) => {
-            let todo = engine.apply(&keys, keep(keys.len()))?;
+            let todo = engine.apply(&keys)?;
             Done::Applied(keys, todo)
         }
         Work::Audit(mut stack) => {
@@ -64,9 +58,6 @@ pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
             Done::Scanned(walk, walked, todo)
         }
         Work::Judge(missing) => Done::Judged(engine.judge_missing(missing)?),
-        Work::Flush => {
-            engine.flush()?;
-            Done::Flushed
-        }
+        Work::Flush => Done::Flushed(engine.flush()?),
     })
 }

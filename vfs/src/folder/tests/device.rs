@@ -21,7 +21,6 @@ use super::super::name::Place;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
 use super::super::scan::{Walk, Walked};
 use super::super::settle::{Due, Hint};
-use super::super::state::Keep;
 use super::super::status::{Reason, StopReason};
 use super::super::vanished::{Extent, Missing};
 
@@ -236,13 +235,13 @@ impl Device {
                 let next = self.judge(Extent::Part);
                 self.absorb(&mut todo, next);
             }
-            let next = self.engine().apply(&keys, Keep::Later).unwrap();
+            let next = self.engine().apply(&keys).unwrap();
             self.absorb(&mut todo, next);
             let complete = self.fetch(others);
             if idle && complete.is_empty() && self.inbox.is_empty() && todo.keys.is_empty() {
                 return;
             }
-            let next = self.engine().finish(complete, Keep::Later).unwrap();
+            let next = self.engine().finish(complete).unwrap();
             self.absorb(&mut todo, next);
         }
     }
