@@ -1,6 +1,7 @@
 //! All connections, and which of several to one device is the best.
 //!
-//! Direct beats relayed, QUIC beats TCP, a later connection beats one that is probably dead. Of two equal
+//! Direct beats relayed, QUIC beats TCP, a later connection beats one that is probably dead (because it is
+//! older, or ends at a port that the device no longer has). Of two equal
 //! ones made at the same time both sides prefer the one that the device with the lower id dialled, so
 //! that simultaneous dials end in one connection. Only the best connection
 //! to a known device is held; the others, and those to strangers, go when they have been idle.
@@ -63,6 +64,20 @@ impl Link {
             self.path == PathKind::Relayed,
             self.addr.wire().unwrap_or(Wire::Tcp),
         )
+    }
+
+    /// Whether the peer has left the port where `old` ends. All QUIC connections of a program come from
+    /// the one port on which it listens, so another port is another run of the program, and the former
+    /// run said no goodbye. Beyond the local network a port may be an address translator's.
+    fn has_moved(&self, old: &Self) -> bool {
+        let is_near = |link: &Self| {
+            link.addr.wire() == Some(Wire::Quic)
+                && matches!(link.path, PathKind::Local | PathKind::Lan)
+        };
+        is_near(self)
+            && is_near(old)
+            && self.addr.ip() == old.addr.ip()
+            && self.addr.port() != old.addr.port()
     }
 }
 
@@ -156,7 +171,7 @@ impl Links {
         if new.class() != old.class() {
             return new.class() < old.class();
         }
-        if new.since.saturating_duration_since(old.since) > SIMULTANEOUS {
+        if new.since.saturating_duration_since(old.since) > SIMULTANEOUS || new.has_moved(old) {
             return true;
         }
         let by_lower = |link: &Link| match link.origin {

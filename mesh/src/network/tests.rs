@@ -272,10 +272,25 @@ async fn a_member_that_comes_back_is_dialled_again() {
     b.shutdown().await;
 }
 
-/// As after `kill -9`: nobody says goodbye, the port is the same, the other side still believes in the
-/// old connection.
+/// The port of a device that comes back.
+#[derive(Clone, Copy)]
+enum Port {
+    Same,
+    Another,
+}
+
 #[tokio::test]
 async fn a_killed_device_that_comes_back_at_once_is_noticed() {
+    come_back(Port::Same).await;
+}
+
+#[tokio::test]
+async fn a_killed_device_that_comes_back_on_another_port_is_noticed() {
+    come_back(Port::Another).await;
+}
+
+/// As after `kill -9`: nobody says goodbye, and the other side still believes in the old connection.
+async fn come_back(on: Port) {
     let a = network(1).await;
     let killed = std::thread::spawn({
         let addr = a.on(Wire::Quic);
@@ -289,9 +304,12 @@ async fn a_killed_device_that_comes_back_at_once_is_noticed() {
                 b.dial(&addr).await.unwrap();
                 b
             });
-            let port = b.socket().port();
+            let former = b.socket().port();
             runtime.shutdown_background(); // its tasks are gone without having said anything
-            port
+            match on {
+                Port::Same => former,
+                Port::Another => 0,
+            }
         }
     });
     let port = tokio::task::spawn_blocking(|| killed.join().unwrap())
@@ -315,8 +333,12 @@ async fn a_killed_device_that_comes_back_at_once_is_noticed() {
         peers.get(&device).is_some_and(|peer| peer.epoch > before)
     };
     connected.wait_for(is_new).await.unwrap();
-    // The dead connection is reset by the first packet on it; from then on the living one is used.
-    while echo(&a, device, 1000).await.is_err() {}
+    match on {
+        // The dead connection is reset by the first packet on it; then the living one is used.
+        Port::Same => while echo(&a, device, 1000).await.is_err() {},
+        // Nobody resets the dead connection, so it must not be used even once.
+        Port::Another => assert!(echo(&a, device, 1000).await.is_ok()),
+    }
     a.shutdown().await;
     b.shutdown().await;
 }
