@@ -192,7 +192,7 @@ impl Actor {
                 reply,
             } => {
                 let standing = self.standing_of(&peer);
-                let meter = self.view.meter(peer, standing);
+                let meter = self.view.meter(peer, standing, protocol);
                 self.open(Opening {
                     peer,
                     protocol,
@@ -397,7 +397,8 @@ impl Actor {
             return;
         };
         let standing = self.standing(&peer);
-        let stream = self.view.meter(device, standing).wrap(stream, device, path);
+        let meter = self.view.meter(device, standing, protocol);
+        let stream = meter.wrap(stream, device, path);
         self.acceptor.accept(peer, protocol, standing, stream);
     }
 

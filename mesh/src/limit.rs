@@ -1,5 +1,6 @@
 //! How fast bytes may go, and how many went: token buckets and counters around every stream.
 //!
+//! Content gives way to everything else ([`Urgency`]): under a limit, metadata does not queue behind files.
 //! One pair of buckets (up, down) is shared by all streams to known devices, so the limits hold for the
 //! whole node. A stranger has a small pair of its own. Without limits a stream pays two atomic adds per
 //! read or write.
@@ -23,7 +24,11 @@ use tokio::{
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use wormhole_crdt::DeviceId;
 
-use crate::{peer::PathKind, streams::Stream};
+use crate::{
+    peer::PathKind,
+    probe, serve,
+    streams::{Protocol, Stream},
+};
 
 /// Bandwidth limits of this node, all meshes and peers together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +51,27 @@ const MAX_TAKE: usize = 64 * 1024;
 /// Bytes per second, each way, for a device that shares no mesh with us: plenty for an invite.
 const STRANGER_RATE: u64 = 512 * 1024;
 
+/// What may wait when bandwidth is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Little, and somebody waits for it: hellos, metadata, invites. It may take tokens in advance, up
+    /// to a second's worth; content then waits until they have flowed in.
+    Talk,
+    /// Content, which takes what is left.
+    Bulk,
+}
+
+impl Urgency {
+    /// That of a protocol.
+    pub(crate) fn of(protocol: Protocol) -> Self {
+        if [serve::PROTOCOL, probe::PROTOCOL].contains(&protocol) {
+            Self::Bulk
+        } else {
+            Self::Talk
+        }
+    }
+}
+
 /// Tokens are bytes; they flow in at the rate and never exceed a burst.
 #[derive(Debug, Default)]
 struct Bucket {
@@ -56,7 +82,8 @@ struct Bucket {
 
 #[derive(Debug)]
 struct Level {
-    tokens: u64,
+    /// Below zero after [`Urgency::Talk`] took some in advance.
+    tokens: i64,
     /// Up to when tokens have flowed in.
     filled: Instant,
 }
@@ -69,12 +96,16 @@ impl Bucket {
     }
 
     /// Takes up to `want` bytes, or says when it is worth asking again.
-    fn take(&self, want: usize, now: Instant) -> Result<usize, Instant> {
+    fn take(&self, want: usize, urgency: Urgency, now: Instant) -> Result<usize, Instant> {
         let rate = self.rate.load(Ordering::Relaxed);
         if rate == 0 || want == 0 {
             return Ok(want);
         }
-        let burst = (rate.saturating_mul(BURST.as_millis() as u64) / 1000).max(MIN_BURST);
+        let burst = signed((rate.saturating_mul(BURST.as_millis() as u64) / 1000).max(MIN_BURST));
+        let advance = match urgency {
+            Urgency::Talk => signed(rate.max(MIN_BURST)),
+            Urgency::Bulk => 0,
+        };
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         let level = level.get_or_insert(Level {
             tokens: burst,
@@ -82,22 +113,23 @@ impl Bucket {
         });
         let elapsed = now.saturating_duration_since(level.filled);
         let flowed = elapsed.as_nanos().saturating_mul(u128::from(rate)) / 1_000_000_000;
-        let flowed = u64::try_from(flowed).unwrap_or(u64::MAX);
+        let flowed = i64::try_from(flowed).unwrap_or(i64::MAX);
         if flowed > 0 {
             level.tokens = level.tokens.saturating_add(flowed).min(burst);
             level.filled = now;
         }
-        let want = want.min(MAX_TAKE) as u64;
-        let grant = want.min(level.tokens);
+        let want = signed(want.min(MAX_TAKE) as u64);
+        let least = want.min(signed(MIN_BURST));
+        let available = level.tokens.saturating_add(advance);
         // Waiting for a sensible piece is better than dribbling.
-        if grant < want && grant < MIN_BURST {
-            let missing = want.min(MIN_BURST) - grant;
+        if available < least {
+            let missing = u128::from(least.saturating_sub(available).unsigned_abs());
             let wait = Duration::from_nanos(
-                u64::try_from(u128::from(missing) * 1_000_000_000 / u128::from(rate))
-                    .unwrap_or(u64::MAX),
+                u64::try_from(missing * 1_000_000_000 / u128::from(rate)).unwrap_or(u64::MAX),
             );
             return Err(now + wait.clamp(Duration::from_millis(1), Duration::from_secs(1)));
         }
+        let grant = want.min(available);
         level.tokens -= grant;
         Ok(usize::try_from(grant).unwrap_or(MAX_TAKE))
     }
@@ -109,9 +141,14 @@ impl Bucket {
         }
         let mut level = self.level.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(level) = level.as_mut() {
-            level.tokens = level.tokens.saturating_add(bytes as u64);
+            level.tokens = level.tokens.saturating_add(signed(bytes as u64));
         }
     }
+}
+
+/// The same number, as far as a debt can be counted.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// A pair of limits that streams share.
@@ -168,6 +205,8 @@ pub(crate) struct Meter {
     pub(crate) traffic: Arc<Traffic>,
     /// Who shares the rate.
     pub(crate) limits: Arc<Limits>,
+    /// Whether it goes before others that do.
+    pub(crate) urgency: Urgency,
 }
 
 impl Meter {
@@ -201,6 +240,7 @@ fn poll_take(
     bucket: &Bucket,
     wait: &mut Option<Pin<Box<Sleep>>>,
     want: usize,
+    urgency: Urgency,
     cx: &mut Context<'_>,
 ) -> Poll<usize> {
     loop {
@@ -208,7 +248,7 @@ fn poll_take(
             ready!(sleep.as_mut().poll(cx));
             *wait = None;
         }
-        match bucket.take(want, Instant::now()) {
+        match bucket.take(want, urgency, Instant::now()) {
             Ok(granted) => return Poll::Ready(granted),
             Err(later) => *wait = Some(Box::pin(sleep_until(later))),
         }
@@ -223,7 +263,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let bucket = &this.meter.limits.down;
-        let granted = ready!(poll_take(bucket, &mut this.read_wait, buf.remaining(), cx));
+        let (want, urgency) = (buf.remaining(), this.meter.urgency);
+        let granted = ready!(poll_take(bucket, &mut this.read_wait, want, urgency, cx));
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(granted));
         let polled = Pin::new(&mut this.io).poll_read(cx, &mut part);
         let read = part.filled().len();
@@ -246,7 +287,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let bucket = &this.meter.limits.up;
-        let granted = ready!(poll_take(bucket, &mut this.write_wait, buf.len(), cx));
+        let (want, urgency) = (buf.len(), this.meter.urgency);
+        let granted = ready!(poll_take(bucket, &mut this.write_wait, want, urgency, cx));
         let part = buf.get(..granted).unwrap_or(buf);
         let polled = Pin::new(&mut this.io).poll_write(cx, part);
         let written = match &polled {
@@ -285,6 +327,7 @@ mod tests {
         let meter = Meter {
             traffic: Arc::default(),
             limits: Arc::new(Limits::new(rates)),
+            urgency: Urgency::Bulk,
         };
         let traffic = Arc::clone(&meter.traffic);
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
@@ -318,15 +361,74 @@ mod tests {
         let mut taken = 0;
         for _ in 0..1000 {
             let mut wait = None;
-            taken += std::future::poll_fn(|cx| poll_take(&bucket, &mut wait, 10_000, cx)).await;
+            taken +=
+                std::future::poll_fn(|cx| poll_take(&bucket, &mut wait, 10_000, Urgency::Bulk, cx))
+                    .await;
         }
         let rate = taken as f64 / start.elapsed().as_secs_f64();
         assert!((900_000.0..1_100_000.0).contains(&rate), "{rate} bytes/s");
     }
 
+    /// Takes `want` bytes and says how long that took.
+    async fn wait_for(bucket: &Bucket, want: usize, urgency: Urgency) -> Duration {
+        let (start, mut left) = (Instant::now(), want);
+        while left > 0 {
+            let mut wait = None;
+            left -=
+                std::future::poll_fn(|cx| poll_take(bucket, &mut wait, left, urgency, cx)).await;
+        }
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_a_limit_metadata_does_not_wait_for_content_and_the_limit_still_holds() {
+        const RATE: u64 = 64 * 1024;
+        const MESSAGE: usize = 2000;
+        let bucket = Bucket::default();
+        bucket.set(Some(RATE));
+        let start = Instant::now();
+        let content = async {
+            let mut sent = 0;
+            while start.elapsed() < Duration::from_secs(20) {
+                wait_for(&bucket, 8 * 1024, Urgency::Bulk).await;
+                sent += 8 * 1024;
+            }
+            sent
+        };
+        let metadata = async {
+            let mut slowest = Duration::ZERO;
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_millis(190)).await;
+                slowest = slowest.max(wait_for(&bucket, MESSAGE, Urgency::Talk).await);
+            }
+            slowest
+        };
+        let (sent, slowest) = tokio::join!(content, metadata);
+        assert_eq!(slowest, Duration::ZERO, "a message waited");
+        let rate = (sent + 100 * MESSAGE) as f64 / start.elapsed().as_secs_f64();
+        let limit = RATE as f64;
+        assert!((0.9 * limit..1.1 * limit).contains(&rate), "{rate} bytes/s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metadata_alone_keeps_to_the_limit_too() {
+        let bucket = Bucket::default();
+        bucket.set(Some(100_000));
+        let took = wait_for(&bucket, 2_000_000, Urgency::Talk)
+            .await
+            .as_secs_f64();
+        assert!(
+            (18.0..21.0).contains(&took),
+            "2 MB at 100 kB/s took {took} s"
+        );
+    }
+
     #[test]
     fn no_limit_costs_no_tokens() {
         let bucket = Bucket::default();
-        assert_eq!(bucket.take(1 << 30, Instant::now()), Ok(1 << 30));
+        assert_eq!(
+            bucket.take(1 << 30, Urgency::Bulk, Instant::now()),
+            Ok(1 << 30)
+        );
     }
 }

@@ -14,9 +14,9 @@ use wormhole_crdt::DeviceId;
 use crate::{
     address::Wire,
     behaviour::Link,
-    limit::{Limits, Meter, Traffic},
+    limit::{Limits, Meter, Traffic, Urgency},
     peer::{NetworkEvent, PeerStatus},
-    streams::{About, Connected, ConnectedPeers, Standing},
+    streams::{About, Connected, ConnectedPeers, Protocol, Standing},
 };
 
 /// All peers as people see them.
@@ -173,7 +173,12 @@ impl View {
     }
 
     /// What the next stream to or from the device is measured and limited by.
-    pub(super) fn meter(&mut self, device: DeviceId, standing: Standing) -> Meter {
+    pub(super) fn meter(
+        &mut self,
+        device: DeviceId,
+        standing: Standing,
+        protocol: Protocol,
+    ) -> Meter {
         let peer = self
             .peers
             .entry(device)
@@ -185,6 +190,7 @@ impl View {
         Meter {
             traffic: Arc::clone(&peer.traffic),
             limits: Arc::clone(limits),
+            urgency: Urgency::of(protocol),
         }
     }
 
