@@ -271,8 +271,14 @@ impl Inviter {
         }
     }
 
+    /// Shows the nameplates of the invites that are good, and tells of those that no longer are.
     fn advertise(&self) {
-        let nameplates = self.desk().nameplates(self.now());
+        let now = self.now();
+        let expired = self.desk().expire(now);
+        for mesh in expired {
+            self.announce(NetworkEvent::InviteExpired { mesh });
+        }
+        let nameplates = self.desk().nameplates(now);
         self.inner.streams.set_advertised_nameplates(nameplates);
     }
 

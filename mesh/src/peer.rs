@@ -102,8 +102,13 @@ pub enum NetworkEvent {
         /// The new member.
         device: DeviceId,
     },
-    /// An invite was destroyed by wrong codes, or expired.
+    /// An invite was destroyed by wrong codes.
     InviteBurnt {
+        /// The mesh it was for.
+        mesh: MeshId,
+    },
+    /// Nobody used an invite in its time.
+    InviteExpired {
         /// The mesh it was for.
         mesh: MeshId,
     },

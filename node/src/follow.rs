@@ -88,6 +88,12 @@ async fn network_event(node: &Node, event: NetworkEvent) {
             tracing::warn!(mesh = mesh.name, "an invite was used up by wrong codes");
             events.raise(EventKind::InviteBurnt { mesh });
         }
+        NetworkEvent::InviteExpired { mesh } => {
+            let Some(mesh) = reference(node, &mesh) else {
+                return;
+            };
+            events.raise(EventKind::InviteExpired { mesh });
+        }
         // The network may learn to tell more before this program does.
         _ => {}
     }

@@ -47,6 +47,8 @@ enum State {
     Reserved(DeviceId),
     Used(DeviceId),
     Burnt,
+    /// Its time is over, and its owner was told.
+    Expired,
 }
 
 #[derive(Debug)]
@@ -231,6 +233,19 @@ impl Desk {
         }
     }
 
+    /// Ends the invites whose time is over and gives their meshes, each invite once. One that a device
+    /// is making up its mind about ends with that conversation.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Vec<MeshId> {
+        let mut meshes = Vec::new();
+        for entry in &mut self.entries {
+            if entry.state == State::Open && now >= entry.expires {
+                entry.state = State::Expired;
+                meshes.push(entry.mesh);
+            }
+        }
+        meshes
+    }
+
     /// Ends all invites into a mesh that this node leaves.
     pub(super) fn close(&mut self, mesh: MeshId) {
         self.entries.retain(|entry| entry.mesh != mesh);
@@ -300,7 +315,7 @@ impl Entry {
     fn is_open(&self, now: Timestamp) -> bool {
         match self.state {
             State::Open | State::Reserved(_) => now < self.expires,
-            State::Used(_) | State::Burnt => false,
+            State::Used(_) | State::Burnt | State::Expired => false,
         }
     }
 
@@ -308,6 +323,7 @@ impl Entry {
     fn admits(&self, joiner: DeviceId, now: Timestamp) -> Result<(), Refusal> {
         match self.state {
             State::Burnt => Err(Refusal::Burnt),
+            State::Expired => Err(Refusal::Expired),
             State::Used(by) if by != joiner => Err(Refusal::Used),
             State::Open | State::Reserved(_) | State::Used(_) if now >= self.expires => {
                 Err(Refusal::Expired)

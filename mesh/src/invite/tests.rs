@@ -107,7 +107,7 @@ async fn a_link_works_once_but_again_for_the_device_that_used_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invite_expires_and_says_so() {
     let mut lab = Lab::new();
-    let (a, b) = (lab.node(1), lab.node(2));
+    let (mut a, b) = (lab.node(1), lab.node(2));
     let at_a = lab.found(&a);
     let invite = invite(&a, &at_a);
     lab.advance(DEFAULT_TTL);
@@ -116,6 +116,12 @@ async fn an_invite_expires_and_says_so() {
         assert!(matches!(expired, JoinError::Expired), "{expired}");
     }
     assert_eq!(at_a.role_of(&b.id), None);
+    // Its owner is told once, however many devices came too late.
+    let told = std::iter::from_fn(|| a.events.try_recv().ok());
+    let told: Vec<_> = told
+        .filter(|event| matches!(event, NetworkEvent::InviteExpired { mesh } if *mesh == at_a.mesh_id()))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
