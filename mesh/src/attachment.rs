@@ -155,9 +155,14 @@ impl Attachment {
         *self.paused.borrow()
     }
 
-    pub(crate) fn set_paused(&self, paused: bool) {
+    pub(crate) fn pause(&self) {
         self.paused
-            .send_if_modified(|now| std::mem::replace(now, paused) != paused);
+            .send_if_modified(|paused| !std::mem::replace(paused, true));
+    }
+
+    pub(crate) fn resume(&self) {
+        self.paused
+            .send_if_modified(|paused| std::mem::replace(paused, false));
     }
 
     /// Waits until the mesh is paused.

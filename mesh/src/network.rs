@@ -229,9 +229,14 @@ impl Network {
         self.inner.membership.remove(&mesh);
     }
 
-    /// Stops (or goes on with) everything that is done for one mesh, while the connections stay.
-    pub fn pause(&self, mesh: MeshId, paused: bool) {
-        self.inner.protocols.set_paused(mesh, paused);
+    /// Stops everything that is done for one mesh, while the connections stay.
+    pub fn pause(&self, mesh: MeshId) {
+        self.inner.protocols.pause(mesh);
+    }
+
+    /// Goes on after [`Network::pause`].
+    pub fn resume(&self, mesh: MeshId) {
+        self.inner.protocols.resume(mesh);
     }
 
     /// Brings contents from all members that have them, each verified before its sink sees it. One result

@@ -147,10 +147,17 @@ impl Protocols {
         self.inner.registry.detach(mesh);
     }
 
-    /// Stops (or goes on with) synchronising, fetching and serving of one mesh.
-    pub(crate) fn set_paused(&self, mesh: MeshId, paused: bool) {
+    /// Stops synchronising, fetching and serving of one mesh.
+    pub(crate) fn pause(&self, mesh: MeshId) {
         if let Some(mesh) = self.inner.registry.get(mesh) {
-            mesh.set_paused(paused);
+            mesh.pause();
+        }
+    }
+
+    /// Goes on after [`Protocols::pause`].
+    pub(crate) fn resume(&self, mesh: MeshId) {
+        if let Some(mesh) = self.inner.registry.get(mesh) {
+            mesh.resume();
             self.inner.resumed.notify_one();
         }
     }
@@ -180,7 +187,7 @@ impl Protocols {
         self.inner.inviter.invite(mesh, offer, addrs)
     }
 
-    /// Joins a mesh; see [`invite`](crate::invite). The mesh must then be attached.
+    /// Joins a mesh; see [`invite`]. The mesh must then be attached.
     pub(crate) async fn join(
         &self,
         ticket: &Ticket,

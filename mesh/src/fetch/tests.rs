@@ -159,7 +159,7 @@ async fn a_fetch_ends_with_the_reason_why_it_cannot_go_on() {
     let id = mesh.mesh_id();
     let results = b.protocols.fetch(id, vec![b.job(content)], cancel).await;
     assert!(matches!(results[0], Err(FetchError::Cancelled)));
-    b.protocols.set_paused(id, true);
+    b.protocols.pause(id);
     let results = fetch(b, &mesh, vec![b.job(content)]).await;
     assert!(matches!(results[0], Err(FetchError::Paused)));
     b.protocols.detach(id);

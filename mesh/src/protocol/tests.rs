@@ -5,8 +5,6 @@ use wormhole_store::Content;
 
 use crate::lab::{Lab, create_file, eventually};
 
-const PAUSED: bool = true;
-
 fn names(replica: &wormhole_crdt::Replica) -> Vec<String> {
     let children = replica.children(EntryId::ROOT).unwrap();
     children
@@ -67,14 +65,14 @@ async fn a_paused_mesh_rests_on_either_side_and_goes_on() {
     create_file(&at_a, "0", Content::EMPTY);
     eventually("b follows", || names(&at_b).len() == 1).await;
     for (round, node) in (1..).zip([&a, &b]) {
-        node.protocols.set_paused(mesh, PAUSED);
+        node.protocols.pause(mesh);
         eventually("exchanges end", || {
             a.protocols.sync_state(mesh).is_empty() && b.protocols.sync_state(mesh).is_empty()
         })
         .await;
         create_file(&at_a, &round.to_string(), Content::EMPTY);
         assert_eq!(names(&at_b).len(), round);
-        node.protocols.set_paused(mesh, !PAUSED);
+        node.protocols.resume(mesh);
         eventually("b catches up", || names(&at_b).len() == round + 1).await;
     }
 }

@@ -158,11 +158,7 @@ async fn strangers_removed_members_and_those_without_proof_get_nothing() {
 async fn a_paused_mesh_says_so() {
     let mut served = Served::new();
     let peer = served.member(2, Role::Writer);
-    served
-        .registry
-        .get(served.mesh.mesh_id())
-        .unwrap()
-        .set_paused(true);
+    served.registry.get(served.mesh.mesh_id()).unwrap().pause();
     let (replies, _) = served.ask(peer, &[]).await;
     assert_eq!(replies, [Reply::Refused(Refusal::Paused)]);
 }

@@ -124,10 +124,10 @@ async fn a_mesh_that_is_paused_or_not_shared_is_refused_with_the_reason() {
     let pair = Pair::new();
     let (ours, theirs) = duplex(1024);
     let at_b = pair.b.2.get(pair.b.1.mesh_id()).unwrap();
-    at_b.set_paused(true);
+    at_b.pause();
     let (error, _) = tokio::join!(pair.open(ours), accept(theirs, pair.a.0.id, &pair.b.2));
     assert!(matches!(error, SyncError::Paused), "{error}");
-    at_b.set_paused(false);
+    at_b.resume();
     pair.b.2.detach(at_b.id());
     let (ours, theirs) = duplex(1024);
     let (error, _) = tokio::join!(pair.open(ours), accept(theirs, pair.a.0.id, &pair.b.2));
@@ -181,12 +181,12 @@ async fn an_exchange_ends_when_the_peer_goes_or_the_mesh_is_paused() {
     let pair = Pair::new();
     let mesh = pair.mesh();
     for stop in [
-        |mesh: &Attachment, _| mesh.set_paused(true),
+        |mesh: &Attachment, _| mesh.pause(),
         |mesh: &Attachment, peer| {
             mesh.left(peer);
         },
     ] {
-        mesh.set_paused(false);
+        mesh.resume();
         mesh.arrived(pair.b.0.id);
         let (ours, theirs) = duplex(64 * 1024);
         let stopping = async {

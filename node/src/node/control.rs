@@ -91,7 +91,10 @@ impl Node {
                 }
                 changed
             };
-            self.network().pause(mesh.id(), paused);
+            match flow {
+                Flow::Paused => self.network().pause(mesh.id()),
+                Flow::Running => self.network().resume(mesh.id()),
+            }
             mesh.poke().await;
             if changed {
                 let mesh = mesh.reference();

@@ -263,7 +263,7 @@ impl Node {
             store: mesh.store.clone(),
         });
         if record.paused {
-            self.network().pause(mesh.id, true);
+            self.network().pause(mesh.id);
         }
         for binding in &record.bindings {
             self.open_binding(&mesh, binding).await?;
