@@ -51,6 +51,10 @@ pub enum LogError {
 /// for years does not fill the disk.
 const LARGEST_LOG_BYTES: u64 = 16 << 20;
 
+/// Libraries that report what is no trouble to us: `notify` warns of every watched directory that is
+/// deleted, as all are in time.
+const QUIET: &[&str] = &["notify=error"];
+
 /// Starts the log of this process.
 ///
 /// # Errors
@@ -60,6 +64,14 @@ pub fn start(level: &str, format: LogFormat, target: &LogTarget) -> Result<(), L
         level: level.to_owned(),
         source,
     })?;
+    let filter = QUIET.iter().fold(filter, |filter, quiet| {
+        // What the user says of a library goes before what is said here.
+        let library = quiet.split('=').next().unwrap_or(quiet);
+        if level.contains(library) {
+            return filter;
+        }
+        filter.add_directive(quiet.parse().expect("a directive of our own"))
+    });
     match target {
         LogTarget::Stderr => install(filter, format, io::stderr),
         LogTarget::File(path) => {
