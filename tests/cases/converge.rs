@@ -22,10 +22,14 @@ fn pair(lab: &Lab) -> Result<(Peer, Peer)> {
 
 /// Waits until the directories `work` of all `peers` are the same.
 fn same(peers: &[&Peer]) -> Result<()> {
-    let Some((first, others)) = peers.split_first() else { return Ok(()) };
+    let Some((first, others)) = peers.split_first() else {
+        return Ok(());
+    };
     Lab::eventually("the trees are the same", || {
         let tree = first.tree("work")?;
-        others.iter().try_for_each(|peer| tree.must_equal(&peer.tree("work")?))
+        others
+            .iter()
+            .try_for_each(|peer| tree.must_equal(&peer.tree("work")?))
     })
 }
 
@@ -54,7 +58,8 @@ fn a_shared_folder_arrives_whole() -> Result<()> {
     bob.settled(1)?;
 
     alice.tree("work")?.must_equal(&bob.tree("work")?)?;
-    let time = |peer: &Peer| fs::metadata(peer.dir("work/big.bin")).and_then(|meta| meta.modified());
+    let time =
+        |peer: &Peer| fs::metadata(peer.dir("work/big.bin")).and_then(|meta| meta.modified());
     ensure!(time(&alice)? == time(&bob)?, "the time of change is kept");
     Ok(())
 }
@@ -64,7 +69,9 @@ fn edits_on_every_side_reach_every_device() -> Result<()> {
     let lab = Lab::on_loopback()?;
     let (alice, bob) = pair(&lab)?;
     let carol = lab.started("carol")?;
-    carol.join(&alice.invite("work", &[])?, "work", Some(&alice))?.good()?;
+    carol
+        .join(&alice.invite("work", &[])?, "work", Some(&alice))?
+        .good()?;
     carol.settled(1)?;
 
     alice.write("work/alice.txt", "from alice")?;
@@ -123,7 +130,10 @@ fn a_renamed_directory_sends_no_content() -> Result<()> {
     let lab = Lab::on_loopback()?;
     let (alice, bob) = pair(&lab)?;
     for n in 0..500 {
-        alice.write(&format!("work/photos/{n}.jpg"), vec![u8::try_from(n % 251)?; 4_000 + n])?;
+        alice.write(
+            &format!("work/photos/{n}.jpg"),
+            vec![u8::try_from(n % 251)?; 4_000 + n],
+        )?;
     }
     same(&[&alice, &bob])?;
     bob.settled(1)?;
@@ -136,7 +146,10 @@ fn a_renamed_directory_sends_no_content() -> Result<()> {
     fs::rename(alice.dir("work/photos"), alice.dir("work/pictures"))?;
     same(&[&alice, &bob])?;
 
-    ensure!(inode(&bob, "work/pictures/7.jpg")? == before, "the file was moved, not made anew");
+    ensure!(
+        inode(&bob, "work/pictures/7.jpg")? == before,
+        "the file was moved, not made anew"
+    );
     Ok(())
 }
 
@@ -147,10 +160,16 @@ fn a_sub_directory_can_be_synced_alone() -> Result<()> {
     alice.write("work/deep/inner/file.txt", "inside")?;
     same(&[&alice, &bob])?;
     bob.settled(1)?;
-    bob.run(&["unbind", &bob.dir("work").to_string_lossy()])?.good()?;
+    bob.run(&["unbind", &bob.dir("work").to_string_lossy()])?
+        .good()?;
     ensure!(bob.read("work/hello.txt")? == b"hello", "the files stay");
 
-    bob.run(&["sync", "work:deep/inner", &bob.dir("part").to_string_lossy()])?.good()?;
+    bob.run(&[
+        "sync",
+        "work:deep/inner",
+        &bob.dir("part").to_string_lossy(),
+    ])?
+    .good()?;
     Lab::eventually("the part is here", || {
         ensure!(bob.read("part/file.txt")? == b"inside");
         Ok(())
@@ -170,7 +189,10 @@ fn a_seed_serves_what_its_owner_no_longer_can() -> Result<()> {
     let code = alice.share("work")?;
     let seed = lab.started("seed")?;
     let address = alice.address()?;
-    let joined = seed.run_with(&["join", "-", "--seed", "--peer", &address], &format!("{code}\n"))?;
+    let joined = seed.run_with(
+        &["join", "-", "--seed", "--peer", &address],
+        &format!("{code}\n"),
+    )?;
     joined.good()?;
     seed.settled(1)?;
     let code = alice.invite("work", &[])?;
@@ -180,6 +202,9 @@ fn a_seed_serves_what_its_owner_no_longer_can() -> Result<()> {
     alice.stop()?;
 
     let copy = seed.run(&["cat", "work:precious.bin"])?;
-    ensure!(copy.code == 0 && copy.stdout.len() == 3 << 20, "the seed holds the content");
+    ensure!(
+        copy.code == 0 && copy.stdout.len() == 3 << 20,
+        "the seed holds the content"
+    );
     Ok(())
 }

@@ -28,22 +28,36 @@ fn a_lost_store_index_is_rebuilt() -> Result<()> {
     let code = alice.share("work")?;
     let mut bob = lab.started("bob")?;
     let address = alice.address()?;
-    bob.run_with(&["join", "-", "--seed", "--peer", &address], &format!("{code}\n"))?.good()?;
+    bob.run_with(
+        &["join", "-", "--seed", "--peer", &address],
+        &format!("{code}\n"),
+    )?
+    .good()?;
     bob.settled(1)?;
     for node in [&mut alice, &mut bob] {
         node.stop()?;
-        let index = files(&node.home(), "index.redb")?.pop().context("a store has an index")?;
+        let index = files(&node.home(), "index.redb")?
+            .pop()
+            .context("a store has an index")?;
         fs::remove_file(index)?;
         node.start()?;
         node.settled(0)?;
     }
     let copy = bob.run(&["cat", "work:big.bin"])?;
-    ensure!(copy.code == 0 && copy.stdout.len() == 2 << 20, "the content is still here");
+    ensure!(
+        copy.code == 0 && copy.stdout.len() == 2 << 20,
+        "the content is still here"
+    );
     bob.stop()?;
     let carol = lab.started("carol")?;
-    carol.join(&alice.invite("work", &[])?, "work", Some(&alice))?.good()?;
+    carol
+        .join(&alice.invite("work", &[])?, "work", Some(&alice))?
+        .good()?;
     carol.settled(1)?;
-    alice.tree("work")?.must_equal(&carol.tree("work")?).context("alice serves her files again")
+    alice
+        .tree("work")?
+        .must_equal(&carol.tree("work")?)
+        .context("alice serves her files again")
 }
 
 #[test]
@@ -56,7 +70,9 @@ fn a_damaged_replica_is_told_and_touches_nothing() -> Result<()> {
     bob.join(&code, "work", Some(&alice))?.good()?;
     bob.settled(1)?;
     alice.stop()?;
-    let replica = files(&alice.home(), "replica.redb")?.pop().context("a mesh has a replica")?;
+    let replica = files(&alice.home(), "replica.redb")?
+        .pop()
+        .context("a mesh has a replica")?;
     fs::write(&replica, vec![0x5a; 40_000])?;
     alice.start()?;
     let status = alice.run(&["status"])?.good()?.json()?.to_string();

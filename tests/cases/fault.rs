@@ -44,7 +44,10 @@ fn what_a_killed_sender_recorded_is_not_lost() -> Result<()> {
     for round in 0..3_u64 {
         alice.write(&format!("work/{round}.bin"), noise(round, 2 << 20))?;
         alice.kill()?;
-        alice.write(&format!("work/while-down-{round}.txt"), "written while the node was down")?;
+        alice.write(
+            &format!("work/while-down-{round}.txt"),
+            "written while the node was down",
+        )?;
         alice.start()?;
     }
     Lab::eventually("all of it reaches the other device", || {
@@ -60,9 +63,12 @@ fn a_frozen_peer_is_left_alone_and_catches_up() -> Result<()> {
     let alice = lab.started("alice")?;
     alice.write("work/first.txt", "first")?;
     let bob = lab.started("bob")?;
-    bob.join(&alice.share("work")?, "work", Some(&alice))?.good()?;
+    bob.join(&alice.share("work")?, "work", Some(&alice))?
+        .good()?;
     let carol = lab.started("carol")?;
-    carol.join(&alice.invite("work", &[])?, "work", Some(&alice))?.good()?;
+    carol
+        .join(&alice.invite("work", &[])?, "work", Some(&alice))?
+        .good()?;
     carol.settled(1)?;
     bob.freeze()?;
     alice.write("work/second.txt", "second")?;
@@ -84,15 +90,20 @@ impl SmallDisk {
     fn mount(at: std::path::PathBuf, size: &str) -> Result<Self> {
         std::fs::create_dir_all(&at)?;
         let options = format!("size={size}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at).status()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(&at)
+            .status()?;
         ensure!(mounted.success(), "root is needed to mount a small disk");
         Ok(Self(at))
     }
 
     fn grow(&self, size: &str) -> Result<()> {
         let options = format!("remount,size={size}");
-        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status()?;
+        let status = Command::new("mount")
+            .args(["-o", &options])
+            .arg(&self.0)
+            .status()?;
         ensure!(status.success(), "the disk grows");
         Ok(())
     }
@@ -139,7 +150,8 @@ fn a_file_that_is_still_growing_arrives_once_it_is_done() -> Result<()> {
     let alice = lab.started("alice")?;
     alice.write("work/first.txt", "first")?;
     let bob = lab.started("bob")?;
-    bob.join(&alice.share("work")?, "work", Some(&alice))?.good()?;
+    bob.join(&alice.share("work")?, "work", Some(&alice))?
+        .good()?;
     bob.settled(1)?;
     let mut file = std::fs::File::create(alice.dir("work/growing.log"))?;
     for n in 0..200_u64 {

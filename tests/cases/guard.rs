@@ -34,7 +34,10 @@ fn a_folder_whose_marker_is_gone_is_stopped_not_emptied() -> Result<()> {
     bob.write("work/after.txt", "bob goes on")?;
     bob.settled(0)?;
     ensure!(bob.tree("work")?.files() == 201, "nothing was deleted");
-    ensure!(fs::read_dir(alice.dir("work"))?.next().is_none(), "nothing was written either");
+    ensure!(
+        fs::read_dir(alice.dir("work"))?.next().is_none(),
+        "nothing was written either"
+    );
     Ok(())
 }
 
@@ -53,7 +56,10 @@ fn a_sudden_mass_deletion_waits_for_a_person() -> Result<()> {
         ensure!(status.contains("delet"), "{status}");
         Ok(())
     })?;
-    ensure!(bob.tree("work")?.files() == 200, "nothing is gone elsewhere");
+    ensure!(
+        bob.tree("work")?.files() == 200,
+        "nothing is gone elsewhere"
+    );
     Ok(())
 }
 

@@ -6,11 +6,17 @@ use wormhole_tests::Lab;
 #[test]
 fn devices_find_one_another_on_the_lan() -> Result<()> {
     let lab = Lab::on_lan()?;
-    let (alice, bob, carol) = (lab.started("alice")?, lab.started("bob")?, lab.started("carol")?);
+    let (alice, bob, carol) = (
+        lab.started("alice")?,
+        lab.started("bob")?,
+        lab.started("carol")?,
+    );
     alice.write("work/one.txt", "one")?;
     let code = alice.share("work")?;
     bob.join(&code, "work", None)?.good()?;
-    carol.join(&alice.invite("work", &[])?, "work", None)?.good()?;
+    carol
+        .join(&alice.invite("work", &[])?, "work", None)?
+        .good()?;
     carol.settled(2)?;
     bob.settled(2)?;
 
@@ -44,7 +50,10 @@ fn weeks_apart_then_together() -> Result<()> {
         let (left, right) = (alice.tree("work")?, bob.tree("work")?);
         left.must_equal(&right)?;
         ensure!(left.files() == 81, "{} files", left.files());
-        ensure!(alice.read("work/moved.txt")?.ends_with(b"moved it"), "rename and edit both hold");
+        ensure!(
+            alice.read("work/moved.txt")?.ends_with(b"moved it"),
+            "rename and edit both hold"
+        );
         Ok(())
     })
 }
@@ -52,11 +61,17 @@ fn weeks_apart_then_together() -> Result<()> {
 #[test]
 fn two_members_meet_though_the_inviter_is_gone() -> Result<()> {
     let lab = Lab::on_lan()?;
-    let (mut alice, bob, carol) = (lab.started("alice")?, lab.started("bob")?, lab.started("carol")?);
+    let (mut alice, bob, carol) = (
+        lab.started("alice")?,
+        lab.started("bob")?,
+        lab.started("carol")?,
+    );
     alice.write("work/one.txt", "one")?;
     bob.join(&alice.share("work")?, "work", None)?.good()?;
     bob.settled(1)?;
-    carol.join(&alice.invite("work", &[])?, "work", None)?.good()?;
+    carol
+        .join(&alice.invite("work", &[])?, "work", None)?
+        .good()?;
     carol.settled(1)?;
     alice.stop()?;
 

@@ -14,7 +14,13 @@ fn no_case_file_is_forgotten() {
     let main = include_str!("main.rs");
     for entry in std::fs::read_dir(here).expect("the cases stand beside this file") {
         let path = entry.expect("readable").path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a plain name");
-        assert!(stem == "main" || main.contains(&format!("mod {stem};")), "{stem}.rs is not run");
+        let stem = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .expect("a plain name");
+        assert!(
+            stem == "main" || main.contains(&format!("mod {stem};")),
+            "{stem}.rs is not run"
+        );
     }
 }

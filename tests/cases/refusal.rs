@@ -16,16 +16,28 @@ fn wrong_used_and_mistyped_codes_are_told_apart() -> Result<()> {
     let bob = lab.started("bob")?;
 
     let typo = bob.join("7-zzzzzz-abandon-ability-able", "work", Some(&alice))?;
-    ensure!(typo.code != 0 && format!("{typo:?}").contains("zzzzzz"), "names the word: {typo:?}");
+    ensure!(
+        typo.code != 0 && format!("{typo:?}").contains("zzzzzz"),
+        "names the word: {typo:?}"
+    );
 
     bob.join(&code, "work", Some(&alice))?.good()?;
     let carol = lab.started("carol")?;
     let used = carol.join(&code, "work", Some(&alice))?;
-    ensure!(used.code != 0 && format!("{used:?}").contains("used"), "{used:?}");
-    ensure!(!carol.dir("work").exists(), "a failed join leaves nothing behind");
+    ensure!(
+        used.code != 0 && format!("{used:?}").contains("used"),
+        "{used:?}"
+    );
+    ensure!(
+        !carol.dir("work").exists(),
+        "a failed join leaves nothing behind"
+    );
 
     let again = bob.join(&alice.invite("work", &[])?, "other", Some(&alice))?;
-    ensure!(again.code != 0 && format!("{again:?}").contains("already"), "{again:?}");
+    ensure!(
+        again.code != 0 && format!("{again:?}").contains("already"),
+        "{again:?}"
+    );
     Ok(())
 }
 
@@ -37,12 +49,19 @@ fn three_wrong_tries_burn_a_code() -> Result<()> {
     let code = alice.share("work")?;
     let nameplate = code.split('-').next().unwrap_or_default().to_owned();
     let mallory = lab.started("mallory")?;
-    for words in ["abandon-ability-able-about", "above-absent-absorb-abstract", "absurd-abuse-access-accident"] {
+    for words in [
+        "abandon-ability-able-about",
+        "above-absent-absorb-abstract",
+        "absurd-abuse-access-accident",
+    ] {
         let guess = mallory.join(&format!("{nameplate}-{words}"), "loot", Some(&alice))?;
         ensure!(guess.code != 0, "{guess:?}");
     }
     let right = mallory.join(&code, "loot", Some(&alice))?;
-    ensure!(right.code != 0, "even the right code is refused now: {right:?}");
+    ensure!(
+        right.code != 0,
+        "even the right code is refused now: {right:?}"
+    );
     Ok(())
 }
 
@@ -52,9 +71,18 @@ fn an_expired_code_is_refused() -> Result<()> {
     let alice = lab.started("alice")?;
     alice.write("work/a.txt", "a")?;
     alice.share("work")?;
-    let invite = alice.run(&["invite", "work", "--ttl", "10s"])?.good()?.json()?;
-    let code = invite.pointer("/code").and_then(Value::as_str).context("a code")?;
-    let end = invite.pointer("/expires_ms").and_then(Value::as_u64).context("an end")?;
+    let invite = alice
+        .run(&["invite", "work", "--ttl", "10s"])?
+        .good()?
+        .json()?;
+    let code = invite
+        .pointer("/code")
+        .and_then(Value::as_str)
+        .context("a code")?;
+    let end = invite
+        .pointer("/expires_ms")
+        .and_then(Value::as_u64)
+        .context("an end")?;
     let bob = lab.started("bob")?;
     Lab::eventually("the code's time is over", || {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
@@ -62,7 +90,10 @@ fn an_expired_code_is_refused() -> Result<()> {
         Ok(())
     })?;
     let late = bob.join(code, "work", Some(&alice))?;
-    ensure!(late.code != 0 && format!("{late:?}").contains("expired"), "{late:?}");
+    ensure!(
+        late.code != 0 && format!("{late:?}").contains("expired"),
+        "{late:?}"
+    );
     Ok(())
 }
 
@@ -73,7 +104,13 @@ fn a_readers_edits_stay_at_home() -> Result<()> {
     alice.write("work/a.txt", "a")?;
     alice.share("work")?;
     let reader = lab.started("reader")?;
-    reader.join(&alice.invite("work", &["--role", "reader"])?, "work", Some(&alice))?.good()?;
+    reader
+        .join(
+            &alice.invite("work", &["--role", "reader"])?,
+            "work",
+            Some(&alice),
+        )?
+        .good()?;
     Lab::eventually("the reader reads", || {
         ensure!(reader.read("work/a.txt")? == b"a");
         Ok(())
@@ -85,7 +122,10 @@ fn a_readers_edits_stay_at_home() -> Result<()> {
         Ok(())
     })?;
     ensure!(!alice.dir("work/mine.txt").exists());
-    ensure!(reader.read("work/mine.txt")? == b"the reader's own", "and loses nothing");
+    ensure!(
+        reader.read("work/mine.txt")? == b"the reader's own",
+        "and loses nothing"
+    );
     Ok(())
 }
 
@@ -95,10 +135,21 @@ fn a_folder_in_a_wrong_place_is_refused() -> Result<()> {
     let alice = lab.started("alice")?;
     alice.write("work/inner/a.txt", "a")?;
     alice.share("work")?;
-    for place in ["work/inner", "work", "", "home", "home/meshes", "work/inner/a.txt", "no/such/place"] {
+    for place in [
+        "work/inner",
+        "work",
+        "",
+        "home",
+        "home/meshes",
+        "work/inner/a.txt",
+        "no/such/place",
+    ] {
         let answer = alice.run(&["share", &alice.dir(place).to_string_lossy()])?;
         ensure!(answer.code != 0, "sharing {place:?} is refused: {answer:?}");
-        ensure!(!answer.stderr.is_empty() || answer.stdout.contains("message"), "{answer:?}");
+        ensure!(
+            !answer.stderr.is_empty() || answer.stdout.contains("message"),
+            "{answer:?}"
+        );
     }
     Ok(())
 }

@@ -29,7 +29,11 @@ impl Lab {
     /// # Errors
     /// When the program has not been built or no directory can be made.
     pub fn on_loopback() -> Result<Self> {
-        Ok(Self { dir: TempDir::new()?, switch: None, program: program()? })
+        Ok(Self {
+            dir: TempDir::new()?,
+            switch: None,
+            program: program()?,
+        })
     }
 
     /// A lab whose peers live in network namespaces of their own, all plugged into one switch, as
@@ -38,7 +42,11 @@ impl Lab {
     /// # Errors
     /// As [`Lab::on_loopback`], and when namespaces cannot be made: a missing capability fails.
     pub fn on_lan() -> Result<Self> {
-        Ok(Self { dir: TempDir::new()?, switch: Some(Switch::new()?), program: program()? })
+        Ok(Self {
+            dir: TempDir::new()?,
+            switch: Some(Switch::new()?),
+            program: program()?,
+        })
     }
 
     /// A new peer with an empty home; its process is not started yet.
@@ -48,7 +56,11 @@ impl Lab {
     pub fn peer(&self, name: &str) -> Result<Peer> {
         let place = self.dir.path().join(name);
         std::fs::create_dir_all(&place)?;
-        let namespace = self.switch.as_ref().map(|switch| switch.plug(name)).transpose()?;
+        let namespace = self
+            .switch
+            .as_ref()
+            .map(|switch| switch.plug(name))
+            .transpose()?;
         Ok(Peer::new(name, &self.program, place, namespace))
     }
 
@@ -102,7 +114,9 @@ impl Lab {
     }
 
     fn cable(&self, peer: &Peer, state: &str) -> Result<()> {
-        let Some(switch) = &self.switch else { bail!("a lab on loopback has no cables") };
+        let Some(switch) = &self.switch else {
+            bail!("a lab on loopback has no cables")
+        };
         switch.cable(peer.name(), state)
     }
 }

@@ -28,7 +28,10 @@ impl Answer {
     /// # Errors
     /// When there is no such line.
     pub fn json(&self) -> Result<Value> {
-        let line = self.stdout.lines().rfind(|line| line.starts_with(['{', '[']));
+        let line = self
+            .stdout
+            .lines()
+            .rfind(|line| line.starts_with(['{', '[']));
         let line = line.with_context(|| format!("no JSON in {self:?}"))?;
         Ok(serde_json::from_str(line)?)
     }
@@ -38,7 +41,11 @@ impl Answer {
     /// # Errors
     /// When it did not.
     pub fn good(self) -> Result<Self> {
-        if self.code == 0 { Ok(self) } else { bail!("exit code {}: {self:?}", self.code) }
+        if self.code == 0 {
+            Ok(self)
+        } else {
+            bail!("exit code {}: {self:?}", self.code)
+        }
     }
 }
 
@@ -53,8 +60,19 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(name: &str, program: &Path, place: PathBuf, namespace: Option<String>) -> Self {
-        Self { name: name.to_owned(), program: program.to_owned(), place, namespace, process: None }
+    pub(crate) fn new(
+        name: &str,
+        program: &Path,
+        place: PathBuf,
+        namespace: Option<String>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            place,
+            namespace,
+            process: None,
+        }
     }
 
     /// The peer's name, which is its device name too.
@@ -107,10 +125,17 @@ impl Peer {
     /// When it ends instead, with what it printed.
     pub fn start(&mut self) -> Result<()> {
         let log = fs::File::create(self.place.join("node.out"))?;
-        let child = self.command(&["up"]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let child = self
+            .command(&["up"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
         self.process = Some(child);
-        Lab::eventually("the node answers", || self.run(&["status"])?.good().map(drop))
-            .with_context(|| fs::read_to_string(self.place.join("node.out")).unwrap_or_default())
+        Lab::eventually("the node answers", || {
+            self.run(&["status"])?.good().map(drop)
+        })
+        .with_context(|| fs::read_to_string(self.place.join("node.out")).unwrap_or_default())
     }
 
     /// Runs one command against the node; never starts a node by itself.
@@ -128,14 +153,21 @@ impl Peer {
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Result<Answer> {
         let mut command = self.command(arguments);
         command.args(["--no-start", "--json"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("cannot run {:?}", self.program))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run {:?}", self.program))?;
         let mut stdin = child.stdin.take().context("standard input was piped")?;
         // A command that does not read its input may close it first; its answer tells.
         let written = stdin.write_all(input.as_bytes());
         drop(stdin);
         let output = child.wait_with_output()?;
-        if let Err(error) = written && error.kind() != std::io::ErrorKind::BrokenPipe {
+        if let Err(error) = written
+            && error.kind() != std::io::ErrorKind::BrokenPipe
+        {
             return Err(error.into());
         }
         Ok(Answer {
@@ -187,7 +219,10 @@ impl Peer {
         let status = self.run(&["status"])?.good()?.json()?;
         let addresses = status.pointer("/node/addresses").and_then(Value::as_array);
         let mut addresses = addresses.into_iter().flatten().filter_map(Value::as_str);
-        addresses.next().map(str::to_owned).context("the node listens nowhere")
+        addresses
+            .next()
+            .map(str::to_owned)
+            .context("the node listens nowhere")
     }
 
     /// Waits until everything known is applied and here, with at least `members` others connected.
@@ -196,7 +231,9 @@ impl Peer {
     /// With the node's own reasons when that does not come.
     pub fn settled(&self, members: usize) -> Result<()> {
         let members = members.to_string();
-        self.run(&["wait", "--timeout", "90", "--members", &members])?.good().map(drop)
+        self.run(&["wait", "--timeout", "90", "--members", &members])?
+            .good()
+            .map(drop)
     }
 
     /// Ends the node as a power cut would end its process.
@@ -225,7 +262,10 @@ impl Peer {
     /// # Errors
     /// When it is not running.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(self.process.as_ref().context("the node is not running")?, Signal::STOP)
+        self.signal(
+            self.process.as_ref().context("the node is not running")?,
+            Signal::STOP,
+        )
     }
 
     /// Lets a frozen process go on.
@@ -233,7 +273,10 @@ impl Peer {
     /// # Errors
     /// When it is not running.
     pub fn thaw(&self) -> Result<()> {
-        self.signal(self.process.as_ref().context("the node is not running")?, Signal::CONT)
+        self.signal(
+            self.process.as_ref().context("the node is not running")?,
+            Signal::CONT,
+        )
     }
 
     /// Processor time that the node has used so far, in seconds, user and system together.
@@ -242,7 +285,9 @@ impl Peer {
     /// When it is not running.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(self.proc("stat")?)?;
-        let (_, rest) = stat.rsplit_once(')').context("a stat line names the program")?;
+        let (_, rest) = stat
+            .rsplit_once(')')
+            .context("a stat line names the program")?;
         let ticks: Vec<u64> = rest.split_whitespace().flat_map(str::parse).collect();
         // Fields 14 and 15 of proc(5); after the name and the state letter they are 10 and 11.
         let field = |n: usize| ticks.get(n).copied().context("a stat line has 52 fields");
@@ -256,7 +301,10 @@ impl Peer {
     /// When it is not running.
     pub fn resident_bytes(&self) -> Result<u64> {
         let statm = fs::read_to_string(self.proc("statm")?)?;
-        let pages = statm.split_whitespace().nth(1).context("statm has two fields")?;
+        let pages = statm
+            .split_whitespace()
+            .nth(1)
+            .context("statm has two fields")?;
         Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
     }
 
@@ -265,9 +313,14 @@ impl Peer {
     /// # Errors
     /// When the peer has no network card of its own.
     pub fn sent_bytes(&self) -> Result<u64> {
-        let namespace = self.namespace.as_deref().context("a peer on loopback has no card")?;
+        let namespace = self
+            .namespace
+            .as_deref()
+            .context("a peer on loopback has no card")?;
         let counter = "/sys/class/net/eth0/statistics/tx_bytes";
-        let read = Command::new("ip").args(["netns", "exec", namespace, "cat", counter]).output()?;
+        let read = Command::new("ip")
+            .args(["netns", "exec", namespace, "cat", counter])
+            .output()?;
         Ok(String::from_utf8_lossy(&read.stdout).trim().parse()?)
     }
 
@@ -278,7 +331,10 @@ impl Peer {
 
     fn signal(&self, child: &Child, signal: Signal) -> Result<()> {
         let pid = i32::try_from(child.id())?;
-        Ok(kill_process(Pid::from_raw(pid).context("a process has a number")?, signal)?)
+        Ok(kill_process(
+            Pid::from_raw(pid).context("a process has a number")?,
+            signal,
+        )?)
     }
 
     /// The command; `ip netns exec` replaces itself by the program, so signals reach the node.
@@ -286,17 +342,23 @@ impl Peer {
         let mut command = match &self.namespace {
             Some(namespace) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(&self.program);
+                command
+                    .args(["netns", "exec", namespace])
+                    .arg(&self.program);
                 command
             }
             None => {
                 let mut command = Command::new(&self.program);
-                command.env("WORMHOLE_LISTEN", "127.0.0.1").env("WORMHOLE_DISCOVERY", "off");
+                command
+                    .env("WORMHOLE_LISTEN", "127.0.0.1")
+                    .env("WORMHOLE_DISCOVERY", "off");
                 command
             }
         };
         command.args(arguments).arg("--home").arg(self.home());
-        command.env("WORMHOLE_DEVICE_NAME", &self.name).env("HOME", &self.place);
+        command
+            .env("WORMHOLE_DEVICE_NAME", &self.name)
+            .env("HOME", &self.place);
         command
     }
 }
@@ -317,5 +379,7 @@ fn text(path: &Path) -> String {
 
 fn string(answer: &Value, pointer: &str) -> Result<String> {
     let value = answer.pointer(pointer).and_then(Value::as_str);
-    value.map(str::to_owned).with_context(|| format!("no {pointer} in {answer}"))
+    value
+        .map(str::to_owned)
+        .with_context(|| format!("no {pointer} in {answer}"))
 }

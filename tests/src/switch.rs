@@ -24,10 +24,23 @@ impl Switch {
     pub fn new() -> Result<Self> {
         let number = SWITCHES.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("wl{}x{number}", std::process::id());
-        let switch = Self { prefix, plugged: AtomicU8::new(0) };
+        let switch = Self {
+            prefix,
+            plugged: AtomicU8::new(0),
+        };
         let hub = switch.hub();
         ip(&["netns", "add", &hub])?;
-        ip(&["-n", &hub, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
+        ip(&[
+            "-n",
+            &hub,
+            "link",
+            "add",
+            "br0",
+            "type",
+            "bridge",
+            "mcast_snooping",
+            "0",
+        ])?;
         ip(&["-n", &hub, "link", "set", "br0", "up"])?;
         Ok(switch)
     }
@@ -44,13 +57,34 @@ impl Switch {
         let (hub, namespace) = (self.hub(), self.namespace(peer));
         let port = format!("p{host}");
         ip(&["netns", "add", &namespace])?;
-        ip(&["-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace])?;
+        ip(&[
+            "-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
+            &namespace,
+        ])?;
         ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])?;
         let address = format!("10.99.0.{}/24", u16::from(host) + 1);
-        ip(&["-n", &namespace, "address", "add", &address, "broadcast", "+", "dev", "eth0"])?;
+        ip(&[
+            "-n",
+            &namespace,
+            "address",
+            "add",
+            &address,
+            "broadcast",
+            "+",
+            "dev",
+            "eth0",
+        ])?;
         ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
         ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
-        ip(&["-n", &namespace, "route", "add", "224.0.0.0/4", "dev", "eth0"])?;
+        ip(&[
+            "-n",
+            &namespace,
+            "route",
+            "add",
+            "224.0.0.0/4",
+            "dev",
+            "eth0",
+        ])?;
         Ok(namespace)
     }
 
@@ -63,7 +97,15 @@ impl Switch {
         ip(&["-n", &namespace, "link", "set", "eth0", state])?;
         if state == "up" {
             // The kernel drops routes that are not the address's own when a link goes down.
-            ip(&["-n", &namespace, "route", "replace", "224.0.0.0/4", "dev", "eth0"])?;
+            ip(&[
+                "-n",
+                &namespace,
+                "route",
+                "replace",
+                "224.0.0.0/4",
+                "dev",
+                "eth0",
+            ])?;
         }
         Ok(())
     }
@@ -79,9 +121,13 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        let Ok(listed) = Command::new("ip").args(["netns", "list"]).output() else { return };
+        let Ok(listed) = Command::new("ip").args(["netns", "list"]).output() else {
+            return;
+        };
         let text = String::from_utf8_lossy(&listed.stdout);
-        let ours = text.lines().filter_map(|line| line.split_whitespace().next());
+        let ours = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
         for namespace in ours.filter(|name| name.starts_with(&format!("{}-", self.prefix))) {
             // Best effort: a namespace that stays behind harms nobody and is named after us.
             drop(ip(&["netns", "delete", namespace]));
@@ -96,7 +142,11 @@ fn ip(arguments: &[&str]) -> Result<()> {
         .context("the `ip` command is missing: install iproute2")?;
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
-        bail!("`ip {}` failed (root is needed): {}", arguments.join(" "), why.trim());
+        bail!(
+            "`ip {}` failed (root is needed): {}",
+            arguments.join(" "),
+            why.trim()
+        );
     }
     Ok(())
 }

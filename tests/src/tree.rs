@@ -46,21 +46,36 @@ impl Tree {
     /// When they differ.
     pub fn must_equal(&self, other: &Self) -> Result<()> {
         let differing = |path: &&PathBuf| self.0.get(*path) != other.0.get(*path);
-        let paths: Vec<_> = self.0.keys().chain(other.0.keys()).filter(differing).take(8).collect();
-        if paths.is_empty() { Ok(()) } else { bail!("the trees differ, for instance in {paths:?}") }
+        let paths: Vec<_> = self
+            .0
+            .keys()
+            .chain(other.0.keys())
+            .filter(differing)
+            .take(8)
+            .collect();
+        if paths.is_empty() {
+            Ok(())
+        } else {
+            bail!("the trees differ, for instance in {paths:?}")
+        }
     }
 
     /// How many regular files are in it.
     #[must_use]
     pub fn files(&self) -> usize {
-        self.0.values().filter(|node| matches!(node, Node::File { .. })).count()
+        self.0
+            .values()
+            .filter(|node| matches!(node, Node::File { .. }))
+            .count()
     }
 
     /// Whether some file holds exactly `bytes`, under whatever name.
     #[must_use]
     pub fn holds(&self, bytes: &[u8]) -> bool {
         let wanted = blake3::hash(bytes);
-        self.0.values().any(|node| matches!(node, Node::File { hash, .. } if *hash == wanted))
+        self.0
+            .values()
+            .any(|node| matches!(node, Node::File { hash, .. } if *hash == wanted))
     }
 
     fn visit(&mut self, root: &Path, dir: &Path) -> Result<()> {
@@ -80,7 +95,11 @@ impl Tree {
                 let mut hasher = blake3::Hasher::new();
                 hasher.update_reader(fs::File::open(&path)?)?;
                 let executable = meta.permissions().mode() & 0o100 != 0;
-                Node::File { hash: hasher.finalize(), length: meta.len(), executable }
+                Node::File {
+                    hash: hasher.finalize(),
+                    length: meta.len(),
+                    executable,
+                }
             };
             self.0.insert(relative, node);
         }
