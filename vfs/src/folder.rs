@@ -81,12 +81,24 @@ impl Folder {
         source: Arc<dyn Source>,
         cancel: CancellationToken,
     ) -> Result<(Self, FolderTask), OpenError> {
+        let trouble = Arc::new(Trouble::default());
+        Self::start_with(config, replica, store, source, cancel, trouble)
+    }
+
+    /// `trouble` is where the watcher says what it could not tell one by one.
+    fn start_with(
+        config: FolderConfig,
+        replica: Replica,
+        store: Store,
+        source: Arc<dyn Source>,
+        cancel: CancellationToken,
+        trouble: Arc<Trouble>,
+    ) -> Result<(Self, FolderTask), OpenError> {
         let dir = config.dir.clone();
         // Subscribed first: what changes from here on is heard of.
         let inbox = Arc::new(Inbox::default());
         let subscription = replica.subscribe(Arc::clone(&inbox) as Arc<dyn Observer>);
         let (hint_sender, hints) = mpsc::channel(QUEUED_HINTS);
-        let trouble = Arc::new(Trouble::default());
         let opened = Engine::open(config, replica, store.clone())?;
         let (commands, inputs) = mpsc::channel(QUEUED_COMMANDS);
         let (status_sender, status) = channel::channel(FolderStatus::default());
@@ -101,9 +113,7 @@ impl Folder {
                     Ok(watcher) => Some(watcher),
                     Err(error) => {
                         tracing::warn!(%error, "no watcher: the folder is scanned now and then");
-                        trouble
-                            .limit
-                            .store(true, std::sync::atomic::Ordering::Relaxed);
+                        trouble.limit();
                         None
                     }
                 };

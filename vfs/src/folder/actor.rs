@@ -6,7 +6,6 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,10 +29,6 @@ use crate::error::FolderError;
 mod report;
 mod work;
 
-/// Everything is compared at least this often: hints can be missing.
-const RESCAN: Duration = Duration::from_secs(3600);
-/// And this often when not all directories can be watched.
-const RESCAN_UNWATCHED: Duration = Duration::from_secs(60);
 /// Trouble that may pass by itself is tried again this often, and the marker is looked at.
 const RECHECK: Duration = Duration::from_secs(30);
 /// Deferred work is made durable, and so told to others, at least this often.
@@ -123,7 +118,6 @@ impl Actor {
         Self {
             engine,
             hints: parts.hints,
-            trouble: parts.trouble,
             inbox: parts.inbox,
             _subscription: parts.subscription,
             commands: parts.commands,
@@ -144,9 +138,10 @@ impl Actor {
             walk: Walk::whole(),
             vanished: Vanished::default(),
             audit: vec![base],
-            next_scan: now + RESCAN,
+            next_scan: now + parts.trouble.rescan_every(),
             next_check: now + RECHECK,
             unflushed: None,
+            trouble: parts.trouble,
             paused: false,
             stopped,
         }
@@ -180,7 +175,13 @@ impl Actor {
         if news.everything {
             self.start_audit();
         }
-        let lost = self.trouble.lost.swap(false, Ordering::Relaxed);
+        if self.trouble.is_limited()
+            && let Some(engine) = &mut self.engine
+        {
+            engine.problems.report_folder(Reason::WatchLimit);
+            self.next_scan = self.next_scan.min(now + self.trouble.rescan_every());
+        }
+        let lost = self.trouble.take_lost();
         if self.settle.take_overflow() || lost || now >= self.next_scan {
             self.start_scan(now);
         }
@@ -207,8 +208,7 @@ impl Actor {
     fn start_scan(&mut self, now: Instant) {
         let mut walk = Walk::whole();
         std::mem::swap(&mut walk, &mut self.walk);
-        let limited = self.trouble.limit.load(Ordering::Relaxed);
-        self.next_scan = now + if limited { RESCAN_UNWATCHED } else { RESCAN };
+        self.next_scan = now + self.trouble.rescan_every();
     }
 
     fn start_audit(&mut self) {
@@ -226,10 +226,6 @@ impl Actor {
         if let Err(reason) = engine.is_itself() {
             self.stop(reason);
             return;
-        }
-        if self.trouble.limit.load(Ordering::Relaxed) {
-            engine.problems.report_folder(Reason::WatchLimit);
-            self.next_scan = self.next_scan.min(now + RESCAN_UNWATCHED);
         }
         self.vanished.ask();
         for path in engine.problems.paths() {
@@ -456,6 +452,7 @@ impl Actor {
                 self.hear(path, hint, Instant::now());
             }
             () = self.inbox.wait() => {}
+            () = self.trouble.wait() => {}
             Some(fetched) = self.transfers.join_next() => {
                 self.complete.extend(self.downloads.finished(joined(fetched)));
             }

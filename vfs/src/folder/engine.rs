@@ -234,6 +234,7 @@ impl Step<'_> {
     /// Ends the step: syncs what was renamed, records what was drafted, keeps what was done.
     pub(crate) fn end(mut self) -> Outcome<Todo> {
         self.submit()?;
+        self.crash_point("told to the mesh");
         if self.keep == Keep::Now {
             let doubtful = self.engine.sync_touched();
             self.todo.scans.extend(doubtful);
@@ -241,6 +242,7 @@ impl Step<'_> {
             self.engine.store.commit()?;
             self.engine.replica.flush()?;
         }
+        self.crash_point("not remembered yet");
         self.todo.progress |= self.keep == Keep::Later && self.batch.is_changed();
         let counts = self.batch.commit(self.keep)?;
         self.engine.counts = counts;

@@ -12,3 +12,4 @@ mod kind;
 mod name;
 mod rename;
 mod run;
+mod trouble;

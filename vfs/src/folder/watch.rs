@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::name;
 use super::settle::Hint;
@@ -19,13 +20,54 @@ use super::settle::Hint;
 /// Hints that wait for the actor; beyond that a scan is cheaper.
 pub(crate) const QUEUED_HINTS: usize = 16_384;
 
+/// Everything is compared at least this often: hints can be missing.
+const RESCAN: Duration = Duration::from_secs(3600);
+/// And this often when not all directories can be watched.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(60);
+
 /// What the watcher could not tell one by one.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
+    lost: AtomicBool,
+    limit: AtomicBool,
+    news: Notify,
+}
+
+impl Trouble {
     /// Hints were lost: scan everything.
-    pub(crate) lost: AtomicBool,
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
     /// The system's limit of watches is reached: scan now and then.
-    pub(crate) limit: AtomicBool,
+    pub(crate) fn limit(&self) {
+        self.limit.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// True once after hints were lost.
+    pub(crate) fn take_lost(&self) -> bool {
+        self.lost.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// How often everything is compared, whatever the hints say.
+    pub(crate) fn rescan_every(&self) -> Duration {
+        if self.is_limited() {
+            RESCAN_UNWATCHED
+        } else {
+            RESCAN
+        }
+    }
+
+    /// Waits for news of either kind. Cancel-safe.
+    pub(crate) async fn wait(&self) {
+        self.news.notified().await;
+    }
 }
 
 /// The watches of one folder.
@@ -73,7 +115,7 @@ impl Watcher {
                 self.watched.insert(path.to_owned());
             }
             Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                self.trouble.limit.store(true, Ordering::Relaxed);
+                self.trouble.limit();
             }
             Err(error) => tracing::debug!(path = %path.display(), %error, "cannot watch"),
         }
@@ -105,16 +147,15 @@ fn deliver(
 ) {
     let event = match event {
         Ok(event) if event.need_rescan() => {
-            trouble.lost.store(true, Ordering::Relaxed);
+            trouble.lose();
             return;
         }
         Ok(event) => event,
         Err(error) => {
-            let flag = match error.kind {
-                ErrorKind::MaxFilesWatch => &trouble.limit,
-                _ => &trouble.lost,
-            };
-            flag.store(true, Ordering::Relaxed);
+            match error.kind {
+                ErrorKind::MaxFilesWatch => trouble.limit(),
+                _ => trouble.lose(),
+            }
             return;
         }
     };
@@ -129,7 +170,7 @@ fn deliver(
             continue;
         }
         if hints.try_send((relative.to_owned(), hint)).is_err() {
-            trouble.lost.store(true, Ordering::Relaxed);
+            trouble.lose();
         }
     }
 }
@@ -149,5 +190,47 @@ fn meaning(kind: &EventKind) -> Option<Hint> {
         EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
             Some(Hint::Growing)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use notify::event::Flag;
+
+    fn told(event: notify::Result<Event>) -> (Trouble, mpsc::Receiver<(PathBuf, Hint)>) {
+        let (hints, queue) = mpsc::channel(1);
+        let trouble = Trouble::default();
+        deliver(event, Path::new("/folder"), &hints, &trouble);
+        (trouble, queue)
+    }
+
+    #[test]
+    fn a_kernel_queue_that_overflowed_asks_for_a_scan_once() {
+        let (trouble, _) = told(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
+        assert!(trouble.take_lost());
+        assert!(!trouble.take_lost());
+        assert!(!trouble.is_limited());
+    }
+
+    #[test]
+    fn a_full_queue_to_the_folder_asks_for_a_scan() {
+        let event = Event::new(EventKind::Create(CreateKind::Folder))
+            .add_path("/folder/one".into())
+            .add_path("/folder/two".into());
+        let (trouble, mut queue) = told(Ok(event));
+        assert_eq!(
+            queue.try_recv().unwrap(),
+            (PathBuf::from("one"), Hint::Complete)
+        );
+        assert!(trouble.take_lost());
+    }
+
+    #[test]
+    fn without_enough_watches_everything_is_compared_every_minute() {
+        let (trouble, _) = told(Err(notify::Error::new(ErrorKind::MaxFilesWatch)));
+        assert!(trouble.is_limited());
+        assert_eq!(trouble.rescan_every(), RESCAN_UNWATCHED);
+        assert_eq!(Trouble::default().rescan_every(), RESCAN);
     }
 }

@@ -100,18 +100,28 @@ fn a_file_that_cannot_be_read_is_reported_and_retried() {
     assert_eq!(devices[1].read("secret"), "x");
 }
 
-/// A tmpfs of its own for the folder; gone with the value. `None` where mounting is not allowed.
-struct Disk<'a>(&'a Path);
+/// A tmpfs of its own for the folder; gone with the value. The tests that need it fail where mounting is refused.
+pub(super) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    fn mount(at: &'a Path, options: &str) -> Option<Self> {
+    pub(super) fn mount(at: &'a Path, options: &str) -> Self {
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(at)
             .status();
-        mount
-            .is_ok_and(|status| status.success())
-            .then_some(Self(at))
+        assert!(
+            mount.is_ok_and(|status| status.success()),
+            "this test mounts a tmpfs: run it as root, or in a user and mount namespace of its own"
+        );
+        Self(at)
+    }
+
+    pub(super) fn remount(&self, options: &str) {
+        let done = Command::new("mount")
+            .args(["-o", options])
+            .arg(self.0)
+            .status();
+        assert!(done.is_ok_and(|status| status.success()));
     }
 }
 
@@ -126,9 +136,7 @@ impl Drop for Disk<'_> {
 fn a_full_disk_loses_nothing_and_is_tried_again() {
     let mut devices = pair();
     let folder = devices[1].path("");
-    let Some(_disk) = Disk::mount(&folder, "size=1m") else {
-        return;
-    };
+    let disk = Disk::mount(&folder, "size=1m");
     std::fs::remove_file(devices[1].home.path().join("folder.redb")).unwrap();
     devices[1].restart();
     devices[0].write("fits", "small");
@@ -142,11 +150,7 @@ fn a_full_disk_loses_nothing_and_is_tried_again() {
     assert_eq!(devices[1].read("fits"), "small");
     assert!(devices[1].is_waiting());
     assert!(!devices[1].path("does not").exists());
-    let grown = Command::new("mount")
-        .args(["-o", "remount,size=16m"])
-        .arg(&folder)
-        .status();
-    assert!(grown.is_ok_and(|status| status.success()));
+    disk.remount("remount,size=16m");
     converge(&mut devices);
     assert_eq!(devices[1].read("does not").len(), 14 * 200_000);
     devices[1].engine = None;
@@ -156,29 +160,20 @@ fn a_full_disk_loses_nothing_and_is_tried_again() {
 fn a_read_only_disk_is_reported() {
     let mut devices = pair();
     let folder = devices[1].path("");
-    let Some(_disk) = Disk::mount(&folder, "size=1m") else {
-        return;
-    };
+    let disk = Disk::mount(&folder, "size=1m");
     std::fs::remove_file(devices[1].home.path().join("folder.redb")).unwrap();
     devices[1].restart();
     devices[0].write("dir/file", "text");
     devices[0].settle(&[]);
     sync(&devices[0], &devices[1]);
-    let remount = |how: &str| {
-        let done = Command::new("mount")
-            .args(["-o", how])
-            .arg(&folder)
-            .status();
-        assert!(done.is_ok_and(|status| status.success()));
-    };
-    remount("remount,ro");
+    disk.remount("remount,ro");
     let store = devices[0].store.clone();
     devices[1].settle(&[&store]);
     assert_eq!(
         devices[1].problem("dir"),
         Some(super::super::status::Reason::ReadOnlyDisk)
     );
-    remount("remount,rw");
+    disk.remount("remount,rw");
     converge(&mut devices);
     assert_eq!(devices[1].read("dir/file"), "text");
     devices[1].engine = None;
@@ -189,9 +184,7 @@ fn another_file_system_inside_is_not_entered() {
     let mut devices = pair();
     std::fs::create_dir(devices[0].path("disk")).unwrap();
     let at = devices[0].path("disk");
-    let Some(_disk) = Disk::mount(&at, "size=1m") else {
-        return;
-    };
+    let _disk = Disk::mount(&at, "size=1m");
     devices[0].write("disk/file", "x");
     devices[0].settle(&[]);
     let reason = devices[0].problem("disk");

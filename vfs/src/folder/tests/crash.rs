@@ -2,6 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use wormhole_crdt::Role;
+
 use super::device::{Device, converge, sync};
 use super::fault::Crash;
 use super::kind::pair;
@@ -46,13 +48,61 @@ fn restart_after_crash(device: &mut Device) {
     device.restart();
 }
 
+/// Changes of every kind recorded with the power cut at the n-th crash point; the databases keep only what they had made
+/// durable by then.
+fn cut_off_at(point: u32) -> bool {
+    let one = Device::found_on_disk();
+    let other = one.join(1, Role::Writer);
+    let mut devices = [one, other];
+    devices[0].write("edited", "before");
+    devices[0].write("removed", "x");
+    devices[0].write("old/name", "stays");
+    devices[0].write("moved from/file", "moves");
+    converge(&mut devices);
+    devices[0].write("edited", "after");
+    devices[0].write("fresh/file", "new");
+    std::fs::remove_file(devices[0].path("removed")).unwrap();
+    std::fs::rename(devices[0].path("old"), devices[0].path("new")).unwrap();
+    std::fs::rename(devices[0].path("moved from/file"), devices[0].path("moved")).unwrap();
+    let expected = devices[0].tree();
+    devices[0].engine().fault.after = Some(point);
+    let outcome = catch_unwind(AssertUnwindSafe(|| devices[0].settle(&[])));
+    let crashed = match outcome {
+        Ok(()) => false,
+        Err(payload) => {
+            let crash = payload.downcast::<Crash>().expect("a test crash");
+            println!("cut off at point {point}: {}", crash.0);
+            true
+        }
+    };
+    devices[0].cut_power();
+    converge(&mut devices);
+    assert_eq!(devices[0].tree(), expected, "crash point {point}");
+    crashed
+}
+
 #[test]
-fn a_crash_at_any_point_of_applying_is_repaired() {
+fn a_crash_at_any_point_of_recording_loses_nothing() {
+    quiet_crashes();
+    let mut points = 0;
+    while cut_off_at(points) {
+        points += 1;
+    }
+    assert!(points >= 6, "only {points} crash points were reached");
+}
+
+/// A crash that a test asked for is no news.
+fn quiet_crashes() {
     std::panic::set_hook(Box::new(|info| {
         if !info.payload().is::<Crash>() {
             eprintln!("{info}");
         }
     }));
+}
+
+#[test]
+fn a_crash_at_any_point_of_applying_is_repaired() {
+    quiet_crashes();
     let mut points = 0;
     while crashed_at(points) {
         points += 1;

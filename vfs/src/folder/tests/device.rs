@@ -31,7 +31,7 @@ pub(crate) struct Device {
     pub(crate) replica: Replica,
     pub(crate) store: Store,
     inbox: Arc<Inbox>,
-    _subscription: Subscription,
+    subscription: Option<Subscription>,
     wants: BTreeMap<EntryKey, Want>,
     missing: HashSet<Place>,
     /// What of it waits for a person.
@@ -49,6 +49,19 @@ fn memory() -> redb::Database {
         .unwrap()
 }
 
+/// The file of a replica that is on disk, in the device's home.
+const REPLICA: &str = "replica.redb";
+
+fn founded(db: redb::Database) -> Replica {
+    let mesh = NewMesh {
+        name: "test".into(),
+        device_name: "zero".into(),
+        key: key(0),
+    };
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    Replica::create(db, &mesh, Timestamp(1), &mut rng).unwrap()
+}
+
 fn key(number: u8) -> DeviceKey {
     DeviceKey::from_seed([number + 1; 32])
 }
@@ -56,16 +69,35 @@ fn key(number: u8) -> DeviceKey {
 impl Device {
     /// The founder of a mesh.
     pub(crate) fn found() -> Self {
-        let mesh = NewMesh {
-            name: "test".into(),
-            device_name: "zero".into(),
-            key: key(0),
-        };
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        Self::new(
-            0,
-            Replica::create(memory(), &mesh, Timestamp(1), &mut rng).unwrap(),
-        )
+        Self::new(0, tempfile::tempdir().unwrap(), founded(memory()))
+    }
+
+    /// A founder whose metadata is on disk, so that [`Device::cut_power`] can be done to it.
+    pub(crate) fn found_on_disk() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let db = redb::Database::create(home.path().join(REPLICA)).unwrap();
+        Self::new(0, home, founded(db))
+    }
+
+    /// Goes on with what the databases held on disk at this moment, as after a crash. The store keeps what it has.
+    pub(crate) fn cut_power(&mut self) {
+        let files = [REPLICA, "folder.redb"].map(|name| self.home.path().join(name));
+        let copies = files.clone().map(|file| file.with_extension("copy"));
+        for (file, copy) in files.iter().zip(&copies) {
+            std::fs::copy(file, copy).unwrap();
+        }
+        self.engine = None;
+        self.subscription = None;
+        self.replica = founded(memory());
+        for (file, copy) in files.iter().zip(&copies) {
+            std::fs::rename(copy, file).unwrap();
+        }
+        let db = redb::Database::create(&files[0]).unwrap();
+        self.replica = Replica::open(db, key(self.number)).unwrap();
+        self.inbox = Arc::new(Inbox::default());
+        let observer: Arc<dyn Observer> = self.inbox.clone();
+        self.subscription = Some(self.replica.subscribe(observer));
+        self.restart();
     }
 
     /// Another member.
@@ -77,28 +109,27 @@ impl Device {
         let mut rng = ChaCha8Rng::seed_from_u64(number.into());
         let replica =
             Replica::join(memory(), &self.replica.welcome(), key(number), &mut rng).unwrap();
-        let mut device = Self::new(number, replica);
+        let mut device = Self::new(number, tempfile::tempdir().unwrap(), replica);
         if role == Role::Reader {
             device.engine().config.writing = Writing::ReadOnly;
         }
         device
     }
 
-    fn new(number: u8, replica: Replica) -> Self {
-        let home = tempfile::tempdir().unwrap();
+    fn new(number: u8, home: TempDir, replica: Replica) -> Self {
         std::fs::create_dir(home.path().join("folder")).unwrap();
         let key = ContentKey::from_bytes([7; 32]);
         let store = Store::open(&home.path().join("store"), key, StoreOptions::default()).unwrap();
         let inbox = Arc::new(Inbox::default());
         let observer: Arc<dyn Observer> = inbox.clone();
-        let subscription = replica.subscribe(observer);
+        let subscription = Some(replica.subscribe(observer));
         let mut device = Self {
             home,
             engine: None,
             replica,
             store,
             inbox,
-            _subscription: subscription,
+            subscription,
             wants: BTreeMap::new(),
             missing: HashSet::new(),
             held: HashSet::new(),

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -15,25 +16,48 @@ use super::device::{Device, sync};
 use crate::folder::Folder;
 use crate::folder::config::FolderConfig;
 use crate::folder::status::{Explanation, FolderStatus, Phase, StopReason, WaitingFor};
+use crate::folder::watch::Trouble;
 use crate::source::{FetchFailure, Source};
 
 /// Copies from another store.
-struct Beside(Store, Store);
+pub(super) struct Beside {
+    pub(super) own: Store,
+    pub(super) other: Store,
+    /// Chunks that were put.
+    pub(super) puts: AtomicUsize,
+    /// After so many it hangs until it is cancelled.
+    pub(super) hangs_after: usize,
+}
 
 impl Source for Beside {
     fn fetch(
         &self,
         jobs: Vec<FetchJob>,
-        _cancel: CancellationToken,
+        cancel: CancellationToken,
     ) -> BoxFuture<'_, Vec<Result<(), FetchFailure>>> {
-        let results = jobs.iter().map(|job| self.bring(job)).collect();
-        Box::pin(std::future::ready(results))
+        let results: Vec<_> = jobs.iter().map(|job| self.bring(job)).collect();
+        let hangs = self.puts.load(Ordering::Relaxed) >= self.hangs_after;
+        Box::pin(async move {
+            if hangs {
+                cancel.cancelled().await;
+            }
+            results
+        })
     }
 }
 
 impl Beside {
+    pub(super) fn new(own: &Store, other: &Store) -> Self {
+        Self {
+            own: own.clone(),
+            other: other.clone(),
+            puts: AtomicUsize::new(0),
+            hangs_after: usize::MAX,
+        }
+    }
+
     fn bring(&self, job: &FetchJob) -> Result<(), FetchFailure> {
-        let Self(own, other) = self;
+        let Self { own, other, .. } = self;
         loop {
             let missing = own.missing_manifest(&job.content).unwrap();
             if missing.is_empty() {
@@ -48,38 +72,52 @@ impl Beside {
             let bytes = other
                 .read(&slot.chunk.id)
                 .map_err(|_| FetchFailure::NoHolder)?;
+            if self.puts.load(Ordering::Relaxed) >= self.hangs_after {
+                return Err(FetchFailure::Cancelled);
+            }
+            self.puts.fetch_add(1, Ordering::Relaxed);
             job.sink.put(slot, &bytes).map_err(FetchFailure::Sink)?;
         }
         Ok(())
     }
 }
 
-struct Running {
-    device: Device,
-    folder: Folder,
+pub(super) struct Running {
+    pub(super) device: Device,
+    pub(super) folder: Folder,
+    /// Where the watcher says what it could not tell.
+    pub(super) trouble: Arc<Trouble>,
     tasks: JoinSet<()>,
 }
 
 impl Running {
-    fn start(mut device: Device, number: u8, other: &Store) -> Self {
+    pub(super) fn start(device: Device, number: u8, other: &Store) -> Self {
+        let source = Arc::new(Beside::new(&device.store, other));
+        Self::start_with(device, number, source)
+    }
+
+    pub(super) fn start_with(mut device: Device, number: u8, source: Arc<dyn Source>) -> Self {
         device.engine = None;
         let dir = device.path("");
         let mut config = FolderConfig::new(RootId::from_bytes([number; 16]), dir, state(&device));
         config.deletion_guard.emptied_entries = u64::MAX;
-        let source = Arc::new(Beside(device.store.clone(), other.clone()));
         let (replica, store): (Replica, Store) = (device.replica.clone(), device.store.clone());
+        let trouble = Arc::new(Trouble::default());
+        let cancel = CancellationToken::new();
+        let told = Arc::clone(&trouble);
         let (folder, task) =
-            Folder::start(config, replica, store, source, CancellationToken::new()).unwrap();
+            Folder::start_with(config, replica, store, source, cancel, told).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(task);
         Self {
             device,
             folder,
+            trouble,
             tasks,
         }
     }
 
-    async fn until(&self, what: &str, reached: impl FnMut(&FolderStatus) -> bool) {
+    pub(super) async fn until(&self, what: &str, reached: impl FnMut(&FolderStatus) -> bool) {
         let mut status = self.folder.watch();
         let waited = tokio::time::timeout(Duration::from_secs(20), status.wait_for(reached)).await;
         assert!(
@@ -89,11 +127,13 @@ impl Running {
         );
     }
 
-    async fn stop(mut self) {
+    /// Gives the device back, at rest.
+    pub(super) async fn stop(mut self) -> Device {
         self.folder.stop().await;
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
+        self.device
     }
 }
 
