@@ -148,8 +148,8 @@ fn single_edits(one: &Replica, two: &Replica, files: &[EntryId], rng: &mut ChaCh
         Session::new(two, one.device()),
     );
     exchange(&mut a, &mut b, &mut 0, rng);
-    let (mut local, mut remote) = (Vec::new(), Vec::new());
-    for _ in 0..500 {
+    let (mut local, mut remote, mut flushes) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..500 {
         let key = EntryKey::from(files[rng.random_range(0..files.len())]);
         let edit = Edit::Write {
             key,
@@ -167,8 +167,14 @@ fn single_edits(one: &Replica, two: &Replica, files: &[EntryId], rng: &mut ChaCh
                 a.receive(answer.as_bytes(), rng).expect("receive");
             }
         }
+        if round % 5 == 0 {
+            let start = Instant::now();
+            one.flush().expect("flush");
+            flushes.push(start.elapsed());
+        }
     }
     show("one local edit, durable", &mut local);
+    show("one flush after five edits", &mut flushes);
     show("one remote change applied", &mut remote);
 }
 

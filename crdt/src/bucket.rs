@@ -158,14 +158,22 @@ impl<'t> Buckets<'t> {
                 id: put.id,
                 register: put.register,
             };
-            let counter = draft.put(key, put.value.clone(), self.operations(key)?);
-            let op = OpRef { actor, counter };
+            let op = OpRef {
+                actor,
+                counter: draft.next_op(),
+            };
             let new = Sibling {
                 op,
                 envelope,
                 value: &put.value,
             };
-            self.put(&mut state, key, |_| true, new)?;
+            let mut replaces = Vec::new();
+            let replaced = |old: &Sibling<'_>| {
+                replaces.push(old.op);
+                true
+            };
+            self.put(&mut state, key, replaced, new)?;
+            draft.put(key, put.value.clone(), replaces);
         }
         let (bytes, last) = draft
             .encode()
@@ -184,21 +192,12 @@ impl<'t> Buckets<'t> {
         Ok(())
     }
 
-    /// The operations whose values a register shows.
-    fn operations(&self, key: RegisterKey) -> Result<Vec<OpRef>, StorageError> {
-        let Some(row) = self.registers.get(&key.to_bytes())? else {
-            return Ok(Vec::new());
-        };
-        let siblings = row::unpack(row.value()).ok_or_else(|| damaged(key.id.bucket()))?;
-        Ok(siblings.iter().map(|one| one.op).collect())
-    }
-
     /// Adds a value to a register and drops those that it replaces.
     fn put(
         &mut self,
         state: &mut State,
         key: RegisterKey,
-        replaced: impl Fn(&Sibling<'_>) -> bool,
+        mut replaced: impl FnMut(&Sibling<'_>) -> bool,
         new: Sibling<'_>,
     ) -> Result<(), StorageError> {
         let at = key.to_bytes();

@@ -186,8 +186,13 @@ impl Draft {
         }
     }
 
-    /// Adds a write that replaces these operations; gives its number.
-    pub(super) fn put(&mut self, key: RegisterKey, value: Vec<u8>, replaces: Vec<OpRef>) -> u64 {
+    /// The number of the operation that is added next.
+    pub(super) fn next_op(&self) -> u64 {
+        self.before.op + self.operations.len() as u64 + 1
+    }
+
+    /// Adds a write that replaces these operations.
+    pub(super) fn put(&mut self, key: RegisterKey, value: Vec<u8>, replaces: Vec<OpRef>) {
         let pred: Vec<OpId> = replaces
             .into_iter()
             .map(|op| OpId(op.counter, ActorId::from(op.actor.as_slice())))
@@ -199,7 +204,6 @@ impl Draft {
             pred: SortedVec::from(pred),
             insert: false,
         });
-        self.before.op + self.operations.len() as u64
     }
 
     /// The bytes, and where the author's numbers stand after it.

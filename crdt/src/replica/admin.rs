@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use redb::Durability;
-
-use super::{Change, Entries, Replica, Writer, header};
+use super::{Change, Commit, Entries, Replica, Writer, header};
 use crate::error::{MemberError, Misbehaviour, SessionError, StorageError};
 use crate::id::{DeviceId, Timestamp};
 use crate::member::{Action, Member, MemberFault, MemberLog, Record, Role, Welcome, label_fits};
@@ -143,7 +141,7 @@ impl Replica {
         let own = self.device();
         let changes = self
             .inner
-            .transact(writer, Durability::Immediate, |txn, writer| {
+            .transact(writer, Commit::Durable, |txn, writer| {
                 header::set_members(txn, &members)?;
                 writer.members = Arc::new(members);
                 writer.retract(txn, own)

@@ -5,10 +5,8 @@
 //! Whatever breaks a rule is refused with the reason; what came before it is kept. How one envelope is
 //! held against the rules is in `replica/intake`.
 
-use redb::Durability;
-
 use super::intake::{Intake, Refusal, Step};
-use super::{Change, Entries, Replica, Writer};
+use super::{Change, Commit, Entries, Replica, Writer};
 use crate::error::{Misbehaviour, SessionError, StorageError};
 use crate::id::Author;
 
@@ -48,7 +46,7 @@ impl Replica {
         let mesh = self.inner.mesh;
         let taken = self
             .inner
-            .transact(writer, Durability::None, |txn, writer| {
+            .transact(writer, Commit::Deferred, |txn, writer| {
                 let mut intake = Intake::new(txn, writer, mesh);
                 let mut causes_missing = false;
                 let mut fault = None;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use redb::{Durability, WriteTransaction};
+use redb::WriteTransaction;
 
 use super::view::View;
-use super::{Change, Entries, Replica, Writer};
+use super::{Change, Commit, Entries, Replica, Writer};
 use crate::bucket::Buckets;
 use crate::bucket::past::Past;
 use crate::edit::{self, Edit};
@@ -33,7 +33,7 @@ impl Replica {
     ///
     /// [`EditError`]; nothing has then changed.
     pub fn edit(&self, edits: &[Edit], now: Timestamp) -> Result<EditOutcome, EditError> {
-        self.edit_with(edits, now, Durability::Immediate)
+        self.edit_with(edits, now, Commit::Durable)
     }
 
     /// Like [`Replica::edit`], but survives a crash, and is sent to others, only after the next
@@ -43,14 +43,14 @@ impl Replica {
     ///
     /// [`EditError`]; nothing has then changed.
     pub fn edit_deferred(&self, edits: &[Edit], now: Timestamp) -> Result<EditOutcome, EditError> {
-        self.edit_with(edits, now, Durability::None)
+        self.edit_with(edits, now, Commit::Deferred)
     }
 
     fn edit_with(
         &self,
         edits: &[Edit],
         now: Timestamp,
-        durability: Durability,
+        commit: Commit,
     ) -> Result<EditOutcome, EditError> {
         let mut writer = self.inner.writer()?;
         let role = writer.members.state().role_of(&self.device());
@@ -58,19 +58,17 @@ impl Replica {
             return Err(EditError::NotWriter { role });
         }
         let (key, mesh) = (&self.inner.key, self.inner.mesh);
-        let outcome = self
-            .inner
-            .transact(&mut writer, durability, |txn, writer| {
-                let tag = key.device_id().tag();
-                let clock = writer.position.clock;
-                let done = edit::perform(txn, &View::open(txn)?, edits, tag, clock)?;
-                writer.position.clock = done.lamport.max(clock);
-                let seq = writer.issue(txn, key, mesh, now, done.puts)?;
-                Ok::<_, EditError>(EditOutcome {
-                    changes: done.changes,
-                    seq,
-                })
-            })?;
+        let outcome = self.inner.transact(&mut writer, commit, |txn, writer| {
+            let tag = key.device_id().tag();
+            let clock = writer.position.clock;
+            let done = edit::perform(txn, &View::open(txn)?, edits, tag, clock)?;
+            writer.position.clock = done.lamport.max(clock);
+            let seq = writer.issue(txn, key, mesh, now, done.puts)?;
+            Ok::<_, EditError>(EditOutcome {
+                changes: done.changes,
+                seq,
+            })
+        })?;
         let entries = Entries::Listed(outcome.changes.clone());
         self.inner.observers.push(Change {
             entries,
