@@ -171,7 +171,7 @@ impl PartialFile {
     }
 
     /// Brings what can be had of these slots without a network; answers the others.
-    fn prepare_block(&self, slots: Vec<Slot>) -> io::Result<Vec<Slot>> {
+    fn prepare_block(&self, slots: &[Slot]) -> io::Result<Vec<Slot>> {
         let one_by_one = |slots: &[Slot]| -> io::Result<Vec<Slot>> {
             let mut missing = Vec::new();
             for slot in slots {
@@ -187,7 +187,7 @@ impl PartialFile {
             .first()
             .is_some_and(|slot| self.store.has(&slot.chunk.id));
         if slots.len() < COPY_SLOTS || !first_is_here {
-            return one_by_one(&slots);
+            return one_by_one(slots);
         }
         let share = slots.len().div_ceil(COPY_THREADS);
         std::thread::scope(|scope| {
@@ -316,10 +316,10 @@ impl ChunkSink for PartialFile {
         for slot in slots {
             block.push(self.noted(slot.map_err(io::Error::other))?);
             if block.len() == COPY_SLOTS {
-                missing.extend(self.noted(self.prepare_block(std::mem::take(&mut block)))?);
+                missing.extend(self.noted(self.prepare_block(&std::mem::take(&mut block)))?);
             }
         }
-        missing.extend(self.noted(self.prepare_block(block))?);
+        missing.extend(self.noted(self.prepare_block(&block))?);
         Ok(missing)
     }
 

@@ -1,4 +1,4 @@
-//! Measures a replica at scale: `cargo run --release --example measure -p wormhole-crdt -- 200000`.
+//! Measures a replica at scale: `cargo run --release --example scale -p wormhole-crdt -- 200000`.
 //!
 //! Imports that many files into one replica on disk, brings them to a second one by a session, and
 //! times single operations on both. The figures go to standard output, one a line.

@@ -1,6 +1,6 @@
 //! Measures what the store costs, in CPU seconds a GiB and in files a second.
 //!
-//! `cargo run --release -p wormhole-store --example measure [MiB] [files]`. CPU time is that of
+//! `cargo run --release -p wormhole-store --example bulk [MiB] [files]`. CPU time is that of
 //! the whole process, so numbers hold on a busy machine too. Not a bench: no statistics.
 
 #![allow(clippy::print_stdout)] // printing is what it is for
