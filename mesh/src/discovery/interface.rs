@@ -30,36 +30,37 @@ impl Scope {
         }
     }
 
-    /// Whether we listen on this address of this interface, and may be found by it.
-    pub(super) fn allows(&self, name: &str, ip: IpAddr) -> bool {
+    /// Whether we listen on this address of this interface.
+    fn listens(&self, name: &str, ip: IpAddr) -> bool {
         let listens = self.listen.iter().any(|listen| {
             *listen == ip || (listen.is_unspecified() && listen.is_ipv4() == ip.is_ipv4())
         });
         let named = match &self.names {
             Some(names) => names.iter().any(|allowed| allowed == name),
-            // Other machines do not live on loopback, except for whoever listens there only.
-            None => !ip.is_loopback() || self.listen.contains(&ip),
+            None => true,
         };
         listens && named
     }
 
-    /// The addresses that are up and allowed now.
-    pub(super) fn interfaces(&self) -> Vec<Interface> {
-        match if_addrs::get_if_addrs() {
-            Ok(interfaces) => interfaces
-                .into_iter()
-                .filter(|interface| self.allows(&interface.name, interface.ip()))
-                .collect(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot list the network interfaces");
-                Vec::new()
-            }
-        }
+    /// Whether other machines may be told this address of this interface.
+    pub(super) fn announces(&self, name: &str, ip: IpAddr) -> bool {
+        // They cannot use a loopback address. Who listens on nothing else has none better.
+        let reachable = !ip.is_loopback() || self.names.is_some() || self.listen.contains(&ip);
+        reachable && self.listens(name, ip)
     }
 
-    /// The IPv4 subnets that are up and allowed now.
+    /// The IPv4 subnets that are up and allowed now. The one of loopback is among them: what is broadcast
+    /// there reaches the other nodes of this machine, whatever else is up, and nobody else.
     pub(super) fn subnets(&self) -> Vec<Subnet> {
-        let mut subnets: Vec<_> = self.interfaces().iter().filter_map(subnet).collect();
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot list the network interfaces");
+            Vec::new()
+        });
+        let mut subnets: Vec<_> = interfaces
+            .iter()
+            .filter(|interface| self.listens(&interface.name, interface.ip()))
+            .filter_map(subnet)
+            .collect();
         subnets.sort_unstable();
         subnets.dedup();
         subnets
@@ -89,14 +90,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_is_for_those_who_listen_only_there() {
+    fn loopback_is_announced_only_by_those_who_listen_nowhere_else() {
         let lo = Ipv4Addr::LOCALHOST.into();
         let everywhere = Scope::new(&NetworkConfig::default());
-        assert!(!everywhere.allows("lo", lo));
-        assert!(everywhere.allows("wlan0", "10.0.0.7".parse().unwrap()));
+        assert!(!everywhere.announces("lo", lo));
+        assert!(everywhere.announces("wlan0", "10.0.0.7".parse().unwrap()));
         let here = Scope::new(&NetworkConfig::loopback());
-        assert!(here.allows("lo", lo));
-        assert!(!here.allows("wlan0", "10.0.0.7".parse().unwrap()));
+        assert!(here.announces("lo", lo));
+        assert!(!here.announces("wlan0", "10.0.0.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn nodes_on_one_machine_are_heard_without_any_network() {
+        let subnets = Scope::new(&NetworkConfig::default()).subnets();
+        assert!(subnets.iter().any(|subnet| subnet.ip.is_loopback()));
     }
 
     #[test]
@@ -106,8 +113,8 @@ mod tests {
             interfaces: names,
             ..Default::default()
         });
-        assert!(scope.allows("veth1", "10.0.0.7".parse().unwrap()));
-        assert!(!scope.allows("eth0", "10.0.0.7".parse().unwrap()));
+        assert!(scope.announces("veth1", "10.0.0.7".parse().unwrap()));
+        assert!(!scope.announces("eth0", "10.0.0.7".parse().unwrap()));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Responder {
     fn start(scope: Scope, presence: &Presence) -> Result<Self, mdns_sd::Error> {
         let daemon = ServiceDaemon::new()?;
         let allowed =
-            IfPredicate::new(move |interface| scope.allows(&interface.name, interface.ip()));
+            IfPredicate::new(move |interface| scope.announces(&interface.name, interface.ip()));
         daemon.disable_interface(IfKind::All)?;
         daemon.enable_interface(IfKind::Predicate(allowed))?;
         let events = daemon.browse(SERVICE)?;
