@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 const CONTROL: &str = ".wormhole";
 const MARKER: &str = "folder";
+const UNLISTED: &str = ".gitignore";
 const UNFINISHED: &str = "tmp";
 
 /// Removes the marker and unfinished files, and `.wormhole` itself unless something else is in it.
@@ -27,7 +28,9 @@ fn try_remove(dir: &Path) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
     let control = rustix::fs::openat(&top, CONTROL, flags, Mode::empty())?;
-    absent_is_fine(rustix::fs::unlinkat(&control, MARKER, AtFlags::empty()))?;
+    for ours in [MARKER, UNLISTED] {
+        absent_is_fine(rustix::fs::unlinkat(&control, ours, AtFlags::empty()))?;
+    }
     match rustix::fs::openat(&control, UNFINISHED, flags, Mode::empty()) {
         Ok(unfinished) => {
             for file in Dir::read_from(&unfinished)? {
@@ -65,6 +68,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join(".wormhole/tmp")).unwrap();
         fs::write(dir.path().join(".wormhole/folder"), "").unwrap();
+        fs::write(dir.path().join(".wormhole/.gitignore"), "").unwrap();
         fs::write(dir.path().join(".wormhole/tmp/half"), "").unwrap();
         fs::write(dir.path().join("mine"), "").unwrap();
         remove(dir.path());

@@ -1,5 +1,5 @@
 //! The marker `.wormhole/folder` tells a mounted, intact folder from an empty mount point. Without it the folder stops:
-//! everything would look deleted.
+//! everything would look deleted. Beside it a `.gitignore` keeps all of `.wormhole` out of a repository around it.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -23,6 +23,9 @@ pub(crate) fn create(root: &Root, id: &RootId) -> io::Result<()> {
     let mut file = beneath::open_partial(control.as_fd(), OsStr::new(name::MARKER))?;
     file.write_all(text(id).as_bytes())?;
     file.sync_all()?;
+    let mut unlisted = beneath::open_partial(control.as_fd(), OsStr::new(name::UNLISTED))?;
+    unlisted.set_len(0)?;
+    unlisted.write_all(b"*\n")?;
     beneath::sync_dir(&control)
 }
 

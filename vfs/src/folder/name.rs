@@ -14,6 +14,8 @@ pub(crate) const CONTROL: &str = ".wormhole";
 pub(crate) const TMP: &str = ".wormhole/tmp";
 /// The marker, inside the control directory.
 pub(crate) const MARKER: &str = "folder";
+/// Tells git that nothing in the control directory is for a repository.
+pub(crate) const UNLISTED: &str = ".gitignore";
 /// Shared ignore rules, synced like any file.
 pub(crate) const IGNORE: &str = ".wormholeignore";
 /// Rules for this device only, inside the control directory.

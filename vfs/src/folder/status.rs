@@ -219,7 +219,7 @@ impl Reason {
             Self::KeptAside { .. } => "compare the two files, then move the copy away",
             Self::KeptDirectory => "delete or move what is left in it",
             Self::DeletionHeld { .. } => {
-                "bring the files back, or confirm the deletions for this folder"
+                "bring the files back, or pass the deletions on: wormhole confirm-deletions DIR"
             }
             Self::IgnoreRule { .. } => "correct the line",
             Self::Io { .. } => "see the message; it is tried again by itself",

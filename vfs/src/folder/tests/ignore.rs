@@ -68,3 +68,9 @@ fn converge_ignoring(devices: &mut [super::device::Device; 2]) {
         devices[0].settle(&[&store]);
     }
 }
+
+#[test]
+fn a_repository_around_it_does_not_list_the_control_directory() {
+    let devices = pair();
+    assert_eq!(devices[0].read(".wormhole/.gitignore"), "*\n");
+}
