@@ -39,7 +39,7 @@ pub(crate) type Actor = [u8; 16];
 
 /// [`RegisterKey::to_bytes`] → [`row::pack`].
 const REGISTERS: TableDefinition<'_, &[u8; 17], &[u8]> = TableDefinition::new("register");
-/// bucket → [`State::parts`].
+/// bucket → [`row::Parts`].
 const STATES: TableDefinition<'_, u16, row::Parts<'_>> = TableDefinition::new("bucket");
 
 /// Creates the tables, so that readers need not care whether they exist.
