@@ -245,26 +245,26 @@ impl Store {
         };
         let file = match open_below(&location.directory, &location.path) {
             Ok(file) => file,
-            Err(Refused::Gone(_)) => {
-                self.forget_file(place.node, &location)?;
-                return Ok(Err(Miss::Stale));
-            }
+            // Perhaps it was renamed a moment ago, and its references will follow when the folder says so.
+            Err(Refused::Gone(_)) => return Ok(Err(Miss::Stale)),
             Err(refused @ (Refused::Root(_) | Refused::Io(_))) => {
                 return unreachable(refused.into_io());
             }
         };
         match read_unchanged(&file, &location, place) {
-            Ok(Some(bytes)) if self.inner.key.chunk_id(&bytes) == *id => Ok(Ok(bytes)),
-            Ok(Some(_)) => {
+            Ok(Sight::Unchanged(bytes)) if self.inner.key.chunk_id(&bytes) == *id => Ok(Ok(bytes)),
+            Ok(Sight::Unchanged(_)) => {
                 // The stat says unchanged, the bytes say otherwise: this range only is not to be
                 // trusted.
                 self.forget_place(id, Place::File(place));
                 Ok(Err(Miss::Stale))
             }
-            Ok(None) => {
+            Ok(Sight::Changed) => {
                 self.forget_file(place.node, &location)?;
                 Ok(Err(Miss::Stale))
             }
+            // As if it were gone: ours may stand under another name.
+            Ok(Sight::Another) => Ok(Err(Miss::Stale)),
             Err(source) => unreachable(source),
         }
     }
@@ -309,21 +309,38 @@ impl Miss {
     }
 }
 
-/// Reads a range if the file looks as it did when it was imported, before and after.
-fn read_unchanged(file: &File, location: &Location, place: FilePlace) -> io::Result<Option<Bytes>> {
+/// What an opened file turned out to be.
+enum Sight {
+    /// It looked as it did when it was imported, before and after this was read.
+    Unchanged(Bytes),
+    /// The same file, but written to since.
+    Changed,
+    /// Another file has its name.
+    Another,
+}
+
+fn read_unchanged(file: &File, location: &Location, place: FilePlace) -> io::Result<Sight> {
     let before = file.metadata()?;
     let stamp = FileStamp::of(&before);
-    let expected = location.node.stamp;
-    if !before.is_file() || !expected.is_some_and(|expected| expected.may_match(&stamp)) {
-        return Ok(None);
+    let Some(expected) = location.node.stamp.filter(|_| before.is_file()) else {
+        return Ok(Sight::Another);
+    };
+    if expected.ino != stamp.ino {
+        return Ok(Sight::Another);
+    }
+    if !expected.may_match(&stamp) {
+        return Ok(Sight::Changed);
     }
     let mut bytes = vec![0; place.len as usize];
     match file.read_exact_at(&mut bytes, place.offset) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Sight::Changed),
         outcome => outcome?,
     }
-    let unchanged = FileStamp::of(&file.metadata()?) == stamp;
-    Ok(unchanged.then(|| bytes.into()))
+    Ok(if stamp.may_match(&FileStamp::of(&file.metadata()?)) {
+        Sight::Unchanged(bytes.into())
+    } else {
+        Sight::Changed
+    })
 }
 
 #[cfg(test)]

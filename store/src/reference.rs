@@ -3,7 +3,9 @@
 //! Here are the words of it: [`FilePath`], [`FileStamp`], and the calls that tell the store what
 //! became of files. The tree that rows hang from is in [`tree`], opening without following links
 //! in [`open`]. A reference is a hint: what is read through it is compared by stat before and
-//! after, and by hash always, and is forgotten when it no longer holds (`reader`).
+//! after, and by hash always, and is forgotten when the file was written to since (`reader`). A file
+//! that is not found under its name may have been renamed: its references wait for [`Store::moved`]
+//! or [`Store::forgotten`].
 
 pub(crate) mod open;
 pub(crate) mod tree;
@@ -137,6 +139,19 @@ impl Store {
             layers.directories().clear();
         }
         Ok(())
+    }
+
+    /// Whether there is a reference to this file, as it was when it was imported or adopted.
+    ///
+    /// # Errors
+    /// The path is not below the root, or the index could not be read.
+    pub fn refers_to(&self, file: &FilePath) -> Result<bool, WriteError> {
+        let layers = self.inner.index.read();
+        let node = match tree::find(&layers, &file.root, &file.path)? {
+            Some(id) => layers.node(id)?,
+            None => None,
+        };
+        Ok(node.is_some_and(|node| node.stamp.is_some()))
     }
 
     /// Says that a file or a whole directory was renamed: its references follow, what was at `to`

@@ -45,6 +45,33 @@ fn references_follow_a_renamed_file_and_a_renamed_directory() {
 }
 
 #[test]
+fn a_file_that_is_read_before_its_rename_was_heard_of_keeps_its_references() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let one = store
+        .import_reference(&bed.write("one", &noise(1, 300_000)))
+        .unwrap();
+    let other = store
+        .import_reference(&bed.write("other", &noise(2, 5000)))
+        .unwrap();
+    fs::rename(bed.folder().join("one"), bed.folder().join("renamed")).unwrap();
+    fs::rename(bed.folder().join("other"), bed.folder().join("one")).unwrap();
+    for content in [one.content, other.content] {
+        let read = store
+            .reader(content)
+            .and_then(|reader| reader.read_at(0, &mut [0]));
+        assert!(matches!(read, Err(ReadError::Stale { .. })));
+    }
+    let say = |from, to| store.moved(&ROOT, Path::new(from), Path::new(to)).unwrap();
+    say("one", "renamed");
+    say("other", "one");
+    assert_eq!(read_all(&store, one.content), noise(1, 300_000));
+    assert_eq!(read_all(&store, other.content), noise(2, 5000));
+    assert!(store.refers_to(&file("renamed")).unwrap());
+    assert!(!store.refers_to(&file("other")).unwrap());
+}
+
+#[test]
 fn renaming_a_directory_of_many_files_is_one_row() {
     let bed = Bed::new();
     let store = bed.open();

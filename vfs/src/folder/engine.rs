@@ -94,6 +94,8 @@ pub(crate) struct Look {
     pub(crate) place: Place,
     pub(crate) path: PathBuf,
     pub(crate) seen: Seen,
+    /// When it was seen, in nanoseconds since 1970.
+    pub(crate) at_ns: i64,
 }
 
 /// One step: the engine with an open batch and what it has gathered.

@@ -131,7 +131,7 @@ impl Step<'_> {
         match row {
             Some(row) if unchanged(&row, &seen) => {
                 self.engine.problems.clear(&path);
-                Ok(None)
+                Ok(self.unreferenced(place, &path, &row))
             }
             Some(row) if row.seen.kind == seen.kind => self.changed(place, &path, row, seen, dir),
             Some(_) => {
@@ -141,6 +141,22 @@ impl Step<'_> {
                 self.appeared(place, &path, seen, dir)
             }
             None => self.appeared(place, &path, seen, dir),
+        }
+    }
+
+    /// A file as it was last synced, which the store has lost sight of: it is read again, so that others can have it.
+    fn unreferenced(&mut self, place: &Place, path: &Path, row: &Row) -> Option<Look> {
+        let Node::File { content, .. } = &row.node else {
+            return None;
+        };
+        let file = self.engine.file_path(path);
+        match self.engine.store.refers_to(&file) {
+            Ok(false) if !content.is_empty() => self.look_inside(place, path, row.seen),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(path = %name::display(path), %error, "cannot tell whether others can have it");
+                None
+            }
         }
     }
 
@@ -250,6 +266,7 @@ impl Step<'_> {
             place: place.clone(),
             path: path.to_owned(),
             seen,
+            at_ns: import::now_ns(),
         };
         if seen.stamp.size > BESIDE_BYTES {
             self.todo.imports.push(look);
@@ -316,7 +333,9 @@ impl Step<'_> {
         if !self.draft_move(from, to, path, &row)? {
             return Ok(None);
         }
-        let same = seen.kind != SeenKind::File || same_data(&row.seen, &seen);
+        // Its executable bit may have changed with its name.
+        let same = seen.kind != SeenKind::File
+            || (same_data(&row.seen, &seen) && row.seen.executable == seen.executable);
         let row = if same { Row { seen, ..row } } else { row };
         self.batch.remove(from)?;
         self.batch.put(to, &row)?;

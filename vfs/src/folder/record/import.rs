@@ -25,8 +25,7 @@ impl Engine {
         result: Result<Imported, ImportError>,
     ) -> Outcome<Todo> {
         let mut step = self.begin(Keep::Now)?;
-        let began = now_ns();
-        step.take_import(look, result, began)?;
+        step.take_import(look, result)?;
         step.end()
     }
 }
@@ -34,10 +33,9 @@ impl Engine {
 impl Step<'_> {
     /// Hashes files and decides about them.
     pub(crate) fn examine(&mut self, looks: Vec<Look>) -> Outcome<()> {
-        let began = now_ns();
         let results = self.import(&looks);
         for (look, result) in looks.into_iter().zip(results) {
-            self.take_import(look, result, began)?;
+            self.take_import(look, result)?;
         }
         Ok(())
     }
@@ -69,17 +67,13 @@ impl Step<'_> {
         })
     }
 
-    fn take_import(
-        &mut self,
-        look: Look,
-        result: Result<Imported, ImportError>,
-        began: i64,
-    ) -> Outcome<()> {
+    fn take_import(&mut self, look: Look, result: Result<Imported, ImportError>) -> Outcome<()> {
         match result {
             // The store opened the path by itself: only if it saw the very file that we see was it ours.
             Ok(imported) if imported.stamp == look.seen.stamp => {
                 let content = imported.content;
-                let racy = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns) > began - RACY_NS;
+                let changed = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns);
+                let racy = changed > look.at_ns - RACY_NS;
                 let row = self.batch.get(&look.place)?;
                 let node = file_node(content, &look.seen, row.as_ref());
                 self.decide(&look.place, &look.path, node, look.seen, racy)
@@ -146,7 +140,7 @@ fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
     }
 }
 
-fn now_ns() -> i64 {
+pub(super) fn now_ns() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -1,7 +1,9 @@
 //! Two and three devices work at once: everybody ends with the same tree, and nothing that nobody replaced is lost.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -60,6 +62,34 @@ fn a_file_edited_there_and_deleted_here_comes_back() {
     devices[1].write("plan", "edited");
     converge(&mut devices);
     assert_eq!(devices[0].read("plan"), "edited");
+}
+
+/// A file arrives, and another program does something to it before the folder has looked at it.
+fn touched_on_arrival(act: fn(&Path)) -> [Device; 2] {
+    let mut devices = pair();
+    devices[0].write("file", "from there");
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    let path = devices[1].path("file");
+    devices[1].engine().fault.meanwhile = Some(("file in place", path, act));
+    converge(&mut devices);
+    assert!(devices[1].engine().fault.meanwhile.is_none());
+    devices
+}
+
+#[test]
+fn a_file_edited_the_moment_it_arrives_is_recorded_as_edited() {
+    let devices = touched_on_arrival(|path| std::fs::write(path, "edited here").unwrap());
+    assert_eq!(devices[0].read("file"), "edited here");
+}
+
+#[test]
+fn a_file_made_executable_the_moment_it_arrives_is_so_everywhere() {
+    let devices = touched_on_arrival(|path| {
+        std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    });
+    let mode = std::fs::metadata(devices[0].path("file")).unwrap().mode();
+    assert_eq!(mode & 0o100, 0o100);
 }
 
 #[test]

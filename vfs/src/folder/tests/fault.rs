@@ -1,15 +1,23 @@
-//! Cuts the power: a step stops in the middle as a crash would stop it.
+//! Cuts the power: a step stops in the middle as a crash would stop it. Or somebody else is at work on the same files
+//! just then.
+
+use std::path::{Path, PathBuf};
 
 /// Which crash point ends the step, and how often it is passed before.
 #[derive(Debug, Default)]
 pub(crate) struct Fault {
     /// Crash at this passing of any point.
     pub(crate) after: Option<u32>,
+    /// What another program does to a file when this point is next reached.
+    pub(crate) meanwhile: Option<(&'static str, PathBuf, fn(&Path))>,
 }
 
 impl Fault {
     /// A point was reached.
     pub(crate) fn reached(&mut self, at: &'static str) {
+        if let Some((_, path, act)) = self.meanwhile.take_if(|(point, ..)| *point == at) {
+            act(&path);
+        }
         if let Some(left) = &mut self.after {
             if *left == 0 {
                 std::panic::panic_any(Crash(at));

@@ -1,6 +1,10 @@
 //! Renames are one operation and send no bytes; what editors do to save stays the same file.
 
-use super::device::{Device, converge};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::device::{Device, converge, sync};
 use super::kind::pair;
 
 fn id_of(device: &Device, path: &str) -> wormhole_crdt::EntryId {
@@ -37,6 +41,48 @@ fn a_renamed_and_edited_file_stays_itself() {
     converge(&mut devices);
     assert_eq!(devices[1].tree()["final"], "two, longer");
     assert_eq!(id_of(&devices[1], "final"), id);
+}
+
+#[test]
+fn a_file_renamed_and_made_executable_is_both_elsewhere() {
+    let mut devices = pair();
+    devices[0].write("script", "#!/bin/sh");
+    converge(&mut devices);
+    let id = id_of(&devices[0], "script");
+    let new = devices[0].path("script.sh");
+    std::fs::rename(devices[0].path("script"), &new).unwrap();
+    std::fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
+    converge(&mut devices);
+    assert_eq!(id_of(&devices[1], "script.sh"), id);
+    let mode = std::fs::metadata(devices[1].path("script.sh"))
+        .unwrap()
+        .mode();
+    assert_eq!(mode & 0o100, 0o100);
+}
+
+#[test]
+fn a_file_asked_for_before_its_rename_was_noticed_can_still_be_fetched() {
+    let mut devices = pair();
+    devices[0].write("before", "text");
+    devices[0].settle(&[]);
+    std::fs::rename(devices[0].path("before"), devices[0].path("after")).unwrap();
+    sync(&devices[0], &devices[1]);
+    let store = devices[0].store.clone();
+    devices[1].settle(&[&store]);
+    assert!(devices[1].is_waiting());
+    converge(&mut devices);
+    assert_eq!(devices[1].read("after"), "text");
+}
+
+#[test]
+fn a_file_that_the_store_lost_sight_of_is_found_by_the_next_scan() {
+    let mut devices = pair();
+    devices[0].write("file", "text");
+    devices[0].settle(&[]);
+    let file = devices[0].engine().file_path(Path::new("file"));
+    devices[0].store.forgotten(&file.root, &file.path).unwrap();
+    converge(&mut devices);
+    assert_eq!(devices[1].read("file"), "text");
 }
 
 #[test]
