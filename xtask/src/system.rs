@@ -46,7 +46,7 @@ pub(crate) const BENCHES: [Need; 3] = [
 /// Directories of administrators' programs that a user's `PATH` often lacks.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
-/// Fails unless a C compiler answers (zstd and ring are C and assembler).
+/// Fails unless a C compiler answers (zstd and aws-lc-rs are C and assembler).
 pub(crate) fn compiler() -> Result<()> {
     let chosen = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let candidates = [chosen.as_str(), "cc", "gcc", "clang"];
