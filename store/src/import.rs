@@ -2,14 +2,15 @@
 //!
 //! [`Store::import_reference`] copies nothing: the file itself is where its chunks are.
 //! [`Store::import_copy`] puts the bytes into packs. Both stream; memory is one window of at most
-//! 4 MiB and one manifest page, whatever the size. Holes cost nothing (`extent`). Nothing here is
-//! durable until `commit`.
+//! 4 MiB (three, where a large file is read and hashed on two threads: `segment`) and one manifest
+//! page, whatever the size. Holes cost nothing (`extent`). Nothing here is durable until `commit`.
 
 mod extent;
+mod segment;
 mod tree;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -38,6 +39,15 @@ struct Source {
     path: PathBuf,
     stamp: FileStamp,
     blocks: u64,
+}
+
+impl Source {
+    fn failed(&self, source: io::Error) -> ImportError {
+        ImportError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
 }
 
 impl Store {
@@ -183,22 +193,40 @@ impl Store {
     }
 
     fn cut_source(&self, source: &Source, node: NodeId) -> Result<Content, ImportError> {
-        let changed = || ImportError::Changed {
-            path: source.path.clone(),
-        };
-        let failed = |error| ImportError::Io {
-            path: source.path.clone(),
-            source: error,
-        };
         let size = source.stamp.size;
-        let too_large = |error| match error {
+        let mut builder = Builder::default();
+        let mut take = |offset, chunk| {
+            self.refer(node, chunk, offset)?;
+            builder.push(chunk, |blob| self.keep(blob))
+        };
+        let end = if segment::is_worth_it(source) {
+            segment::each_chunk(source, |offset, bytes| take(offset, self.name(bytes)))
+        } else {
+            self.each_chunk(source, take)
+        };
+        let content = end.and_then(|end| match end {
+            end if end == size => builder.finish(|blob| self.keep(blob)),
+            _cut_short => Err(ImportError::Changed {
+                path: source.path.clone(),
+            }),
+        });
+        content.map_err(|error| match error {
             ImportError::TooLarge { .. } => ImportError::TooLarge {
                 path: source.path.clone(),
             },
             other => other,
-        };
+        })
+    }
+
+    /// Hands every chunk of a file with its offset to `take`, in order. Returns where the last ends.
+    fn each_chunk(
+        &self,
+        source: &Source,
+        mut take: impl FnMut(u64, ChunkRef) -> Result<(), ImportError>,
+    ) -> Result<u64, ImportError> {
+        let failed = |error| source.failed(error);
+        let size = source.stamp.size;
         let mut extents = Extents::new(&source.file, size, source.blocks);
-        let mut builder = Builder::default();
         let mut window = Window::new(Some(size), |at, buffer: &mut [u8]| {
             let left = usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX);
             let wanted = buffer.len().min(left);
@@ -217,24 +245,21 @@ impl Store {
             } else {
                 let bytes = window.chunk().map_err(failed)?;
                 if bytes.is_empty() {
-                    break;
+                    return Ok(offset);
                 }
-                let chunk = ChunkRef {
-                    id: self.inner.key.chunk_id(bytes),
-                    len: length(bytes),
-                };
+                let chunk = self.name(bytes);
                 window.advance(chunk.len as usize);
                 chunk
             };
-            self.refer(node, chunk, offset)?;
-            builder
-                .push(chunk, |blob| self.keep(blob))
-                .map_err(too_large)?;
+            take(offset, chunk)?;
         }
-        if window.position() != size {
-            return Err(changed());
+    }
+
+    fn name(&self, bytes: &[u8]) -> ChunkRef {
+        ChunkRef {
+            id: self.inner.key.chunk_id(bytes),
+            len: length(bytes),
         }
-        builder.finish(|blob| self.keep(blob)).map_err(too_large)
     }
 
     /// Records one range of a file. It counts once the file's node is bound.
@@ -256,10 +281,7 @@ impl Store {
         ticket: Ticket<'_>,
     ) -> Result<(), ImportError> {
         let after = source.file.metadata();
-        let after = after.map_err(|error| ImportError::Io {
-            path: source.path.clone(),
-            source: error,
-        })?;
+        let after = after.map_err(|error| source.failed(error))?;
         if FileStamp::of(&after) != source.stamp {
             return Err(ImportError::Changed {
                 path: source.path.clone(),

@@ -11,7 +11,10 @@ use crate::{Holding, ReadError, WriteError};
 fn a_reference_and_a_copy_have_the_same_name() {
     let (referring, copying) = (Bed::new(), Bed::new());
     let (one, two) = (referring.open(), copying.open());
-    for length in [0, 1, 65_535, 65_536, 65_537, 700_000, 5_000_000] {
+    let two_threads = 16 << 20;
+    let large = [two_threads - 1, two_threads, two_threads + 1, 23_456_789];
+    let small = [0, 1, 65_535, 65_536, 65_537, 700_000, 5_000_000];
+    for length in small.into_iter().chain(large) {
         let bytes = noise(length as u64, length);
         let imported = one
             .import_reference(&referring.write("file", &bytes))
@@ -140,7 +143,7 @@ fn what_is_no_file_is_refused() {
     }
     let missing = store.import_reference(&file("missing"));
     assert!(
-        matches!(missing, Err(ImportError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
+        matches!(missing, Err(ImportError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
     );
 }
 
@@ -162,13 +165,33 @@ fn a_file_that_changes_while_it_is_read_leaves_no_reference() {
         Holding::None,
         "only its manifest is here"
     );
-    // Cut short while it is read: there is less to read than the first look said.
-    let source = store.open_source(&name).unwrap();
-    bed.write("log", &noise(1, 50_000));
-    assert!(matches!(
-        store.cut_source(&source, node),
-        Err(ImportError::Changed { .. })
-    ));
+    // Cut short while it is read: there is less to read than the first look said. On one thread and on two.
+    for (before, after) in [(100_000, 50_000), (20 << 20, 17 << 20), (20 << 20, 0)] {
+        let name = bed.write("log", &noise(1, before));
+        let source = store.open_source(&name).unwrap();
+        bed.write("log", &noise(1, after));
+        assert!(matches!(
+            store.cut_source(&source, node),
+            Err(ImportError::Changed { .. })
+        ));
+    }
+}
+
+/// The thread that reads ends when the one that hashes cannot go on, and the other way round.
+#[test]
+fn trouble_on_either_thread_ends_both() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let name = bed.write("large", &noise(1, 40 << 20));
+    let mut source = store.open_source(&name).unwrap();
+    let refused = segment::each_chunk(&source, |_, _| Err(TooManyPages.into()));
+    assert!(matches!(refused, Err(ImportError::TooLarge { .. })));
+    source.file = File::options()
+        .write(true)
+        .open(bed.folder().join("large"))
+        .unwrap();
+    let refused = segment::each_chunk(&source, |_, _| Ok(()));
+    assert!(matches!(refused, Err(ImportError::Io { .. })));
 }
 
 #[test]
@@ -211,8 +234,8 @@ fn what_is_preserved_outlives_its_file() {
 fn a_reader_that_fails_is_reported_with_its_reason() {
     struct Broken;
     impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::ConnectionReset.into())
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
         }
     }
     let bed = Bed::new();

@@ -1,8 +1,7 @@
 //! Many files at once, on every core.
 //!
-//! For trees of small files, where opening costs more than hashing. One large file is not split:
-//! the two cores of a small machine gain nothing from it (measured), and larger machines have
-//! other files to read.
+//! For trees of small files, where opening costs more than hashing. One large file is not split
+//! into parts: `segment` reads and hashes it at the same time.
 
 use std::num::NonZero;
 use std::sync::Mutex;
