@@ -106,15 +106,24 @@ impl Store {
     /// See [`ReadError`]. After `Stale` and `Damaged` the chunk counts as absent, unless it has
     /// another place.
     pub fn read(&self, id: &ChunkId) -> Result<Bytes, ReadError> {
-        if *id == self.inner.zero.chunk.id {
-            return Ok(self.inner.zero.bytes.clone());
-        }
-        if let Some(bytes) = self.inner.cache.0.get(id) {
+        if let Some(bytes) = self.at_hand(id) {
             return Ok(bytes);
         }
         let (_, plain) = self.read_places(id)?;
         self.inner.cache.0.insert(*id, plain.clone());
         Ok(plain)
+    }
+
+    /// The verified bytes of a chunk that is not needed again soon: like [`read`](Self::read), but
+    /// not cached, so that copying a large file does not drop what others read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_once(&self, id: &ChunkId) -> Result<Bytes, ReadError> {
+        if let Some(bytes) = self.at_hand(id) {
+            return Ok(bytes);
+        }
+        Ok(self.read_places(id)?.1)
     }
 
     /// A chunk as it is stored, for sending: compressed if it is so on disk. Verified like
@@ -131,14 +140,19 @@ impl Store {
                 bytes,
             }
         };
-        if *id == self.inner.zero.chunk.id {
-            return Ok(raw(self.inner.zero.bytes.clone()));
-        }
-        if let Some(bytes) = self.inner.cache.0.get(id) {
+        if let Some(bytes) = self.at_hand(id) {
             return Ok(raw(bytes));
         }
         let (encoded, plain) = self.read_places(id)?;
         Ok(encoded.unwrap_or_else(|| raw(plain)))
+    }
+
+    /// What needs no disk: the chunk of zeros, and what was read of late.
+    fn at_hand(&self, id: &ChunkId) -> Option<Bytes> {
+        if *id == self.inner.zero.chunk.id {
+            return Some(self.inner.zero.bytes.clone());
+        }
+        self.inner.cache.0.get(id)
     }
 
     /// Decodes what another device sent as chunk `id`. Allocates at most 1 MiB, whatever is sent.

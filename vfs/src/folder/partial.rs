@@ -2,7 +2,8 @@
 //! system, and moved into place when complete.
 //!
 //! What an interrupted transfer left is verified chunk by chunk and kept; chunks that this device has elsewhere are
-//! copied; chunks of zeros stay holes. Moving into place is not done here but by `apply`, which knows the target.
+//! copied (`copy`, big files past the page cache by `direct`); chunks of zeros stay holes. Moving into place is not done
+//! here but by `apply`, which knows the target.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,17 +14,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::SeekFrom;
 use wormhole_crdt::{EntryKey, Timestamp};
-use wormhole_store::{ChunkRef, ChunkSink, Content, Slot, Store, WriteError};
+use wormhole_store::{ChunkSink, Content, Slot, Store, WriteError};
 
 use super::{beneath, name};
 
+mod copy;
+mod direct;
+
 /// The disk is set to work whenever this much was written, so that little is left to wait for at the end.
 const WRITE_BACK: u64 = 16 << 20;
-/// Chunks that are on this device are read, verified and written by so many threads, so many at a time.
-const COPY_THREADS: usize = 2;
-const COPY_SLOTS: usize = 256;
 
 /// What is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,82 +170,6 @@ impl PartialFile {
         self.attributes(&file)
     }
 
-    /// Brings what can be had of these slots without a network; answers the others.
-    fn prepare_block(&self, slots: &[Slot]) -> io::Result<Vec<Slot>> {
-        let one_by_one = |slots: &[Slot]| -> io::Result<Vec<Slot>> {
-            let mut missing = Vec::new();
-            for slot in slots {
-                match self.prepare_slot(slot)? {
-                    Prepared::Done => {}
-                    Prepared::Missing => missing.push(*slot),
-                }
-            }
-            Ok(missing)
-        };
-        // All of them are on the network, as a rule, or all are here.
-        let first_is_here = slots
-            .first()
-            .is_some_and(|slot| self.store.has(&slot.chunk.id));
-        if slots.len() < COPY_SLOTS || !first_is_here {
-            return one_by_one(slots);
-        }
-        let share = slots.len().div_ceil(COPY_THREADS);
-        std::thread::scope(|scope| {
-            let parts: Vec<_> = slots
-                .chunks(share)
-                .map(|part| scope.spawn(move || one_by_one(part)))
-                .collect();
-            let mut missing = Vec::new();
-            for part in parts {
-                match part.join() {
-                    Ok(found) => missing.extend(found?),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            Ok(missing)
-        })
-    }
-
-    fn prepare_slot(&self, slot: &Slot) -> io::Result<Prepared> {
-        if self.want.content.is_single() {
-            return match self.here(&slot.chunk) {
-                Some(bytes) => self.write_whole(&bytes).map(|()| Prepared::Done),
-                None => Ok(Prepared::Missing),
-            };
-        }
-        let opened = self.opened()?;
-        if !opened.fresh && self.already(&opened.file, slot)? {
-            return Ok(Prepared::Done);
-        }
-        match self.here(&slot.chunk) {
-            Some(bytes) => opened.write(slot.offset, &bytes).map(|()| Prepared::Done),
-            None => Ok(Prepared::Missing),
-        }
-    }
-
-    /// The chunk from this device, if it is anywhere on it. One that turns out stale or damaged is fetched.
-    fn here(&self, chunk: &ChunkRef) -> Option<bytes::Bytes> {
-        if self.store.has(&chunk.id) {
-            self.store.read(&chunk.id).ok()
-        } else {
-            None
-        }
-    }
-
-    /// Whether an interrupted transfer already wrote this slot.
-    fn already(&self, file: &File, slot: &Slot) -> io::Result<bool> {
-        // A hole that covers the slot was never written, or is a chunk of zeros: then copying is as cheap.
-        match rustix::fs::seek(file, SeekFrom::Data(slot.offset)) {
-            Ok(data) if data < slot.offset + u64::from(slot.chunk.len) => {}
-            Ok(_) | Err(rustix::io::Errno::NXIO) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-        let len = usize::try_from(slot.chunk.len).map_err(io::Error::other)?;
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, slot.offset)?;
-        Ok(self.store.key().chunk_id(&bytes) == slot.chunk.id)
-    }
-
     fn noted<T>(&self, result: io::Result<T>) -> Result<T, WriteError> {
         result.map_err(|source| {
             let full = matches!(
@@ -277,15 +201,15 @@ pub(crate) enum Durable {
     Later,
 }
 
-enum Prepared {
-    Done,
-    Missing,
-}
-
 impl Opened {
+    /// Whether these bytes are there already, because nothing is.
+    fn is_hole(&self, bytes: &[u8]) -> bool {
+        self.fresh && bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Writes a chunk; of zeros only where something else may be.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.fresh && bytes.iter().all(|byte| *byte == 0) {
+        if self.is_hole(bytes) {
             return Ok(());
         }
         self.file.write_all_at(bytes, offset)?;
@@ -311,16 +235,7 @@ impl ChunkSink for PartialFile {
             self.noted(self.opened())?;
             return Ok(Vec::new());
         }
-        let slots = self.noted(self.store.slots(content).map_err(io::Error::other))?;
-        let (mut missing, mut block) = (Vec::new(), Vec::new());
-        for slot in slots {
-            block.push(self.noted(slot.map_err(io::Error::other))?);
-            if block.len() == COPY_SLOTS {
-                missing.extend(self.noted(self.prepare_block(&std::mem::take(&mut block)))?);
-            }
-        }
-        missing.extend(self.noted(self.prepare_block(&block))?);
-        Ok(missing)
+        self.noted(self.copy_from_here(content))
     }
 
     fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError> {

@@ -3,6 +3,7 @@
 
 mod attack;
 mod both;
+mod copy;
 mod crash;
 pub(crate) mod device;
 pub(crate) mod fault;

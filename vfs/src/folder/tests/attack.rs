@@ -105,13 +105,18 @@ pub(super) struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
     pub(super) fn mount(at: &'a Path, options: &str) -> Self {
+        Self::mount_kind("tmpfs", at, options)
+    }
+
+    /// One of another kind of file system that is kept in memory.
+    pub(super) fn mount_kind(kind: &str, at: &'a Path, options: &str) -> Self {
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .args(["-t", kind, "-o", options, kind])
             .arg(at)
             .status();
         assert!(
             mount.is_ok_and(|status| status.success()),
-            "this test mounts a tmpfs: run it as root, or in a user and mount namespace of its own"
+            "this test mounts a {kind}: run it as root, or in a user and mount namespace of its own"
         );
         Self(at)
     }

@@ -1,0 +1,150 @@
+//! Fills an unfinished file with what this device has: chunks of other files, of packs, and what an interrupted transfer
+//! left in the file itself.
+//!
+//! A large content is copied in step: readers find, read and verify its chunks in turn, and one writer puts them down in
+//! the order of the file, so that it can write past the page cache. Memory is bounded by the queues between them.
+//! Whatever cannot be had here, a source that changes meanwhile included, is answered as missing and fetched.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use bytes::Bytes;
+use rustix::fs::SeekFrom;
+use wormhole_store::{Content, ReadError, Slot};
+
+use super::direct::SequentialWriter;
+use super::{Opened, PartialFile};
+
+/// From this size on, threads and an aligned buffer cost less than they save.
+const LARGE: u64 = 16 << 20;
+/// Verifying one chunk takes about as long as writing it: two readers keep the writer busy, more would wait for it.
+const READERS: usize = 2;
+/// Chunks that wait for the writer, for each reader: at most 1 MiB each.
+const QUEUE: usize = 4;
+
+/// Where the bytes of a slot are.
+enum Found {
+    /// In the unfinished file, since an interrupted transfer.
+    InPlace,
+    /// Elsewhere on this device.
+    Here(Bytes),
+    /// On other devices.
+    Elsewhere,
+}
+
+impl PartialFile {
+    /// Brings what can be had of a content without a network; answers the other slots.
+    pub(super) fn copy_from_here(&self, content: &Content) -> io::Result<Vec<Slot>> {
+        if content.size >= LARGE {
+            return self.copy_in_step(content);
+        }
+        let mut missing = Vec::new();
+        for slot in self.store.slots(content).map_err(io::Error::other)? {
+            let slot = slot.map_err(io::Error::other)?;
+            if content.is_single() {
+                match self.here(&slot) {
+                    Some(bytes) => self.write_whole(&bytes)?,
+                    None => missing.push(slot),
+                }
+                continue;
+            }
+            let opened = self.opened()?;
+            match self.find(&opened, &slot)? {
+                Found::InPlace => {}
+                Found::Here(bytes) => opened.write(slot.offset, &bytes)?,
+                Found::Elsewhere => missing.push(slot),
+            }
+        }
+        Ok(missing)
+    }
+
+    fn copy_in_step(&self, content: &Content) -> io::Result<Vec<Slot>> {
+        let opened = self.opened()?;
+        thread::scope(|scope| {
+            let readers: Vec<Receiver<_>> = (0..READERS)
+                .map(|turn| {
+                    let (sender, receiver) = sync_channel(QUEUE);
+                    let opened = &opened;
+                    scope.spawn(move || self.find_each(content, opened, turn, &sender));
+                    receiver
+                })
+                .collect();
+            let mut missing = Vec::new();
+            let mut writer = SequentialWriter::new(&opened);
+            // The readers take turns, so asking them in turn gives the order of the file. The first that has no more is
+            // at the end, and so are the others.
+            for reader in readers.iter().cycle() {
+                let Ok(found) = reader.recv() else { break };
+                match found? {
+                    (_, Found::InPlace) => {}
+                    (slot, Found::Here(bytes)) => writer.write(slot.offset, &bytes)?,
+                    (slot, Found::Elsewhere) => missing.push(slot),
+                }
+            }
+            writer.flush()?;
+            Ok(missing)
+        })
+    }
+
+    /// Finds the slots of one reader, until the writer has no more use for them.
+    fn find_each(
+        &self,
+        content: &Content,
+        opened: &Opened,
+        turn: usize,
+        sender: &SyncSender<io::Result<(Slot, Found)>>,
+    ) {
+        let slots = match self.store.slots(content) {
+            Ok(slots) => slots,
+            Err(error) => {
+                drop(sender.send(Err(io::Error::other(error)))); // unless it stopped for another reason
+                return;
+            }
+        };
+        for slot in slots.skip(turn).step_by(READERS) {
+            let found = slot
+                .map_err(io::Error::other)
+                .and_then(|slot| Ok((slot, self.find(opened, &slot)?)));
+            let failed = found.is_err();
+            if sender.send(found).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn find(&self, opened: &Opened, slot: &Slot) -> io::Result<Found> {
+        if !opened.fresh && self.is_in_place(opened, slot)? {
+            return Ok(Found::InPlace);
+        }
+        Ok(self.here(slot).map_or(Found::Elsewhere, Found::Here))
+    }
+
+    /// The chunk from this device, if it is anywhere on it. One that turns out stale or damaged is fetched.
+    fn here(&self, slot: &Slot) -> Option<Bytes> {
+        match self.store.read_once(&slot.chunk.id) {
+            // A manifest that says another length than the chunk has is not ours to judge: the fetch does.
+            Ok(bytes) => (bytes.len() == slot.chunk.len as usize).then_some(bytes),
+            Err(ReadError::Absent { .. }) => None,
+            Err(error) => {
+                tracing::debug!(label = %self.want.label, %error, "fetched instead");
+                None
+            }
+        }
+    }
+
+    /// Whether an interrupted transfer already wrote this slot.
+    fn is_in_place(&self, opened: &Opened, slot: &Slot) -> io::Result<bool> {
+        // A hole that covers the slot was never written, or is a chunk of zeros: then copying is as cheap.
+        match rustix::fs::seek(&opened.file, SeekFrom::Data(slot.offset)) {
+            Ok(data) if data < slot.offset + u64::from(slot.chunk.len) => {}
+            Ok(_) | Err(rustix::io::Errno::NXIO) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let len = usize::try_from(slot.chunk.len).map_err(io::Error::other)?;
+        let mut bytes = vec![0; len];
+        opened.file.read_exact_at(&mut bytes, slot.offset)?;
+        Ok(self.store.key().chunk_id(&bytes) == slot.chunk.id)
+    }
+}
