@@ -6,9 +6,11 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use wormhole_crdt::{Entry, LinkTarget};
+use wormhole_store::Content;
 
 use crate::folder::beneath::{self, Exchanged, Seen, SeenKind};
 use crate::folder::engine::{Dir, Outcome, Step, same_data};
@@ -87,16 +89,7 @@ impl Step<'_> {
             now = made;
             self.todo.paths.push(path.clone());
         }
-        let content = file.want().content;
-        let adopted = self
-            .engine
-            .store
-            .adopt(&self.engine.file_path(&path), &content);
-        if let Err(error) = adopted {
-            // The content is on disk all the same; it is hashed when the file is next looked at.
-            tracing::warn!(path = %name::display(&path), %error, "cannot refer to a fetched file");
-            self.todo.paths.push(path.clone());
-        }
+        self.refer_to(&path, &file.want().content);
         let version = entry.file.map(|file| file.version);
         self.batch.put(
             place,
@@ -113,6 +106,16 @@ impl Step<'_> {
             self.rules_changed(&dir.path.clone());
         }
         Ok(())
+    }
+
+    /// Tells the store that a file in place holds this content.
+    fn refer_to(&mut self, path: &Path, content: &Content) {
+        let file = self.engine.file_path(path);
+        if let Err(error) = self.engine.store.adopt(&file, content) {
+            // The content is on disk all the same; it is hashed when the file is next looked at.
+            tracing::warn!(path = %name::display(path), %error, "cannot refer to a fetched file");
+            self.todo.paths.push(path.to_owned());
+        }
     }
 
     /// The permissions that the user gave the old file stay, but for the executable bits.

@@ -9,8 +9,11 @@ pub(crate) struct Fault {
     /// Crash at this passing of any point.
     pub(crate) after: Option<u32>,
     /// What another program does to a file when this point is next reached.
-    pub(crate) meanwhile: Option<(&'static str, PathBuf, fn(&Path))>,
+    pub(crate) meanwhile: Option<Meddling>,
 }
+
+/// At which point, to which file, what.
+type Meddling = (&'static str, PathBuf, fn(&Path));
 
 impl Fault {
     /// A point was reached.
