@@ -437,6 +437,9 @@ impl Actor {
                 let known = is_wanted || self.trusted.contains(&peer);
                 self.swarm.behaviour_mut().links.set_known(peer, known);
                 self.view.set_wanted(device, is_wanted);
+                if is_wanted {
+                    self.view.greet_member(device);
+                }
                 self.write_down(device, peer);
             }
         }
@@ -498,6 +501,9 @@ impl Actor {
     fn show(&mut self, device: DeviceId, peer: PeerId) {
         if let Some(link) = self.swarm.behaviour().links.best(&peer) {
             self.view.linked(device, link);
+            if self.keeper.wants(&device) {
+                self.view.greet_member(device);
+            }
         }
     }
 

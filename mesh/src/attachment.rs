@@ -4,6 +4,8 @@
 //! peers have proved the mesh's secret (`hello` says so), whether the mesh is paused, and when there is news
 //! to push. Membership itself is asked of the replica each time, so that a removed device is refused at once.
 
+mod herald;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -11,11 +13,14 @@ use std::{
 };
 
 use rand::{CryptoRng, RngExt};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{Change, DeviceId, MeshId, Observer, Replica, Subscription};
 use wormhole_store::Store;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use self::herald::Herald;
+use crate::peer::NetworkEvent;
 
 /// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -78,6 +83,7 @@ pub(crate) struct Attachment {
     present: watch::Sender<Presence>,
     news: watch::Sender<u64>,
     in_sync: Mutex<BTreeMap<DeviceId, bool>>,
+    herald: Arc<Herald>,
     _subscription: Subscription,
 }
 
@@ -116,19 +122,34 @@ impl Presence {
     }
 }
 
-/// Counts the replica's commits, for everyone who pushes them on.
-struct News(watch::Sender<u64>);
+/// Counts the replica's commits, for everyone who pushes them on, and tells the herald of new members.
+struct News {
+    commits: watch::Sender<u64>,
+    herald: Arc<Herald>,
+}
 
 impl Observer for News {
-    fn changed(&self, _change: &Change) {
-        self.0.send_modify(|count| *count += 1);
+    fn changed(&self, change: &Change) {
+        self.commits.send_modify(|count| *count += 1);
+        if change.members {
+            self.herald.members_changed();
+        }
     }
 }
 
 impl Attachment {
-    fn new(mesh: AttachedMesh, cancel: CancellationToken) -> Self {
+    fn new(
+        mesh: AttachedMesh,
+        cancel: CancellationToken,
+        events: broadcast::Sender<NetworkEvent>,
+    ) -> Self {
         let news = watch::Sender::new(0);
-        let subscription = mesh.replica.subscribe(Arc::new(News(news.clone())));
+        let herald = Arc::new(Herald::new(mesh.replica.clone(), events));
+        let observer = News {
+            commits: news.clone(),
+            herald: Arc::clone(&herald),
+        };
+        let subscription = mesh.replica.subscribe(Arc::new(observer));
         Self {
             secret: mesh.secret,
             replica: mesh.replica,
@@ -138,6 +159,7 @@ impl Attachment {
             present: watch::Sender::default(),
             news,
             in_sync: Mutex::default(),
+            herald,
             _subscription: subscription,
         }
     }
@@ -201,16 +223,19 @@ impl Attachment {
         self.present.borrow().visit(device)
     }
 
-    /// The device has proved the secret.
+    /// The device has proved the secret, perhaps not for the first time: it says hello again when it goes
+    /// on after a pause.
     pub(crate) fn arrived(&self, device: DeviceId) {
         self.present
             .send_if_modified(|present| present.arrived(device));
+        self.herald.greeted(device);
     }
 
     /// The device is gone, or must prove itself again.
     pub(crate) fn left(&self, device: DeviceId) {
         self.present
             .send_if_modified(|present| present.visits.remove(&device).is_some());
+        self.herald.left(&device);
         self.sync_ended(device);
     }
 
@@ -260,15 +285,25 @@ impl fmt::Debug for Attachment {
 pub(crate) type Attachments = Arc<BTreeMap<MeshId, Arc<Attachment>>>;
 
 /// Where protocols look meshes up. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Registry {
     meshes: watch::Sender<Attachments>,
+    events: broadcast::Sender<NetworkEvent>,
 }
 
 impl Registry {
+    /// No meshes yet; `events` hears of the members that come.
+    pub(crate) fn new(events: broadcast::Sender<NetworkEvent>) -> Self {
+        Self {
+            meshes: watch::Sender::default(),
+            events,
+        }
+    }
+
     /// Carries a mesh from now on; one that was carried already is replaced.
     pub(crate) fn attach(&self, mesh: AttachedMesh) {
-        let attachment = Arc::new(Attachment::new(mesh, CancellationToken::new()));
+        let attachment = Attachment::new(mesh, CancellationToken::new(), self.events.clone());
+        let attachment = Arc::new(attachment);
         self.meshes.send_modify(|meshes| {
             let mut next = BTreeMap::clone(meshes);
             if let Some(before) = next.insert(attachment.id(), attachment) {

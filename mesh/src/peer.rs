@@ -76,16 +76,24 @@ pub struct Neighbour {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NetworkEvent {
-    /// A first connection to the device is up.
+    /// A first connection to a member of one of our meshes is up, or whom we are connected to became one.
     PeerUp {
         /// The device.
         device: DeviceId,
         /// How it is reached.
         path: PathKind,
     },
-    /// The last connection to the device is gone.
+    /// The last connection to a device that was told of is gone.
     PeerDown {
         /// The device.
+        device: DeviceId,
+    },
+    /// A member can be fetched from: it has proved the mesh, and is ready for it. Told again with each of
+    /// its hellos, which it also says when it goes on after a pause.
+    MemberPresent {
+        /// The mesh.
+        mesh: MeshId,
+        /// The member.
         device: DeviceId,
     },
     /// The device broke a protocol; it was cut off, and stays so for a while if it goes on.

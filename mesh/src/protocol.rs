@@ -83,7 +83,7 @@ impl Protocols {
         events: broadcast::Sender<NetworkEvent>,
         clock: Clock,
     ) -> Self {
-        let registry = Registry::default();
+        let registry = Registry::new(events.clone());
         let inviter = Inviter::new(
             local.id,
             local.name.clone(),

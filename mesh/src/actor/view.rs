@@ -36,6 +36,8 @@ pub(super) struct View {
 struct Peer {
     status: PeerStatus,
     epoch: u64,
+    /// Whether followers were told that it is there.
+    is_told: bool,
     traffic: Arc<Traffic>,
     counted: (u64, u64),
     /// Its own small limits while it is a stranger.
@@ -75,7 +77,6 @@ impl View {
             .peers
             .entry(device)
             .or_insert_with(|| Peer::new(device));
-        let is_new = !peer.status.connected;
         peer.status.connected = true;
         peer.status.path = Some(link.path);
         peer.status.wire = link.addr.wire();
@@ -83,11 +84,16 @@ impl View {
         peer.status.last_error = None;
         self.publish_connected();
         self.publish();
-        if is_new {
-            self.tell(NetworkEvent::PeerUp {
-                device,
-                path: link.path,
-            });
+    }
+
+    /// The device is a member of a mesh of ours: followers hear of it, once while it is connected. Of
+    /// strangers they hear nothing.
+    pub(super) fn greet_member(&mut self, device: DeviceId) {
+        if let Some(peer) = self.peers.get_mut(&device)
+            && let Some(path) = peer.status.path.filter(|_| peer.status.connected)
+            && !std::mem::replace(&mut peer.is_told, true)
+        {
+            self.tell(NetworkEvent::PeerUp { device, path });
         }
     }
 
@@ -96,6 +102,7 @@ impl View {
         let Entry::Occupied(mut entry) = self.peers.entry(device) else {
             return;
         };
+        let was_told = std::mem::take(&mut entry.get_mut().is_told);
         if wanted {
             let peer = entry.get_mut();
             let kept = PeerStatus::unconnected(device);
@@ -109,7 +116,9 @@ impl View {
         }
         self.publish_connected();
         self.publish();
-        self.tell(NetworkEvent::PeerDown { device });
+        if was_told {
+            self.tell(NetworkEvent::PeerDown { device });
+        }
     }
 
     /// We want (or no longer want) to be connected to the device.
@@ -237,6 +246,7 @@ impl Peer {
         Self {
             status: PeerStatus::unconnected(device),
             epoch: 0,
+            is_told: false,
             traffic: Arc::default(),
             counted: (0, 0),
             stranger: Arc::new(Limits::stranger()),

@@ -431,6 +431,34 @@ async fn a_peer_that_misbehaves_is_cut_off_and_kept_out() {
 }
 
 #[tokio::test]
+async fn followers_hear_of_members_that_come_and_go_and_never_of_strangers() {
+    let (hub, member, stranger) = (network(1).await, network(2).await, network(3).await);
+    let mut events = hub.events();
+    stranger.dial(&hub.on(Wire::Quic)).await.unwrap();
+    hub.until_connected(stranger.device_id()).await;
+    member.dial(&hub.on(Wire::Quic)).await.unwrap();
+    hub.until_connected(member.device_id()).await;
+    // It is told of once it is known to be a member, however long it was connected before.
+    hub.want(&[member.device_id()]);
+    let up = events.recv().await.unwrap();
+    assert!(
+        matches!(up, NetworkEvent::PeerUp { device, .. } if device == member.device_id()),
+        "{up:?}"
+    );
+    let gone = stranger.device_id();
+    stranger.shutdown().await;
+    hub.until_disconnected(gone).await;
+    let gone = member.device_id();
+    member.shutdown().await;
+    let down = events.recv().await.unwrap();
+    assert!(
+        matches!(down, NetworkEvent::PeerDown { device } if device == gone),
+        "{down:?}"
+    );
+    hub.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_taken_port_is_named() {
     let a = network(1).await;
     let port = a.socket().port();

@@ -1,9 +1,13 @@
 //! Whole nodes over a network in memory: they find one another's meshes and bring their metadata together.
 
-use wormhole_crdt::{EntryId, Role};
+use tokio::sync::broadcast::error::TryRecvError;
+use wormhole_crdt::{DeviceId, EntryId, MeshId, Role};
 use wormhole_store::Content;
 
-use crate::lab::{Lab, create_file, eventually};
+use crate::{
+    NetworkEvent,
+    lab::{Lab, Node, create_file, eventually},
+};
 
 fn names(replica: &wormhole_crdt::Replica) -> Vec<String> {
     let children = replica.children(EntryId::ROOT).unwrap();
@@ -138,4 +142,41 @@ async fn a_device_that_is_back_at_once_is_greeted_anew_and_followed() {
         create_file(&at_a, &round.to_string(), Content::EMPTY);
         eventually("b follows", || names(&at_b).len() == round).await;
     }
+}
+
+/// The next member that the node is told of.
+async fn present(node: &mut Node) -> (MeshId, DeviceId) {
+    loop {
+        if let NetworkEvent::MemberPresent { mesh, device } = node.events.recv().await.unwrap() {
+            return (mesh, device);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_told_of_when_it_comes_and_when_it_goes_on_after_a_pause() {
+    let mut lab = Lab::new();
+    let (mut a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let mesh = at_a.mesh_id();
+    let _at_b = lab.admit(&at_a, &b, Role::Writer);
+    assert_eq!(present(&mut a).await, (mesh, b.id));
+    b.protocols.pause(mesh);
+    while !matches!(a.events.try_recv(), Err(TryRecvError::Empty)) {}
+    b.protocols.resume(mesh);
+    assert_eq!(present(&mut a).await, (mesh, b.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_knows_the_secret_is_told_of_once_it_is_known_to_be_a_member() {
+    let mut lab = Lab::new();
+    let (mut a, b, c) = (lab.node(1), lab.node(2), lab.node(3));
+    let at_a = lab.found(&a);
+    let mesh = at_a.mesh_id();
+    // It has the secret and was never admitted, or is no member any more.
+    a.protocols.registry().get(mesh).unwrap().arrived(b.id);
+    let _at_c = lab.admit(&at_a, &c, Role::Writer);
+    assert_eq!(present(&mut a).await, (mesh, c.id));
+    at_a.admit(b.id, "late", Role::Writer, lab.now()).unwrap();
+    while present(&mut a).await != (mesh, b.id) {}
 }

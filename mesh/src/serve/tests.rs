@@ -23,7 +23,7 @@ impl Served {
         let mut lab = Lab::new();
         let node = lab.node(1);
         let mesh = lab.found(&node);
-        let registry = Registry::default();
+        let registry = Registry::new(tokio::sync::broadcast::Sender::new(16));
         registry.attach(AttachedMesh {
             secret: crate::MeshSecret::from_bytes(crate::lab::SECRET),
             replica: mesh.clone(),

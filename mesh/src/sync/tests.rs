@@ -26,7 +26,7 @@ impl Pair {
         let at_a = lab.found(&a);
         let at_b = lab.admit(&at_a, &b, Role::Writer);
         let registry = |node: &Node, replica: &Replica, peer| {
-            let registry = Registry::default();
+            let registry = Registry::new(tokio::sync::broadcast::Sender::new(16));
             let store = node.store.clone();
             let secret = MeshSecret::from_bytes(crate::lab::SECRET);
             registry.attach(AttachedMesh {
