@@ -22,13 +22,15 @@ use crate::folder::plan::Node;
 use crate::folder::state::Keep;
 use crate::folder::status::Reason;
 
-/// Drafts in one envelope.
-const ENVELOPE_DRAFTS: usize = 400;
+/// Entries that the drafts of one envelope speak of. Each can take more than a kibibyte, if names are long.
+pub(super) const ENVELOPE_ENTRIES: usize = 400;
 
 /// One thing to say.
 #[derive(Debug)]
 pub(crate) struct Draft {
     edits: Vec<Edit>,
+    /// Entries that the edits speak of: many, if a directory goes with all below it.
+    entries: usize,
     place: Place,
     path: Arc<Path>,
     /// What to remember afterwards; its version is filled in from the answer.
@@ -233,13 +235,24 @@ impl Step<'_> {
         Ok(true)
     }
 
-    /// Drafts a deletion.
-    pub(super) fn draft_removal(&mut self, place: &Place, path: &Path, edits: Vec<Edit>) {
+    /// Drafts a deletion of an entry that stands for so many, itself included; or of the memory alone.
+    pub(super) fn draft_removal(
+        &mut self,
+        place: &Place,
+        path: &Path,
+        gone: Option<(EntryKey, usize)>,
+    ) {
+        let (key, entries) = gone.unzip();
+        let edits = key.map(|key| Edit::Remove { key }).into_iter().collect();
         self.push_draft(edits, place, path, After::Remove);
+        if let (Some(draft), Some(entries)) = (self.drafts.last_mut(), entries) {
+            draft.entries = entries;
+        }
     }
 
     fn push_draft(&mut self, edits: Vec<Edit>, place: &Place, path: &Path, after: After) {
         self.drafts.push(Draft {
+            entries: edits.len(),
             edits,
             place: place.clone(),
             path: Arc::from(path),
@@ -374,7 +387,7 @@ impl Step<'_> {
             self.engine.store.commit()?;
         }
         while !drafts.is_empty() {
-            let rest = drafts.split_off(drafts.len().min(ENVELOPE_DRAFTS));
+            let rest = drafts.split_off(fitting(&drafts));
             self.say(drafts)?;
             drafts = rest;
         }
@@ -467,6 +480,16 @@ impl Step<'_> {
         }
         Ok(())
     }
+}
+
+/// How many of the drafts fit into one envelope: at least one.
+fn fitting(drafts: &[Draft]) -> usize {
+    let mut entries = 0;
+    let fit = drafts.iter().take_while(|draft| {
+        entries += draft.entries;
+        entries <= ENVELOPE_ENTRIES
+    });
+    fit.count().max(1)
 }
 
 /// Whether this is the version that we have just written.

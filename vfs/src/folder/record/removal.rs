@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use wormhole_crdt::{Edit, EntryKey};
+use wormhole_crdt::{Entry, EntryId, EntryKey};
 
+use super::draft::ENVELOPE_ENTRIES;
 use super::{Place, Row};
 use crate::error::FolderError;
 use crate::folder::config::Writing;
@@ -20,7 +21,8 @@ use crate::folder::vanished::{Extent, Missing};
 impl Engine {
     /// Judges everything that is missing and records what may be; [`Todo::held`] are the places that wait for a person.
     pub(crate) fn judge_missing(&mut self, missing: Missing) -> Outcome<Todo> {
-        let mut step = self.begin(Keep::Now)?;
+        // Many envelopes share the flush that follows at once.
+        let mut step = self.begin(Keep::Later)?;
         let deleted = step.still_missing(missing.places)?;
         if deleted.is_empty() {
             step.release_held();
@@ -158,9 +160,7 @@ impl Step<'_> {
             }),
             Verdict::Pass => {
                 for (place, row) in deleted {
-                    let path = self.path_of(&place)?.unwrap_or_default();
-                    let edits = self.seen_removals(&row)?;
-                    self.draft_removal(&place, &path, edits);
+                    self.remove_seen(&place, &row)?;
                 }
                 self.submit()?;
                 Ok(Judged::Recorded)
@@ -168,40 +168,149 @@ impl Step<'_> {
         }
     }
 
-    /// Removes what this device had seen, and nothing else: what others have put into a directory since stays, and brings
-    /// the directory back.
-    fn seen_removals(&mut self, row: &Row) -> Outcome<Vec<Edit>> {
-        let mut edits = Vec::new();
-        if self.removals_below(&row.key, row.node == Node::Directory, &mut edits)? {
-            return Ok(vec![Edit::Remove { key: row.key }]);
-        }
-        self.todo.keys.push(row.key);
-        Ok(edits)
-    }
-
-    /// True when everything at and below the key was seen here as it is now.
-    fn removals_below(
-        &mut self,
-        key: &EntryKey,
-        directory: bool,
-        edits: &mut Vec<Edit>,
-    ) -> Outcome<bool> {
-        if !directory {
-            return Ok(true);
-        }
-        let mut all = true;
-        for child in self.engine.replica.children(key.id)? {
-            let row = self.batch.by_key(&child.key)?.map(|(_, row)| row);
-            let same = row.is_some_and(|row| Some(row.node) == node_of(&child));
-            let mut below = Vec::new();
-            let directory = child.kind == wormhole_crdt::Kind::Directory;
-            if same && self.removals_below(&child.key, directory, &mut below)? {
-                edits.push(Edit::Remove { key: child.key });
-            } else {
-                edits.append(&mut below);
-                all = false;
+    /// Drafts the removal of what this device had seen, and of nothing else: what others have put into a directory since
+    /// stays, and brings the directory back.
+    ///
+    /// A big tree goes in parts that fit into an envelope each, what is below before what is above: a crash in between
+    /// leaves a smaller tree.
+    fn remove_seen(&mut self, place: &Place, row: &Row) -> Outcome<()> {
+        let top = row.key.id;
+        let mut levels = vec![self.level(place.clone(), row)?];
+        while let Some(level) = levels.last_mut() {
+            let Some(child) = level.unvisited.pop() else {
+                let Some(done) = levels.pop() else { break };
+                let whole = self.close(done)?;
+                match (levels.last_mut(), whole) {
+                    (Some(above), Some(part)) => above.add(part),
+                    (Some(above), None) => above.all_seen = false,
+                    (None, Some(part)) => self.draft_part(part)?,
+                    (None, None) => {
+                        // It comes back with what is left in it.
+                        self.todo.keys.push(row.key);
+                        let path = self.path_of(place)?.unwrap_or_default();
+                        self.draft_removal(place, &path, None);
+                    }
+                }
+                continue;
+            };
+            let seen = match self.batch.by_key(&child.key)? {
+                Some((at, row)) if Some(&row.node) == node_of(&child).as_ref() => {
+                    self.is_below(&at, top)?.then_some((at, row))
+                }
+                Some(_) | None => None,
+            };
+            match seen {
+                Some((at, row)) if row.node == Node::Directory => {
+                    levels.push(self.level(at, &row)?);
+                }
+                Some((place, row)) => level.add(Part {
+                    key: row.key,
+                    place,
+                    entries: 1,
+                }),
+                None => level.all_seen = false,
+            }
+            if let Some(level) = levels.last_mut()
+                && level.entries >= ENVELOPE_ENTRIES
+            {
+                // They go whatever becomes of the directory.
+                level.in_parts = true;
+                self.draft_parts(std::mem::take(&mut level.parts))?;
+                self.submit()?;
             }
         }
-        Ok(all)
+        Ok(())
+    }
+
+    fn level(&self, place: Place, row: &Row) -> Outcome<Level> {
+        let unvisited = if row.node == Node::Directory {
+            self.engine.replica.children(row.key.id)?
+        } else {
+            Vec::new()
+        };
+        Ok(Level {
+            place,
+            key: row.key,
+            unvisited,
+            parts: Vec::new(),
+            entries: 1,
+            all_seen: true,
+            in_parts: false,
+        })
+    }
+
+    /// Everything in a directory was visited. Answers the directory as a part of the one above, if it may go as a whole.
+    fn close(&mut self, level: Level) -> Outcome<Option<Part>> {
+        if !level.all_seen {
+            self.draft_parts(level.parts)?;
+            return Ok(None);
+        }
+        let mut entries = level.entries;
+        if level.in_parts || entries > ENVELOPE_ENTRIES {
+            self.draft_parts(level.parts)?;
+            self.submit()?;
+            // That took a while: somebody may have put something into it.
+            if !self.engine.replica.children(level.key.id)?.is_empty() {
+                return Ok(None);
+            }
+            entries = 1;
+        }
+        Ok(Some(Part {
+            key: level.key,
+            place: level.place,
+            entries,
+        }))
+    }
+
+    fn draft_parts(&mut self, parts: Vec<Part>) -> Outcome<()> {
+        parts.into_iter().try_for_each(|part| self.draft_part(part))
+    }
+
+    fn draft_part(&mut self, part: Part) -> Outcome<()> {
+        let path = self.path_of(&part.place)?.unwrap_or_default();
+        self.draft_removal(&part.place, &path, Some((part.key, part.entries)));
+        Ok(())
+    }
+
+    /// Whether a place is in a directory or deeper.
+    fn is_below(&self, place: &Place, top: EntryId) -> Outcome<bool> {
+        let mut at = place.parent;
+        while at != top {
+            match self.batch.by_key(&EntryKey::from(at))? {
+                Some((above, _)) => at = above.parent,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A file, or a directory with all that is below it, that goes as a whole.
+struct Part {
+    key: EntryKey,
+    place: Place,
+    /// How many entries that are.
+    entries: usize,
+}
+
+/// A directory on the way to what is to be removed below it.
+struct Level {
+    place: Place,
+    key: EntryKey,
+    unvisited: Vec<Entry>,
+    /// What of it may go and was not drafted yet.
+    parts: Vec<Part>,
+    /// How many entries that are, the directory included.
+    entries: usize,
+    /// Everything visited so far was seen here as it is now.
+    all_seen: bool,
+    /// Some of it has gone before.
+    in_parts: bool,
+}
+
+impl Level {
+    fn add(&mut self, part: Part) {
+        self.entries += part.entries;
+        self.parts.push(part);
     }
 }

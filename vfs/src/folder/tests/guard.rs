@@ -1,6 +1,8 @@
 //! Absence is not deletion.
 
-use super::device::{converge, sync};
+use wormhole_crdt::EntryId;
+
+use super::device::{Device, converge, sync};
 use super::kind::pair;
 use crate::folder::status::{Reason, StopReason};
 
@@ -24,6 +26,77 @@ fn an_emptied_folder_deletes_nothing_until_a_person_confirms() {
     converge(&mut devices);
     assert_eq!(devices[1].tree().len(), 0);
     assert_eq!(devices[0].engine().problems.folder(), []);
+}
+
+/// More entries than one envelope can speak of: flat, and in directories of directories.
+fn big_tree(device: &Device) -> u64 {
+    std::fs::create_dir(device.path("big")).unwrap();
+    for number in 0..10_500 {
+        std::fs::write(device.path(&format!("big/{number}")), "").unwrap();
+    }
+    for number in 0..20 {
+        let dir = format!("big/in {}/deep {number}", number % 4);
+        std::fs::create_dir_all(device.path(&dir)).unwrap();
+        for number in 0..50 {
+            std::fs::write(device.path(&format!("{dir}/{number}")), "").unwrap();
+        }
+    }
+    1 + 10_500 + 4 + 20 + 20 * 50
+}
+
+fn names_in_mesh(device: &Device) -> Vec<String> {
+    let shown = device.replica.children(EntryId::ROOT).unwrap();
+    shown
+        .iter()
+        .map(|entry| entry.name.as_str().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_big_directory_can_be_deleted_once_a_person_confirms() {
+    let mut device = Device::found();
+    device.write("stays", "text");
+    let made = big_tree(&device);
+    device.settle(&[]);
+    std::fs::remove_dir_all(device.path("big")).unwrap();
+    device.settle(&[]);
+    assert_eq!(device.engine().held, made);
+    device.engine().guard.confirm();
+    device.settle(&[]);
+    assert_eq!(device.engine().held, 0);
+    assert_eq!(device.problem("big"), None);
+    assert_eq!(names_in_mesh(&device), ["stays"]);
+}
+
+#[test]
+fn a_file_can_take_the_place_of_a_big_directory() {
+    let mut device = Device::found();
+    big_tree(&device);
+    device.settle(&[]);
+    device.engine().guard.confirm();
+    std::fs::remove_dir_all(device.path("big")).unwrap();
+    device.write("big", "small");
+    device.settle(&[]);
+    assert_eq!(device.problem("big"), None);
+    let shown = device.replica.children(EntryId::ROOT).unwrap();
+    assert!(shown.iter().all(|entry| entry.file.is_some()), "{shown:?}");
+}
+
+#[test]
+fn a_big_deletion_spares_what_was_not_seen_here() {
+    let mut devices = pair();
+    for number in 0..500 {
+        devices[0].write(&format!("big/in/{number}"), "");
+    }
+    converge(&mut devices);
+    devices[1].write("big/in/new", "unseen");
+    devices[1].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    std::fs::remove_dir_all(devices[0].path("big")).unwrap();
+    devices[0].engine().guard.confirm();
+    converge(&mut devices);
+    let names: Vec<String> = devices[0].tree().into_keys().collect();
+    assert_eq!(names, ["big", "big/in", "big/in/new"]);
 }
 
 #[test]
