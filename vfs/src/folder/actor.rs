@@ -76,6 +76,8 @@ pub(crate) struct Actor {
     imported: VecDeque<(Look, Result<Imported, ImportError>)>,
     complete: Vec<Arc<PartialFile>>,
     keys: HashSet<EntryKey>,
+    /// Not shown by the mesh any more; taken from disk when all `keys` were looked at.
+    gone_keys: HashSet<EntryKey>,
     /// Tried when what stands in their way was looked at.
     blocked: HashSet<EntryKey>,
     tries: HashMap<EntryKey, u32>,
@@ -132,6 +134,7 @@ impl Actor {
             imported: VecDeque::new(),
             complete: Vec::new(),
             keys: parts.keys.into_iter().collect(),
+            gone_keys: HashSet::new(),
             blocked: HashSet::new(),
             tries: HashMap::new(),
             blocked_until: None,
@@ -264,16 +267,16 @@ impl Actor {
         if let Some((look, result)) = self.imported.pop_front() {
             return Some(Work::Imported(look, result));
         }
+        // What is new is looked at before anything is replaced or removed: it may want the bytes of that.
+        if !self.keys.is_empty() && !self.downloads.is_full() {
+            return Some(Work::Apply(take_some(&mut self.keys)));
+        }
         if !self.complete.is_empty() {
             let rest = self.complete.split_off(self.complete.len().min(STEP));
             return Some(Work::Finish(std::mem::replace(&mut self.complete, rest)));
         }
-        if !self.keys.is_empty() && !self.downloads.is_full() {
-            let keys: Vec<EntryKey> = self.keys.iter().take(STEP).copied().collect();
-            for key in &keys {
-                self.keys.remove(key);
-            }
-            return Some(Work::Apply(keys));
+        if !self.gone_keys.is_empty() && self.keys.is_empty() && self.audit.is_empty() {
+            return Some(Work::Withdraw(take_some(&mut self.gone_keys)));
         }
         if !self.walk.is_idle() {
             return Some(Work::Scan(std::mem::take(&mut self.walk)));
@@ -292,6 +295,13 @@ impl Actor {
         let Some(mut engine) = self.engine.take() else {
             return;
         };
+        // Read first: what comes from now on is not looked at.
+        let known = engine.replica.vector();
+        let behind = !self.keys.is_empty()
+            || !self.blocked.is_empty()
+            || !self.audit.is_empty()
+            || !self.inbox.is_empty();
+        engine.caught_up = (!behind).then_some(known);
         let ran = tokio::task::spawn_blocking(move || {
             let done = perform(&mut engine, work);
             (engine, done)
@@ -378,6 +388,7 @@ impl Actor {
         self.vanished.add(todo.gone, now);
         self.vanished.hold(todo.held);
         self.keys.extend(todo.keys);
+        self.gone_keys.extend(todo.gone_keys);
         for key in todo.blocked {
             let tries = self.tries.entry(key).or_insert(0);
             *tries += 1;
@@ -507,6 +518,15 @@ impl Actor {
             status.settled = false;
         });
     }
+}
+
+/// Takes as many as one step works on.
+fn take_some(keys: &mut HashSet<EntryKey>) -> Vec<EntryKey> {
+    let some: Vec<EntryKey> = keys.iter().take(STEP).copied().collect();
+    for key in &some {
+        keys.remove(key);
+    }
+    some
 }
 
 /// Whether the actor goes on.

@@ -23,15 +23,16 @@ impl Engine {
     /// Brings entries to disk. That they are there is durable with the next flush.
     pub(crate) fn apply(&mut self, keys: &[EntryKey]) -> Outcome<Todo> {
         let mut step = self.begin(Keep::Later)?;
-        // What is new goes before what is gone: it may want the bytes of what is about to go.
-        let mut gone = Vec::new();
         for key in keys {
-            match step.shown(key)? {
-                Some(_) => step.bring(key)?,
-                None => gone.push(key),
-            }
+            step.bring_or_put_off(key)?;
         }
-        for key in gone {
+        step.end()
+    }
+
+    /// Takes from disk what the mesh does not show any more. To be called when all that is new was looked at.
+    pub(crate) fn withdraw(&mut self, keys: &[EntryKey]) -> Outcome<Todo> {
+        let mut step = self.begin(Keep::Later)?;
+        for key in keys {
             step.bring(key)?;
         }
         step.end()
@@ -61,6 +62,18 @@ pub(super) enum Way {
 }
 
 impl Step<'_> {
+    /// Brings one entry to disk, or leaves it for later when it is to go: what is new may want its bytes.
+    pub(crate) fn bring_or_put_off(&mut self, key: &EntryKey) -> Outcome<()> {
+        match self.shown(key)? {
+            Some(_) => self.bring(key),
+            None => {
+                self.todo.unwanted.push(*key);
+                self.todo.gone_keys.push(*key);
+                Ok(())
+            }
+        }
+    }
+
     /// Brings one entry to disk.
     pub(crate) fn bring(&mut self, key: &EntryKey) -> Outcome<()> {
         if *key == EntryKey::from(self.engine.config.base) || !self.busy.insert(*key) {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp};
+use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp, VersionVector};
 use wormhole_store::{ContentId, FilePath, Store};
 
 use super::beneath::{self, Root, Seen, SeenKind};
@@ -53,6 +53,8 @@ pub(crate) struct Engine {
     pub(crate) counts: Counts,
     /// Contents asked for and not here yet: a file that holds one of them is not let go without keeping its bytes.
     pub(crate) wanted: HashSet<ContentId>,
+    /// Up to where all changes of the mesh were looked at, when they were. Otherwise one of them may want any content.
+    pub(crate) caught_up: Option<VersionVector>,
     /// Deletions that wait for a person: how many entries.
     pub(crate) held: u64,
     /// Directories whose names changed, to be synced before rows that speak of them are made durable.
@@ -82,6 +84,9 @@ pub(crate) struct Todo {
     pub(crate) held: Vec<Place>,
     /// Entries to bring to disk next.
     pub(crate) keys: Vec<EntryKey>,
+    /// Entries that the mesh does not show any more, to be taken from disk when all that is new was looked at: it may want
+    /// their bytes.
+    pub(crate) gone_keys: Vec<EntryKey>,
     /// Entries that could not be brought to disk because something there has to be recorded first.
     pub(crate) blocked: Vec<EntryKey>,
     /// Something was recorded, applied or put right.
@@ -192,6 +197,13 @@ impl Engine {
                 touched.dirs.into_keys().collect()
             }
         }
+    }
+
+    /// Whether every change of the mesh was looked at: what is not wanted now, nobody waits for.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.caught_up
+            .as_ref()
+            .is_some_and(|known| *known == self.replica.vector())
     }
 
     pub(crate) fn file_path(&self, path: &Path) -> FilePath {
@@ -369,10 +381,12 @@ impl Step<'_> {
         }
     }
 
-    /// The file that holds this content here is about to go: if something else waits for it, its bytes are kept.
+    /// The file that holds this content here is about to go: if something else waits for it, or may, its bytes are kept.
     pub(crate) fn let_go(&mut self, row: &Row) -> Outcome<()> {
         match &row.node {
-            Node::File { content, .. } if self.engine.wanted.contains(&content.id) => {
+            Node::File { content, .. }
+                if self.engine.wanted.contains(&content.id) || !self.engine.is_caught_up() =>
+            {
                 Ok(self.engine.store.preserve(content)?)
             }
             Node::File { .. } | Node::Directory | Node::Symlink { .. } => Ok(()),

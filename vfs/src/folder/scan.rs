@@ -110,7 +110,7 @@ impl Engine {
             names += 1 + step.audit_dir(dir, stack, &mut keys)?;
         }
         for key in keys {
-            step.bring(&key)?;
+            step.bring_or_put_off(&key)?;
         }
         step.end()
     }

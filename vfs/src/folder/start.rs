@@ -84,6 +84,7 @@ impl Engine {
             watcher: None,
             counts,
             wanted: HashSet::new(),
+            caught_up: None,
             held: 0,
             touched: Touched::default(),
             #[cfg(test)]

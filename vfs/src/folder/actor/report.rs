@@ -38,7 +38,8 @@ impl Actor {
     }
 
     pub(super) fn publish_now_and_then(&mut self) {
-        if !self.walk.is_idle() || !self.audit.is_empty() || !self.keys.is_empty() {
+        let applying = !self.keys.is_empty() || !self.gone_keys.is_empty();
+        if !self.walk.is_idle() || !self.audit.is_empty() || applying {
             self.publish();
         }
     }
@@ -69,6 +70,7 @@ impl Actor {
             || !self.settle.is_empty()
             || self.vanished.is_pending()
             || !self.keys.is_empty()
+            || !self.gone_keys.is_empty()
             || !self.blocked.is_empty()
             || !self.complete.is_empty()
             || !self.imports.is_empty()

@@ -19,6 +19,7 @@ pub(super) enum Work {
     Imported(Look, Result<Imported, ImportError>),
     Finish(Vec<Arc<PartialFile>>),
     Apply(Vec<EntryKey>),
+    Withdraw(Vec<EntryKey>),
     Audit(Vec<EntryId>),
     Scan(Walk),
     Judge(Missing),
@@ -44,6 +45,10 @@ pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
         Work::Finish(files) => Done::Todo(engine.finish(files)?),
         Work::Apply(keys) => {
             let todo = engine.apply(&keys)?;
+            Done::Applied(keys, todo)
+        }
+        Work::Withdraw(keys) => {
+            let todo = engine.withdraw(&keys)?;
             Done::Applied(keys, todo)
         }
         Work::Audit(mut stack) => {

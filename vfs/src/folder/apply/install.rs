@@ -246,6 +246,9 @@ impl Step<'_> {
             self.todo.blocked.push(entry.key);
             return Ok(());
         }
+        if let Some(row) = &row {
+            self.let_go(row)?;
+        }
         let temporary = std::ffi::OsString::from(format!("link-{}", entry.key.id));
         let tmp = Arc::clone(&self.engine.tmp);
         let mut make = || -> io::Result<Placed> {

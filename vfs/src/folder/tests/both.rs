@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wormhole_crdt::Role;
+use wormhole_crdt::{EntryKey, Role};
 
 use super::device::{Device, converge, sync};
 use super::kind::pair;
@@ -51,6 +51,47 @@ fn a_change_from_elsewhere_does_not_destroy_an_unrecorded_one() {
         texts,
         BTreeSet::from(["from one, unseen".into(), "from zero".into()])
     );
+}
+
+/// A version that only one device holds, beside another of the same file. A third device knows it by name only and does
+/// something to the file; then the holder looks at what it missed, one change after another.
+fn only_copy_after(act: fn(&Device), order: fn(&mut Vec<EntryKey>)) {
+    let one = Device::found();
+    let (two, three) = (one.join(1, Role::Writer), one.join(2, Role::Writer));
+    let mut devices = [one, two, three];
+    devices[0].write("plan", "start");
+    converge(&mut devices);
+    devices[1].write("plan", "known everywhere");
+    devices[0].write("plan", "only here");
+    devices[0].settle(&[]);
+    devices[1].settle(&[]);
+    sync(&devices[0], &devices[2]);
+    sync(&devices[1], &devices[2]);
+    let store = devices[1].store.clone();
+    devices[2].settle(&[&store]);
+    act(&devices[2]);
+    devices[2].settle(&[&store]);
+    sync(&devices[0], &devices[2]);
+    let store = devices[2].store.clone();
+    devices[0].apply_one_by_one(order, &[&store]);
+    converge(&mut devices);
+    let shown: BTreeSet<String> = devices[2].tree().into_values().collect();
+    assert!(shown.contains("only here"), "{shown:?}");
+}
+
+#[test]
+fn the_only_copy_of_a_version_outlives_what_is_done_to_another() {
+    let orders: [fn(&mut Vec<EntryKey>); 2] = [|_as_they_are| {}, |keys| keys.reverse()];
+    for order in orders {
+        only_copy_after(
+            |device| std::fs::write(device.path("plan"), "next").unwrap(),
+            order,
+        );
+        only_copy_after(
+            |device| std::fs::remove_file(device.path("plan")).unwrap(),
+            order,
+        );
+    }
 }
 
 #[test]

@@ -266,7 +266,12 @@ impl Device {
                 let next = self.judge(Extent::Part);
                 self.absorb(&mut todo, next);
             }
+            let mut gone: Vec<EntryKey> = std::mem::take(&mut todo.gone_keys);
             let next = self.engine().apply(&keys).unwrap();
+            self.absorb(&mut todo, next);
+            gone.append(&mut todo.gone_keys);
+            self.engine().caught_up = Some(self.replica.vector()).filter(|_| todo.keys.is_empty());
+            let next = self.engine().withdraw(&gone).unwrap();
             self.absorb(&mut todo, next);
             let complete = self.fetch(others);
             if idle && complete.is_empty() && self.inbox.is_empty() && todo.keys.is_empty() {
@@ -275,6 +280,23 @@ impl Device {
             let next = self.engine().finish(complete).unwrap();
             self.absorb(&mut todo, next);
         }
+    }
+
+    /// Looks at every change of the mesh in a step of its own, in this order of the entries.
+    pub(crate) fn apply_one_by_one(&mut self, order: fn(&mut Vec<EntryKey>), others: &[&Store]) {
+        let mut keys: Vec<EntryKey> = self.inbox.take().keys.into_iter().collect();
+        keys.sort();
+        order(&mut keys);
+        let mut rest = Todo::default();
+        for key in keys {
+            self.engine().caught_up = None;
+            let next = self.engine().apply(&[key]).unwrap();
+            self.absorb(&mut rest, next);
+            let complete = self.fetch(others);
+            let next = self.engine().finish(complete).unwrap();
+            self.absorb(&mut rest, next);
+        }
+        self.work(rest, others);
     }
 
     fn absorb(&mut self, all: &mut Todo, new: Todo) {
@@ -290,6 +312,7 @@ impl Device {
         let keys: HashSet<EntryKey> = new.keys.into_iter().chain(all.keys.drain(..)).collect();
         all.keys = keys.into_iter().collect();
         all.blocked.extend(new.blocked);
+        all.gone_keys.extend(new.gone_keys);
         self.missing.extend(new.gone);
         if !new.held.is_empty() {
             self.held = new.held.iter().cloned().collect();
