@@ -54,6 +54,9 @@ impl Engine {
     }
 }
 
+/// How many entries may wait for one another in one step: each takes some kilobytes of the stack.
+const MAX_BUSY: usize = 64;
+
 /// Whether a preparation succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -158,8 +161,22 @@ impl Step<'_> {
             return Ok(true);
         }
         let parent = EntryKey::from(entry.parent);
-        if self.batch.by_key(&parent)?.is_none() {
-            self.bring(&parent)?;
+        // From the top down, so that none of them has to wait for the one above.
+        let mut absent = Vec::new();
+        let mut above = parent;
+        while above != EntryKey::from(self.engine.config.base)
+            && !absent.contains(&above)
+            && self.batch.by_key(&above)?.is_none()
+            && let Some(shown) = self.engine.replica.entry(&above)?
+        {
+            absent.push(above);
+            above = EntryKey::from(shown.parent);
+        }
+        for directory in absent.into_iter().rev() {
+            self.bring(&directory)?;
+            if self.batch.by_key(&directory)?.is_none() {
+                return Ok(false);
+            }
         }
         Ok(self
             .batch
@@ -201,7 +218,9 @@ impl Step<'_> {
             // Another file under the same name: it replaces the old one in one step.
             None if !elsewhere && occupant.node != Node::Directory => {}
             None => self.withdraw(target, occupant)?,
-            Some(_) if self.busy.contains(&occupant.key) => self.stash(target, occupant)?,
+            Some(_) if self.busy.contains(&occupant.key) || self.busy.len() >= MAX_BUSY => {
+                self.stash(target, occupant)?;
+            }
             Some(_) => self.bring(&occupant.key.clone())?,
         }
         let still = self.batch.get(target)?;

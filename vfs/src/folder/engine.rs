@@ -112,6 +112,8 @@ pub(crate) struct Step<'e> {
     pub(crate) ready: HashMap<EntryKey, Arc<PartialFile>>,
     /// Entries on the way to the one being applied, to notice names that wait for one another.
     pub(crate) busy: HashSet<EntryKey>,
+    /// A directory is being emptied, its deepest entries first.
+    pub(crate) emptying: bool,
     dirs: HashMap<EntryId, Arc<Dir>>,
     /// Whether the mesh's word may wait for a later flush: bulk imports.
     pub(crate) keep: Keep,
@@ -162,6 +164,7 @@ impl Engine {
             drafts: Vec::new(),
             ready: HashMap::new(),
             busy: HashSet::new(),
+            emptying: false,
             dirs: HashMap::new(),
             keep,
         })

@@ -235,27 +235,31 @@ impl Step<'_> {
 
     /// Whether a directory that was deleted elsewhere holds anything that would be synced.
     pub(crate) fn holds_something(&mut self, path: &Path) -> Outcome<bool> {
-        let Ok(fd) = self.engine.root.open_dir(path) else {
-            return Ok(false);
-        };
-        let mut names = Vec::new();
-        let listed = beneath::list(std::os::fd::AsFd::as_fd(&fd), &mut |name| {
-            names.push(name.to_owned());
-        });
-        if let Err(error) = listed {
-            self.engine.io_problem(path, &error);
-        }
-        for name in names {
-            let child = path.join(&name);
-            let shape = match beneath::look(std::os::fd::AsFd::as_fd(&fd), &name) {
-                Ok(Some(seen)) if seen.kind == SeenKind::Directory => Shape::Directory,
-                Ok(_) | Err(_) => Shape::Other,
-            };
-            if self.ignored(&child, None, shape)? {
+        let mut directories = vec![path.to_owned()];
+        while let Some(path) = directories.pop() {
+            let Ok(fd) = self.engine.root.open_dir(&path) else {
                 continue;
+            };
+            let mut names = Vec::new();
+            let listed = beneath::list(std::os::fd::AsFd::as_fd(&fd), &mut |name| {
+                names.push(name.to_owned());
+            });
+            if let Err(error) = listed {
+                self.engine.io_problem(&path, &error);
             }
-            if shape == Shape::Other || self.holds_something(&child)? {
-                return Ok(true);
+            for name in names {
+                let child = path.join(&name);
+                let shape = match beneath::look(std::os::fd::AsFd::as_fd(&fd), &name) {
+                    Ok(Some(seen)) if seen.kind == SeenKind::Directory => Shape::Directory,
+                    Ok(_) | Err(_) => Shape::Other,
+                };
+                if self.ignored(&child, None, shape)? {
+                    continue;
+                }
+                match shape {
+                    Shape::Directory => directories.push(child),
+                    Shape::Other => return Ok(true),
+                }
             }
         }
         Ok(false)

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use wormhole_crdt::{EntryId, EntryKey};
+
 use crate::folder::beneath;
 use crate::folder::engine::{Dir, Outcome, Step, same_data, unchanged};
 use crate::folder::name::{self, Place};
@@ -69,11 +71,31 @@ impl Step<'_> {
         Ok(false)
     }
 
+    /// The entries in a directory and deeper, each after all that are in it.
+    fn keys_below(&self, top: EntryId) -> Outcome<Vec<EntryKey>> {
+        let mut keys = Vec::new();
+        let mut directories = vec![top];
+        while let Some(directory) = directories.pop() {
+            for (_place, row) in self.batch.children(directory)? {
+                keys.push(row.key);
+                if row.node == Node::Directory {
+                    directories.push(row.key.id);
+                }
+            }
+        }
+        keys.reverse();
+        Ok(keys)
+    }
+
     fn withdraw_directory(&mut self, place: &Place, dir: &Arc<Dir>, row: &Row) -> Outcome<()> {
         let path = name::child(&dir.path, &place.name);
-        for (_place, child) in self.batch.children(row.key.id)? {
+        if !self.emptying {
+            self.emptying = true;
             // Each goes its own way: away, or to where the mesh shows it now.
-            self.bring(&child.key)?;
+            let emptied = self.keys_below(row.key.id);
+            let emptied = emptied.and_then(|keys| keys.iter().try_for_each(|key| self.bring(key)));
+            self.emptying = false;
+            emptied?;
         }
         if !self.batch.children(row.key.id)?.is_empty() {
             self.todo.blocked.push(row.key);

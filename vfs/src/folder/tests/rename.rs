@@ -130,6 +130,41 @@ fn swapped_names_arrive_swapped() {
 }
 
 #[test]
+fn a_thousand_files_that_each_take_the_next_name_arrive_renumbered() {
+    let mut devices = pair();
+    for number in 0..1_000 {
+        devices[0].write(&number.to_string(), &format!("was {number}"));
+    }
+    converge(&mut devices);
+    let path = |number: usize| devices[0].path(&number.to_string());
+    for number in (0..1_000).rev() {
+        std::fs::rename(path(number), path(number + 1)).unwrap();
+    }
+    converge(&mut devices);
+    let tree = devices[1].tree();
+    assert_eq!(tree.len(), 1_000);
+    assert!((0..1_000).all(|number| tree[&(number + 1).to_string()] == format!("was {number}")));
+}
+
+#[test]
+fn a_deep_tree_comes_and_goes() {
+    let mut devices = pair();
+    let deep = ["d"; 250].join("/");
+    devices[0].write(&format!("{deep}/file"), "text");
+    devices[0].write("stays", "text");
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    let store = devices[0].store.clone();
+    devices[1].settle(&[&store]);
+    assert_eq!(devices[1].read(&format!("{deep}/file")), "text");
+    devices[0].engine().guard.confirm();
+    std::fs::remove_dir_all(devices[0].path("d")).unwrap();
+    converge(&mut devices);
+    let names: Vec<String> = devices[1].tree().into_keys().collect();
+    assert_eq!(names, ["stays"]);
+}
+
+#[test]
 fn a_copy_sends_no_bytes() {
     let mut devices = pair();
     devices[0].write("one", &"words ".repeat(50_000));
