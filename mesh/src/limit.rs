@@ -27,7 +27,7 @@ use wormhole_crdt::DeviceId;
 use crate::{
     peer::PathKind,
     probe, serve,
-    streams::{Protocol, Stream},
+    streams::{Carrier, Held, Protocol, Stream},
 };
 
 /// Bandwidth limits of this node, all meshes and peers together.
@@ -44,6 +44,10 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// No bucket is smaller, or a slow limit would send single bytes.
 const MIN_BURST: u64 = 4 * 1024;
+
+/// Nothing smaller is worth a packet. Under a very low limit larger pieces would look like silence, when
+/// several streams take turns.
+const MIN_PIECE: u64 = 512;
 
 /// The most that one read or write may take at once, so that streams share a limit fairly.
 const MAX_TAKE: usize = 64 * 1024;
@@ -119,7 +123,7 @@ impl Bucket {
             level.filled = now;
         }
         let want = signed(want.min(MAX_TAKE) as u64);
-        let least = want.min(signed(MIN_BURST));
+        let least = want.min(signed((rate / 2).clamp(MIN_PIECE, MIN_BURST)));
         let available = level.tokens.saturating_add(advance);
         // Waiting for a sensible piece is better than dribbling.
         if available < least {
@@ -212,7 +216,15 @@ pub(crate) struct Meter {
 impl Meter {
     /// Makes a raw stream into one for protocols.
     pub(crate) fn wrap(self, raw: libp2p::swarm::Stream, peer: DeviceId, path: PathKind) -> Stream {
-        Stream::new(Metered::new(raw.compat(), self), peer, path)
+        self.around(raw.compat(), peer, path)
+    }
+
+    /// [`Meter::wrap`] for anything that carries bytes.
+    pub(crate) fn around<T>(self, io: T, peer: DeviceId, path: PathKind) -> Stream
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        Stream::new(Metered::new(io, self), peer, path)
     }
 }
 
@@ -251,6 +263,15 @@ fn poll_take(
         match bucket.take(want, urgency, Instant::now()) {
             Ok(granted) => return Poll::Ready(granted),
             Err(later) => *wait = Some(Box::pin(sleep_until(later))),
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carrier for Metered<T> {
+    fn held(&self) -> Held {
+        Held {
+            reading: self.read_wait.is_some(),
+            writing: self.write_wait.is_some(),
         }
     }
 }

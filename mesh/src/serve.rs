@@ -7,13 +7,12 @@
 
 pub(crate) mod message;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
     sync::mpsc,
-    time::timeout,
 };
 use wormhole_crdt::DeviceId;
 use wormhole_store::{ChunkId, Content, Encoded, ReadError, Store};
@@ -23,7 +22,7 @@ use crate::{
     attachment::{Attachment, Registry},
     frame::{self, FrameError},
     peer::{Misbehaviour, PathKind},
-    streams::{Handler, Protocol, Quota, Stream, Streams},
+    streams::{Carrier, Handler, Patience, Patient, Protocol, Quota, Sign, Stream, Streams},
 };
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -38,18 +37,20 @@ const GROUP_BYTES: usize = 512 * 1024;
 /// Gathers small replies into large writes.
 const WRITE_BUFFER: usize = 64 * 1024;
 
-/// A fetcher that asks nothing for this long is done.
+/// A fetcher that asks nothing for this long, while nothing is being sent to it, is done.
 const IDLE: Duration = Duration::from_secs(120);
 
-/// A fetcher that takes nothing for this long is gone.
-const STALLED: Duration = Duration::from_secs(60);
+/// A fetcher that takes not a byte for this long is gone. One under a low limit of its own makes room a
+/// window at a time: 192 KiB of QUIC's, every three minutes at 1 KiB/s. One that has died is noticed by
+/// its connection.
+const STALLED: Duration = Duration::from_secs(600);
 
 /// Why a stream was no longer served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// The stream failed, or carried what is no request.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     /// It asked for more than a request may.
     #[error("the peer asked for {ids} chunks at once, {MAX_IDS} are allowed")]
     TooMany {
@@ -62,6 +63,15 @@ pub(crate) enum ServeError {
     /// It was told why.
     #[error("refused: {0:?}")]
     Refused(Refusal),
+}
+
+impl From<FrameError> for ServeError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Self::Stalled,
+            error => Self::Frame(error),
+        }
+    }
 }
 
 impl ServeError {
@@ -94,10 +104,10 @@ impl Handler for Server {
     }
 
     fn quota(&self) -> Quota {
-        // A fetch has up to four streams; several fetches of a member run at once. A stranger's are
-        // refused after the first frame, and a member may still look like one while it says hello.
+        // A fetch has up to four streams; several fetches of a member run at once. A stranger has none: a
+        // member that still looks like one while it says hello comes again a moment later.
         Quota {
-            stranger: 4,
+            stranger: 0,
             member: 24,
             total: 192,
         }
@@ -135,13 +145,18 @@ pub(crate) async fn serve<S>(
     registry: &Registry,
 ) -> Result<(), ServeError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Carrier,
 {
     let squeeze = match path {
         PathKind::Local | PathKind::Lan => Squeeze::No,
         PathKind::Direct | PathKind::Relayed => Squeeze::Yes,
     };
-    let (reader, writer) = split(stream);
+    let patience = Patience {
+        reading: IDLE,
+        writing: STALLED,
+        sign: Sign::Moved,
+    };
+    let (reader, writer) = split(Patient::new(stream, patience));
     let (groups, groups_rx) = mpsc::channel(1);
     let (answered, written) = tokio::join!(
         answer(reader, groups, peer, squeeze, registry),
@@ -199,8 +214,7 @@ where
     T: serde::de::DeserializeOwned,
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let frame = timeout(IDLE, frame::read(reader, MAX_REQUEST)).await;
-    Ok(frame.map_err(|_elapsed| ServeError::Stalled)??)
+    Ok(frame::read(reader, MAX_REQUEST).await?)
 }
 
 fn admit<'a>(mesh: &'a Arc<Attachment>, peer: &DeviceId) -> Result<&'a Arc<Attachment>, Refusal> {
@@ -230,16 +244,12 @@ where
 {
     let mut writer = BufWriter::with_capacity(WRITE_BUFFER, writer);
     while let Some(group) = groups.recv().await {
-        let written = async {
-            for reply in &group {
-                write_reply(&mut writer, reply).await?;
-            }
-            writer.flush().await
-        };
-        let written = timeout(STALLED, written)
-            .await
-            .map_err(|_elapsed| ServeError::Stalled)?;
-        written.map_err(FrameError::from)?;
+        for reply in &group {
+            write_reply(&mut writer, reply)
+                .await
+                .map_err(FrameError::from)?;
+        }
+        writer.flush().await.map_err(FrameError::from)?;
     }
     writer.shutdown().await.map_err(FrameError::from)?;
     Ok(())

@@ -11,6 +11,7 @@
 mod handle;
 #[cfg(test)]
 pub(crate) mod memory;
+mod patience;
 
 use std::{
     fmt, io,
@@ -22,8 +23,9 @@ use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wormhole_crdt::DeviceId;
 
-pub(crate) use self::handle::{
-    About, Command, Connected, ConnectedPeers, Discovered, Standing, Streams,
+pub(crate) use self::{
+    handle::{About, Command, Connected, ConnectedPeers, Discovered, Standing, Streams},
+    patience::{Patience, Patient, Sign},
 };
 use crate::peer::PathKind;
 
@@ -51,7 +53,7 @@ pub(crate) struct Quota {
     pub(crate) stranger: usize,
     /// By one known device.
     pub(crate) member: usize,
-    /// By all devices together.
+    /// By all devices together; by all strangers together a quarter of it.
     pub(crate) total: usize,
 }
 
@@ -90,14 +92,29 @@ impl Verdict {
     }
 }
 
-/// Anything that carries bytes both ways.
-trait Duplex: AsyncRead + AsyncWrite + Send {}
+/// Anything that carries bytes both ways, and knows when this device itself makes them wait.
+pub(crate) trait Carrier: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Which way our own limits hold bytes back at this moment.
+    fn held(&self) -> Held {
+        Held::default()
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+/// See [`Carrier::held`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Bytes that come.
+    pub(crate) reading: bool,
+    /// Bytes that go.
+    pub(crate) writing: bool,
+}
+
+#[cfg(test)]
+impl Carrier for tokio::io::DuplexStream {}
 
 /// An open byte stream to a peer. Dropping it ends both directions.
 pub(crate) struct Stream {
-    io: Pin<Box<dyn Duplex>>,
+    io: Box<dyn Carrier>,
     peer: DeviceId,
     path: PathKind,
 }
@@ -106,10 +123,10 @@ impl Stream {
     /// Wraps anything that reads and writes; how tests make streams.
     pub(crate) fn new<T>(io: T, peer: DeviceId, path: PathKind) -> Self
     where
-        T: AsyncRead + AsyncWrite + Send + 'static,
+        T: Carrier + 'static,
     {
         Self {
-            io: Box::pin(io),
+            io: Box::new(io),
             peer,
             path,
         }
@@ -135,13 +152,19 @@ impl fmt::Debug for Stream {
     }
 }
 
+impl Carrier for Stream {
+    fn held(&self) -> Held {
+        self.io.held()
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -151,14 +174,14 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.io.as_mut().poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

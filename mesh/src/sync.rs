@@ -7,13 +7,13 @@
 //! On the wire: one [`Open`] frame, one [`Opened`] frame back, then frames with session messages; an empty
 //! frame says "still here".
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
+    io::{AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
@@ -22,7 +22,7 @@ use wormhole_crdt::{DeviceId, MeshId, Message, Session, SessionError, limit::MAX
 use crate::{
     attachment::{Attachment, Registry},
     frame::{self, FrameError},
-    streams::Protocol,
+    streams::{Carrier, Patience, Patient, Protocol, Sign},
 };
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -43,8 +43,12 @@ const HELLO_GRACE: Duration = Duration::from_secs(3);
 /// How often each side says that it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A peer from which nothing came, or to which nothing could be sent, for this long is gone.
+/// A peer from which not a byte came for this long is gone.
 const SILENCE: Duration = Duration::from_secs(45);
+
+/// A peer that takes not a byte for this long is gone. Longer, as one under a low limit makes room rarely;
+/// one that has died is silent, too.
+const STALLED: Duration = Duration::from_secs(600);
 
 /// Received messages that wait to be applied. With `MAX_MESSAGE_BYTES` this bounds memory.
 const INBOX: usize = 4;
@@ -80,12 +84,12 @@ enum Opened {
 pub(crate) enum SyncError {
     /// The stream failed, or carried what is no frame.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     /// The other side closed the stream.
     #[error("the peer closed the stream")]
     Closed,
     /// Nothing came, or nothing could be sent, for too long.
-    #[error("the peer has been silent for {} seconds", SILENCE.as_secs())]
+    #[error("the peer has been silent for too long")]
     Silent,
     /// It asks without reading the answers.
     #[error("the peer asks without reading the answers")]
@@ -105,6 +109,15 @@ pub(crate) enum SyncError {
     /// The thread that applied messages panicked.
     #[error("applying a message failed")]
     Panicked,
+}
+
+impl From<FrameError> for SyncError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Self::Silent,
+            error => Self::Frame(error),
+        }
+    }
 }
 
 impl SyncError {
@@ -131,13 +144,12 @@ pub(crate) async fn open<S>(
     mesh: &Arc<Attachment>,
 ) -> Result<(), SyncError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Carrier,
 {
     let opening = async {
         frame::write(&mut stream, &Open { mesh: mesh.id() }, MAX_OPEN).await?;
-        frame::read(&mut stream, MAX_OPEN)
-            .await?
-            .ok_or(SyncError::Closed)
+        let opened = frame::read(&mut stream, MAX_OPEN).await?;
+        opened.ok_or(SyncError::Closed)
     };
     match timeout(OPEN_DEADLINE, opening)
         .await
@@ -156,7 +168,7 @@ pub(crate) async fn accept<S>(
     registry: &Registry,
 ) -> Result<(), SyncError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Carrier,
 {
     let opening = frame::read(&mut stream, MAX_OPEN);
     let Open { mesh } = timeout(OPEN_DEADLINE, opening)
@@ -199,10 +211,15 @@ async fn shared_mesh(registry: &Registry, mesh: MeshId, peer: DeviceId) -> Optio
 /// Moves messages until the stream, the session, a pause or the mesh's end stops it.
 async fn exchange<S>(stream: S, peer: DeviceId, mesh: &Arc<Attachment>) -> Result<(), SyncError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Carrier,
 {
     let visit = mesh.visit(&peer).ok_or(SyncError::Gone)?;
-    let (reader, writer) = split(stream);
+    let patience = Patience {
+        reading: SILENCE,
+        writing: STALLED,
+        sign: Sign::Received,
+    };
+    let (reader, writer) = split(Patient::new(stream, patience));
     let (inbox_tx, inbox) = mpsc::channel(INBOX);
     let (outbox, outbox_rx) = mpsc::channel(1);
     let driver = Driver {
@@ -228,15 +245,15 @@ where
     ended
 }
 
-async fn read<S>(mut reader: ReadHalf<S>, inbox: mpsc::Sender<Bytes>) -> Result<(), SyncError>
+async fn read<S>(
+    mut reader: ReadHalf<Patient<S>>,
+    inbox: mpsc::Sender<Bytes>,
+) -> Result<(), SyncError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Carrier,
 {
     loop {
-        let frame = frame::read_bytes(&mut reader, MAX_MESSAGE_BYTES);
-        let frame = timeout(SILENCE, frame)
-            .await
-            .map_err(|_elapsed| SyncError::Silent)??;
+        let frame = frame::read_bytes(&mut reader, MAX_MESSAGE_BYTES).await?;
         let frame = frame.ok_or(SyncError::Closed)?;
         if !frame.is_empty() && inbox.send(frame).await.is_err() {
             return Ok(()); // the driver has ended, and says why
@@ -245,24 +262,18 @@ where
 }
 
 async fn write<S>(
-    writer: WriteHalf<S>,
+    writer: WriteHalf<Patient<S>>,
     mut outbox: mpsc::Receiver<Vec<u8>>,
 ) -> Result<(), SyncError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Carrier,
 {
     let mut writer = BufWriter::new(writer);
     while let Some(message) = outbox.recv().await {
-        let sent = async {
-            frame::write_bytes(&mut writer, &message, MAX_MESSAGE_BYTES).await?;
-            if outbox.is_empty() {
-                writer.flush().await?;
-            }
-            Ok::<_, FrameError>(())
-        };
-        timeout(SILENCE, sent)
-            .await
-            .map_err(|_elapsed| SyncError::Silent)??;
+        frame::write_bytes(&mut writer, &message, MAX_MESSAGE_BYTES).await?;
+        if outbox.is_empty() {
+            writer.flush().await.map_err(FrameError::from)?;
+        }
     }
     Ok(())
 }

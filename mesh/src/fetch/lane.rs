@@ -4,12 +4,12 @@
 //! are handed on in groups, to be verified and written elsewhere; manifests, which are few and needed whole,
 //! are verified and kept right here. Whatever does not fit what was asked ends the lane with a reason.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, io, time::Duration};
 
 use tokio::{
     io::{AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf, split},
-    sync::mpsc,
-    time::{Instant, timeout},
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
 };
 use wormhole_crdt::{DeviceId, MeshId};
 use wormhole_store::{ChunkId, Content, Encoded, Holding, Manifest, Store, WriteError};
@@ -23,7 +23,7 @@ use crate::{
         PROTOCOL,
         message::{MAX_REQUEST, Open, Refusal, Reply, Request, read_reply},
     },
-    streams::{Stream, Streams},
+    streams::{Patience, Patient, Sign, Stream, Streams},
 };
 
 /// Commands that wait for a lane; the driver gives a full lane no more.
@@ -35,8 +35,12 @@ const GROUP_BYTES: usize = 512 * 1024;
 /// A group is handed on after this time even if it is small, so that slow holders are measured well.
 const GROUP_TIME: Duration = Duration::from_millis(50);
 
-/// A holder that owes an answer and sends nothing for this long is given up.
-const SILENCE: Duration = Duration::from_secs(20);
+/// A holder that owes an answer and sends not a byte for this long is given up. Long enough for one that
+/// shares a low limit among many; what it owes is asked of others much sooner.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A holder that takes not a byte of our requests for this long is given up. They are small.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// Gathers small replies into large reads.
 const READ_BUFFER: usize = 64 * 1024;
@@ -89,7 +93,7 @@ pub(super) enum LaneError {
     Open(#[from] OpenError),
     /// The stream failed.
     #[error(transparent)]
-    Frame(#[from] FrameError),
+    Frame(FrameError),
     /// The holder closed the stream and owed an answer.
     #[error("the peer closed the stream")]
     Closed,
@@ -105,6 +109,15 @@ pub(super) enum LaneError {
     /// The thread that kept a manifest panicked.
     #[error("keeping a manifest failed")]
     Panicked,
+}
+
+impl From<FrameError> for LaneError {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(error) if error.kind() == io::ErrorKind::TimedOut => Self::Silent,
+            error => Self::Frame(error),
+        }
+    }
 }
 
 impl LaneError {
@@ -154,7 +167,12 @@ impl Lane {
 
     async fn speak(self) -> Result<(), LaneError> {
         let stream = self.streams.open(self.device, PROTOCOL).await?;
-        let (reader, writer) = split(stream);
+        let patience = Patience {
+            reading: SILENCE,
+            writing: STALLED,
+            sign: Sign::Received,
+        };
+        let (reader, writer) = split(Patient::new(stream, patience));
         let (expect, expected) = mpsc::channel(COMMANDS);
         let listener = Listener {
             device: self.device,
@@ -172,33 +190,33 @@ impl Lane {
 
 /// Writes requests, and notes what is expected for each before it is sent.
 async fn ask(
-    writer: WriteHalf<Stream>,
+    writer: WriteHalf<Patient<Stream>>,
     mesh: MeshId,
     mut commands: mpsc::Receiver<Command>,
     expect: mpsc::Sender<Expect>,
 ) -> Result<(), LaneError> {
     let mut writer = BufWriter::new(writer);
-    // What is expected is noted first: a reply may come before `send` would return otherwise. The
-    // listener ends only together with this side, so a failed note is its error to tell.
-    let mut notes = vec![Expect::Opened];
-    let mut requests = Vec::new();
     let open = postcard::to_stdvec(&Open { mesh }).map_err(FrameError::Unencodable)?;
     frame::write_bytes(&mut writer, &open, MAX_REQUEST).await?;
+    writer.flush().await.map_err(FrameError::from)?;
+    // Fails only when the listener has ended, whose error is then the one to tell.
+    if expect.send(Expect::Opened).await.is_err() {
+        return Ok(());
+    }
     while let Some(command) = commands.recv().await {
-        match command {
-            Command::Have(job, content) => {
-                notes.push(Expect::Held(job));
-                requests.push(Request::Have(content));
-            }
-            Command::Ask(asks) => split_asks(asks, &mut notes, &mut requests),
-        }
-        for note in notes.drain(..) {
-            if expect.send(note).await.is_err() {
-                return Ok(());
-            }
-        }
-        for request in requests.drain(..) {
+        for (request, note) in requests(command) {
             let request = postcard::to_stdvec(&request).map_err(FrameError::Unencodable)?;
+            // Noted first: a reply may come before the write returns.
+            if let Err(refused) = expect.try_send(note) {
+                let TrySendError::Full(note) = refused else {
+                    return Ok(());
+                };
+                // Room comes with replies, and replies only to what has left.
+                writer.flush().await.map_err(FrameError::from)?;
+                if expect.send(note).await.is_err() {
+                    return Ok(());
+                }
+            }
             frame::write_bytes(&mut writer, &request, MAX_REQUEST).await?;
         }
         if commands.is_empty() {
@@ -209,30 +227,35 @@ async fn ask(
     Ok(())
 }
 
+/// What a command asks for, each with what is then expected.
+fn requests(command: Command) -> Vec<(Request, Expect)> {
+    match command {
+        Command::Have(job, content) => vec![(Request::Have(content), Expect::Held(job))],
+        Command::Ask(asks) => split_asks(asks),
+    }
+}
+
 /// Chunks that stand together become one request; a manifest is a request of its own.
-fn split_asks(asks: Vec<Ask>, notes: &mut Vec<Expect>, requests: &mut Vec<Request>) {
-    let mut chunks = Vec::new();
-    let flush = |chunks: &mut Vec<(ItemId, ChunkId, u32)>,
-                 notes: &mut Vec<Expect>,
-                 requests: &mut Vec<Request>| {
+fn split_asks(asks: Vec<Ask>) -> Vec<(Request, Expect)> {
+    let (mut requests, mut chunks) = (Vec::new(), Vec::new());
+    let flush = |chunks: &mut Vec<(ItemId, ChunkId, u32)>, requests: &mut Vec<_>| {
         if !chunks.is_empty() {
-            requests.push(Request::Chunks(
-                chunks.iter().map(|(_, id, _)| *id).collect(),
-            ));
-            notes.push(Expect::Chunks(std::mem::take(chunks)));
+            let request = Request::Chunks(chunks.iter().map(|(_, id, _)| *id).collect());
+            requests.push((request, Expect::Chunks(std::mem::take(chunks))));
         }
     };
     for ask in asks {
         match ask.want {
             Want::Chunk { id, len } => chunks.push((ask.item, id, len)),
             Want::Manifest(content) => {
-                flush(&mut chunks, notes, requests);
-                requests.push(Request::Manifest(content));
-                notes.push(Expect::Manifest(ask.item, content));
+                flush(&mut chunks, &mut requests);
+                let expect = Expect::Manifest(ask.item, content);
+                requests.push((Request::Manifest(content), expect));
             }
         }
     }
-    flush(&mut chunks, notes, requests);
+    flush(&mut chunks, &mut requests);
+    requests
 }
 
 /// The reading half of a lane. Its methods take `&mut self` because a stream cannot be shared.
@@ -241,7 +264,7 @@ struct Listener {
     id: LaneId,
     store: Store,
     events: mpsc::Sender<Event>,
-    reader: BufReader<ReadHalf<Stream>>,
+    reader: BufReader<ReadHalf<Patient<Stream>>>,
 }
 
 impl Listener {
@@ -266,8 +289,7 @@ impl Listener {
 
     /// The next reply; a refusal ends the lane wherever it comes.
     async fn reply(&mut self, expected: usize) -> Result<Reply, LaneError> {
-        let reply = timeout(SILENCE, read_reply(&mut self.reader, expected)).await;
-        match reply.map_err(|_elapsed| LaneError::Silent)?? {
+        match read_reply(&mut self.reader, expected).await? {
             Some(Reply::Refused(refusal)) => Err(LaneError::Refused(refusal)),
             Some(reply) => Ok(reply),
             None => Err(LaneError::Closed),

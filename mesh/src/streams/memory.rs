@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, DuplexStream},
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     address::Wire,
     error::{DialError, OpenError},
+    limit::{Limits, Meter, RateLimits, Urgency},
     peer::{Misbehaviour, PathKind},
 };
 
@@ -39,6 +40,8 @@ struct Inner {
     nodes: BTreeMap<DeviceId, Node>,
     blamed: Vec<(DeviceId, DeviceId, Misbehaviour)>,
     trusted: BTreeMap<(DeviceId, DeviceId), Standing>,
+    limits: BTreeMap<DeviceId, Arc<Limits>>,
+    busy: BTreeMap<(DeviceId, Protocol), u32>,
     epoch: u64,
     tasks: JoinSet<()>,
 }
@@ -96,6 +99,17 @@ impl Memory {
             .expect("added before")
             .reachable = reachable;
         inner.refresh();
+    }
+
+    /// Limits what a device sends and receives on streams that are opened from now on.
+    pub(crate) fn limit(&self, device: DeviceId, rates: RateLimits) {
+        let limits = Arc::new(Limits::new(rates));
+        self.lock().limits.insert(device, limits);
+    }
+
+    /// Lets a device refuse the next `times` streams of a protocol, as one at its quota does.
+    pub(crate) fn busy(&self, device: DeviceId, protocol: Protocol, times: u32) {
+        self.lock().busy.insert((device, protocol), times);
     }
 
     /// Shows everybody's nameplates to everybody, as discovery would.
@@ -164,6 +178,10 @@ impl Memory {
             let source = DialError::NoAddress { device: to };
             return Err(OpenError::Unreachable { peer: to, source });
         }
+        if let Some(times @ 1..) = inner.busy.get_mut(&(to, protocol)) {
+            *times -= 1;
+            return Err(OpenError::PeerQuota { peer: to, protocol });
+        }
         let handler = inner
             .nodes
             .get(&to)
@@ -171,8 +189,8 @@ impl Memory {
             .cloned();
         let handler = handler.ok_or(OpenError::Unsupported { peer: to, protocol })?;
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let ours = Stream::new(ours, to, PathKind::Local);
-        let mut theirs = Stream::new(theirs, from, PathKind::Local);
+        let ours = inner.stream(ours, from, to, protocol);
+        let mut theirs = inner.stream(theirs, to, from, protocol);
         inner.tasks.spawn(async move {
             if theirs.write_u8(Verdict::Accepted as u8).await.is_ok() {
                 handler.accept(theirs).await;
@@ -189,6 +207,27 @@ impl Memory {
 }
 
 impl Inner {
+    /// `of`'s end of a pipe to `peer`, under its limits.
+    fn stream(
+        &self,
+        pipe: DuplexStream,
+        of: DeviceId,
+        peer: DeviceId,
+        protocol: Protocol,
+    ) -> Stream {
+        match self.limits.get(&of) {
+            None => Stream::new(pipe, peer, PathKind::Local),
+            Some(limits) => {
+                let meter = Meter {
+                    traffic: Arc::default(),
+                    limits: Arc::clone(limits),
+                    urgency: Urgency::of(protocol),
+                };
+                meter.around(pipe, peer, PathKind::Local)
+            }
+        }
+    }
+
     /// Tells every device whom it is connected to; a device that comes back gets a new epoch.
     fn refresh(&mut self) {
         self.epoch += 1;

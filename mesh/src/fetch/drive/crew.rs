@@ -19,8 +19,9 @@ use crate::{
 /// Lanes to one holder: streams have small windows, so a long fast path needs several.
 const MAX_LANES: usize = 4;
 
-/// A lane that owes more bytes than this is busy: the next request goes to another, or to a new one.
-const BUSY_BYTES: u64 = 1 << 20;
+/// A lane that owes more bytes than this is busy: the next request goes to another, or to a new one. As
+/// much as a holder is first asked for, so that a slow one, whose window never grows, keeps to one lane.
+const BUSY_BYTES: u64 = 2 << 20;
 
 /// See the module.
 #[derive(Debug)]
