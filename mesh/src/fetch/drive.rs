@@ -33,7 +33,7 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    attachment::{Attachment, Presence},
+    attachment::{Attachment, Presence, Visit},
     error::OpenError,
     peer::Misbehaviour,
     serve::message::Refusal,
@@ -52,11 +52,17 @@ const ENOUGH_ITEMS: usize = 16 * 1024;
 /// How often slow holders are looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A holder whose lanes break this often is left out of the fetch.
+/// A holder whose lanes break this often, and bring nothing in between, is left out of the fetch.
 const MAX_STRIKES: u32 = 3;
 
-/// A holder that is busy, or whose lane broke, is asked again after this.
+/// A holder that is busy, or whose lane broke, is asked again after this ...
 const HOLD_OFF: Duration = Duration::from_millis(500);
+
+/// ... doubled each time while it stays busy, up to this.
+const MAX_HOLD_OFF: Duration = Duration::from_secs(16);
+
+/// A holder that is busy this often in a row, some four hours, is left out of the fetch, or it would never end.
+const MAX_BUSY: u32 = 1000;
 
 /// A content's manifest is brought at most so often; then it must be the content that is wrong.
 const MAX_SURVEYS: u32 = 4;
@@ -72,7 +78,7 @@ pub(super) struct Drive {
     progress: Progress,
     plan: Plan,
     crews: BTreeMap<DeviceId, Crew>,
-    strikes: BTreeMap<DeviceId, u32>,
+    troubles: BTreeMap<DeviceId, Trouble>,
     next_lane: u64,
     lanes: JoinSet<()>,
     events: mpsc::Sender<Event>,
@@ -84,6 +90,20 @@ pub(super) struct Drive {
     results: Vec<Option<Result<(), FetchError>>>,
     open: usize,
     begun: Instant,
+}
+
+/// What went wrong with a holder during one visit, since it last brought something.
+#[derive(Debug)]
+struct Trouble {
+    visit: Visit,
+    /// Lanes that broke.
+    strikes: u32,
+    /// Lanes that it had no room for.
+    busy: u32,
+    /// Asked nothing before.
+    until: Duration,
+    /// It is left out, whatever it still brings.
+    out: bool,
 }
 
 impl Drive {
@@ -100,7 +120,7 @@ impl Drive {
             progress,
             plan: Plan::default(),
             crews: BTreeMap::new(),
-            strikes: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             next_lane: 0,
             lanes: JoinSet::new(),
             events,
@@ -177,21 +197,22 @@ impl Drive {
             .collect();
         for device in gone {
             self.dismiss(device);
-            // When it comes back it starts anew.
-            self.strikes.remove(&device);
         }
+        // Who comes back starts anew.
+        self.troubles
+            .retain(|device, trouble| present.visit(device) == Some(trouble.visit));
         for (device, visit) in present.iter() {
-            let out = self
-                .strikes
-                .get(&device)
-                .is_some_and(|strikes| *strikes >= MAX_STRIKES);
-            if out || self.crews.contains_key(&device) || !self.mesh.is_member(&device) {
+            let trouble = self.troubles.get(&device);
+            if trouble.is_some_and(|trouble| trouble.out)
+                || self.crews.contains_key(&device)
+                || !self.mesh.is_member(&device)
+            {
                 continue;
             }
-            let now = self.now();
-            if self.plan.holder_up(device, now) {
-                if self.strikes.contains_key(&device) {
-                    self.plan.hold_off(device, now + HOLD_OFF);
+            let until = trouble.map(|trouble| trouble.until);
+            if self.plan.holder_up(device, self.now()) {
+                if let Some(until) = until {
+                    self.plan.hold_off(device, until);
                 }
                 self.crews.insert(device, Crew::new(visit));
             }
@@ -368,6 +389,7 @@ impl Drive {
                     for (job, bytes) in put {
                         self.progress.add(job, bytes);
                     }
+                    self.forgive(device);
                     self.plan.written(item);
                 }
                 Wrote::Failed(failed) => {
@@ -394,7 +416,11 @@ impl Drive {
             self.banish(device, reason).await;
             return;
         }
-        if let LaneError::Open(OpenError::PeerQuota { .. } | OpenError::Busy { .. }) = error
+        let is_busy = matches!(
+            error,
+            LaneError::Open(OpenError::PeerQuota { .. } | OpenError::Busy { .. })
+        );
+        if is_busy
             && let Some(crew) = self.crews.get_mut(&device)
             && crew.refused(lane)
         {
@@ -404,26 +430,70 @@ impl Drive {
             }
             return;
         }
-        self.dismiss(device);
-        let strikes = self.strikes.entry(device).or_default();
-        *strikes += match error {
+        let now = self.now();
+        let Some(trouble) = self.trouble(device) else {
+            return;
+        };
+        match error {
+            // Its room is taken by others, which is no fault of its own.
+            LaneError::Open(OpenError::PeerQuota { .. } | OpenError::Busy { .. }) => {
+                let pause = HOLD_OFF.saturating_mul(1 << trouble.busy.min(16));
+                trouble.until = now + pause.min(MAX_HOLD_OFF);
+                trouble.busy += 1;
+                trouble.out |= trouble.busy >= MAX_BUSY;
+            }
             // It will not change its mind during this fetch.
             LaneError::Refused(Refusal::NotMember | Refusal::Paused)
-            | LaneError::Open(OpenError::Unsupported { .. } | OpenError::Stopped) => MAX_STRIKES,
+            | LaneError::Open(OpenError::Unsupported { .. } | OpenError::Stopped) => {
+                trouble.out = true;
+            }
             LaneError::Refused(Refusal::Unable)
-            | LaneError::Open(_)
+            | LaneError::Open(
+                OpenError::Unreachable { .. } | OpenError::Backlog { .. } | OpenError::Lost { .. },
+            )
             | LaneError::Frame(_)
             | LaneError::Closed
             | LaneError::Silent
             | LaneError::Misbehaved(_)
-            | LaneError::Panicked => 1,
+            | LaneError::Panicked => {
+                trouble.until = now + HOLD_OFF;
+                trouble.strikes += 1;
+                trouble.out |= trouble.strikes >= MAX_STRIKES;
+            }
+        }
+        self.dismiss(device);
+    }
+
+    /// The record of a holder that is in use.
+    fn trouble(&mut self, device: DeviceId) -> Option<&mut Trouble> {
+        let visit = self.crews.get(&device)?.visit();
+        let fresh = || Trouble {
+            visit,
+            strikes: 0,
+            busy: 0,
+            until: Duration::ZERO,
+            out: false,
         };
+        Some(self.troubles.entry(device).or_insert_with(fresh))
+    }
+
+    /// The holder brought something: what was before is forgotten, unless it is left out for good.
+    fn forgive(&mut self, device: DeviceId) {
+        if self
+            .troubles
+            .get(&device)
+            .is_some_and(|trouble| !trouble.out)
+        {
+            self.troubles.remove(&device);
+        }
     }
 
     /// A liar is not asked again, and the others hear of it.
     async fn banish(&mut self, device: DeviceId, reason: Misbehaviour) {
+        if let Some(trouble) = self.trouble(device) {
+            trouble.out = true;
+        }
         self.dismiss(device);
-        self.strikes.insert(device, MAX_STRIKES);
         self.streams.misbehaved(device, reason).await;
     }
 
