@@ -399,7 +399,9 @@ impl Actor {
         let standing = self.standing(&peer);
         let meter = self.view.meter(device, standing, protocol);
         let stream = meter.wrap(stream, device, path);
-        self.acceptor.accept(peer, protocol, standing, stream);
+        let (gate, trusted) = (&self.swarm.behaviour().links.gate, &self.trusted);
+        let is_known = |peer: &PeerId| gate.is_known(peer) || trusted.contains(peer);
+        self.acceptor.accept(peer, protocol, is_known, stream);
     }
 
     fn pinged(&mut self, event: ping::Event) {
@@ -465,13 +467,21 @@ impl Actor {
         let Some(peer) = identity::peer_id(&device) else {
             return;
         };
-        tracing::warn!(%device, %reason, "a peer misbehaved and is cut off");
+        let now = Instant::now();
+        let is_member = self.keeper.wants(&device);
         let links = &mut self.swarm.behaviour_mut().links;
-        links.gate.punish(peer, Instant::now());
         links.disconnect(peer);
+        if links.gate.is_banned(&peer, now) {
+            return; // another stream of the same connection did the same
+        }
+        links.gate.punish(peer, now);
+        // Followers hear of members and may tell people. Anybody can be a stranger, as often as it likes.
+        tracing::debug!(%device, %reason, "a peer misbehaved and is cut off");
         self.view.failed(&device, reason.to_string());
-        self.view
-            .tell(NetworkEvent::PeerMisbehaved { device, reason });
+        if is_member {
+            self.view
+                .tell(NetworkEvent::PeerMisbehaved { device, reason });
+        }
     }
 
     fn tick(&mut self) {

@@ -96,7 +96,7 @@ pub enum NetworkEvent {
         /// The member.
         device: DeviceId,
     },
-    /// The device broke a protocol; it was cut off, and stays so for a while if it goes on.
+    /// A member broke a protocol; it was cut off for a while. Of strangers nothing is told.
     PeerMisbehaved {
         /// The device.
         device: DeviceId,

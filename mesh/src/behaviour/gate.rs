@@ -1,12 +1,12 @@
 //! Who gets in: limits per address and per device, and bans.
 //!
 //! Strangers may connect, because that is how a device joins, but only so many at once, and so many from
-//! one address. Known devices (members of our meshes) always get in unless they are banned. Pure: the
+//! one address (of IPv6 from one /64, which is what one customer gets). Known devices (members of our meshes) always get in unless they are banned. Pure: the
 //! clock is an argument.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
@@ -57,7 +57,7 @@ pub(crate) enum Refusal {
 /// The counts behind the decisions.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    pending: HashMap<ConnectionId, IpAddr>,
+    pending: HashMap<ConnectionId, Site>,
     known: HashSet<PeerId>,
     records: HashMap<PeerId, Record>,
 }
@@ -76,6 +76,19 @@ pub(crate) struct Guest {
     pub(crate) peer: PeerId,
     /// From where.
     pub(crate) ip: Option<IpAddr>,
+}
+
+/// Where addresses are counted together: whoever has one of a site can have all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Site(IpAddr);
+
+impl Site {
+    fn of(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            v4 @ IpAddr::V4(_) => v4,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        })
+    }
 }
 
 impl Gate {
@@ -103,11 +116,16 @@ impl Gate {
     /// A first packet came. Counts it until [`Gate::settled`].
     pub(crate) fn knock(&mut self, id: ConnectionId, ip: Option<IpAddr>) -> Result<(), Refusal> {
         let Some(ip) = ip else { return Ok(()) };
-        let same = self.pending.values().filter(|other| **other == ip).count();
+        let site = Site::of(ip);
+        let same = self
+            .pending
+            .values()
+            .filter(|other| **other == site)
+            .count();
         if same >= MAX_PENDING_PER_IP && !ip.is_loopback() {
             return Err(Refusal::Address);
         }
-        self.pending.insert(id, ip);
+        self.pending.insert(id, site);
         Ok(())
     }
 
@@ -126,12 +144,13 @@ impl Gate {
         if self.is_banned(&guest.peer, now) {
             return Err(Refusal::Banned);
         }
+        let site = guest.ip.map(Site::of);
         let (mut own, mut strangers, mut neighbours) = (0, HashSet::new(), HashSet::new());
         for other in guests {
             own += usize::from(other.peer == guest.peer);
             if !self.is_known(&other.peer) && other.peer != guest.peer {
                 strangers.insert(other.peer);
-                if other.ip == guest.ip {
+                if other.ip.map(Site::of) == site {
                     neighbours.insert(other.peer);
                 }
             }
@@ -219,6 +238,23 @@ mod tests {
         assert_eq!(enter(&gate), Err(Refusal::Strangers));
         gate.set_known(late.peer, true);
         assert_eq!(enter(&gate), Ok(()));
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_count_as_one() {
+        let gate = Gate::default();
+        let crowd: Vec<_> = (1..=MAX_STRANGERS_PER_IP)
+            .map(|n| guest(&format!("2001:db8:0:7::{n:x}")))
+            .collect();
+        let enter = |guest| gate.enter(guest, crowd.iter().copied(), Instant::now());
+        assert_eq!(enter(guest("2001:db8:0:7:ffff::1")), Err(Refusal::Address));
+        assert_eq!(enter(guest("2001:db8:0:8::1")), Ok(()));
+        let mapped: Vec<_> = (0..MAX_STRANGERS_PER_IP)
+            .map(|_| guest("10.0.0.7"))
+            .collect();
+        let late = guest("::ffff:10.0.0.7");
+        let late = gate.enter(late, mapped.iter().copied(), Instant::now());
+        assert_eq!(late, Err(Refusal::Address));
     }
 
     #[test]

@@ -399,18 +399,22 @@ async fn garbage_on_the_ports_does_no_harm() {
 async fn a_peer_that_misbehaves_is_cut_off_and_kept_out() {
     let (a, b) = (network(1).await, network(2).await);
     let mut events = b.events();
+    b.want(&[a.device_id()]);
     a.dial(&b.on(Wire::Quic)).await.unwrap();
     b.until_connected(a.device_id()).await;
-    b.inner
-        .streams
-        .misbehaved(a.device_id(), Misbehaviour::BadChunk)
-        .await;
+    // Several streams may break at once: that is one offence, told once.
+    for reason in [Misbehaviour::BadChunk, Misbehaviour::BadFrame] {
+        b.inner.streams.misbehaved(a.device_id(), reason).await;
+    }
     a.until_disconnected(b.device_id()).await;
     loop {
         if let NetworkEvent::PeerMisbehaved { device, reason } = events.recv().await.unwrap() {
             assert_eq!((device, reason), (a.device_id(), Misbehaviour::BadChunk));
             break;
         }
+    }
+    while let Ok(event) = events.try_recv() {
+        assert!(!matches!(event, NetworkEvent::PeerMisbehaved { .. }));
     }
     let error = b.inner.streams.open(a.device_id(), ECHO).await.unwrap_err();
     assert!(
@@ -456,6 +460,22 @@ async fn followers_hear_of_members_that_come_and_go_and_never_of_strangers() {
         "{down:?}"
     );
     hub.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_strangers_do_wrong_is_told_to_nobody() {
+    let (a, b) = (network(1).await, network(2).await);
+    let mut events = b.events();
+    a.dial(&b.on(Wire::Quic)).await.unwrap();
+    b.until_connected(a.device_id()).await;
+    b.inner
+        .streams
+        .misbehaved(a.device_id(), Misbehaviour::BadFrame)
+        .await;
+    b.until_disconnected(a.device_id()).await;
+    a.shutdown().await;
+    b.shutdown().await;
+    assert!(events.try_recv().is_err());
 }
 
 #[tokio::test]
