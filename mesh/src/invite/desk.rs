@@ -40,12 +40,17 @@ const NANOS: i64 = 1_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InviteId(u64);
 
+/// Names a reservation: which of the conversations about an invite holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hold(u64);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// A device proved that it knows the secret and is making up its mind.
-    Reserved(DeviceId),
-    Used(DeviceId),
+    /// A device proved that it knows the secret; it has not been admitted yet.
+    Reserved(DeviceId, Hold),
+    /// It is admitted, or being admitted.
+    Used(DeviceId, Hold),
     Burnt,
     /// Its time is over, and its owner was told.
     Expired,
@@ -82,8 +87,8 @@ pub(super) struct Claim {
 /// Whether a device that proved itself may be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// It may.
-    First,
+    /// It may, if it still holds the invite then: [`Desk::take`].
+    First(Hold),
     /// It was admitted with this invite before, and comes back for a welcome that was lost. If it has been
     /// removed since, the invite must not let it in again.
     Again,
@@ -198,14 +203,17 @@ impl Desk {
         now: Timestamp,
         is_right: impl FnOnce() -> bool,
     ) -> Result<Turn, Refusal> {
+        self.next += 1;
+        let hold = Hold(self.next);
         let entry = self.entry(id).ok_or(Refusal::Unknown)?;
         entry.admits(joiner, now)?;
         if is_right() {
-            if matches!(entry.state, State::Used(_)) {
+            if matches!(entry.state, State::Used(..)) {
                 return Ok(Turn::Again);
             }
-            entry.state = State::Reserved(joiner);
-            return Ok(Turn::First);
+            // A second conversation with the same device takes the invite from the first.
+            entry.state = State::Reserved(joiner, hold);
+            return Ok(Turn::First(hold));
         }
         entry.wrong += 1;
         if entry.wrong >= MAX_WRONG {
@@ -217,19 +225,37 @@ impl Desk {
         })
     }
 
-    /// The device that reserved the invite went away or declined: another may try.
-    pub(super) fn release(&mut self, id: InviteId) {
+    /// The conversation that reserved the invite ended: another may try.
+    pub(super) fn release(&mut self, id: InviteId, hold: Hold) {
         if let Some(entry) = self.entry(id)
-            && matches!(entry.state, State::Reserved(_))
+            && matches!(entry.state, State::Reserved(_, held) if held == hold)
         {
             entry.state = State::Open;
         }
     }
 
-    /// The device is a member now. It may come back for its welcome until the invite expires.
-    pub(super) fn used(&mut self, id: InviteId, by: DeviceId) {
-        if let Some(entry) = self.entry(id) {
-            entry.state = State::Used(by);
+    /// Uses the invite up for the conversation that reserved it, before its device is admitted: of several
+    /// conversations one gets this far. The device may come back for its welcome until the invite expires.
+    pub(super) fn take(&mut self, id: InviteId, hold: Hold) -> Result<(), Refusal> {
+        let entry = self.entry(id).ok_or(Refusal::Unknown)?;
+        match entry.state {
+            State::Reserved(by, held) if held == hold => {
+                entry.state = State::Used(by, hold);
+                Ok(())
+            }
+            State::Open | State::Reserved(..) => Err(Refusal::Busy),
+            State::Used(..) => Err(Refusal::Used),
+            State::Burnt => Err(Refusal::Burnt),
+            State::Expired => Err(Refusal::Expired),
+        }
+    }
+
+    /// The device could not be admitted after all: another may try.
+    pub(super) fn give_back(&mut self, id: InviteId, hold: Hold) {
+        if let Some(entry) = self.entry(id)
+            && matches!(entry.state, State::Used(_, held) if held == hold)
+        {
+            entry.state = State::Open;
         }
     }
 
@@ -314,8 +340,8 @@ impl Entry {
 
     fn is_open(&self, now: Timestamp) -> bool {
         match self.state {
-            State::Open | State::Reserved(_) => now < self.expires,
-            State::Used(_) | State::Burnt | State::Expired => false,
+            State::Open | State::Reserved(..) => now < self.expires,
+            State::Used(..) | State::Burnt | State::Expired => false,
         }
     }
 
@@ -324,12 +350,12 @@ impl Entry {
         match self.state {
             State::Burnt => Err(Refusal::Burnt),
             State::Expired => Err(Refusal::Expired),
-            State::Used(by) if by != joiner => Err(Refusal::Used),
-            State::Open | State::Reserved(_) | State::Used(_) if now >= self.expires => {
+            State::Used(by, _) if by != joiner => Err(Refusal::Used),
+            State::Open | State::Reserved(..) | State::Used(..) if now >= self.expires => {
                 Err(Refusal::Expired)
             }
-            State::Reserved(by) if by != joiner => Err(Refusal::Busy),
-            State::Open | State::Reserved(_) | State::Used(_) => Ok(()),
+            State::Reserved(by, _) if by != joiner => Err(Refusal::Busy),
+            State::Open | State::Reserved(..) | State::Used(..) => Ok(()),
         }
     }
 }
@@ -361,6 +387,13 @@ mod tests {
         Handle::Nameplate(opened.code.nameplate())
     }
 
+    fn first(turn: Result<Turn, Refusal>) -> Hold {
+        match turn {
+            Ok(Turn::First(hold)) => hold,
+            Ok(Turn::Again) | Err(_) => panic!("not the first: {turn:?}"),
+        }
+    }
+
     fn refusal<T>(result: Result<T, Refusal>) -> Refusal {
         result.err().expect("refused")
     }
@@ -369,12 +402,12 @@ mod tests {
     fn an_invite_is_good_for_one_device_by_code_or_link() {
         let (mut desk, opened) = desk();
         let claim = desk.claim(by_code(&opened), ALICE, at(1)).unwrap();
-        assert_eq!(desk.judge(claim.id, ALICE, at(1), || true), Ok(Turn::First));
+        let hold = first(desk.judge(claim.id, ALICE, at(1), || true));
         assert_eq!(
             refusal(desk.claim(by_code(&opened), BOB, at(2))),
             Refusal::Busy
         );
-        desk.used(claim.id, ALICE);
+        desk.take(claim.id, hold).unwrap();
         let link = Handle::Link(opened.token.id());
         assert_eq!(refusal(desk.claim(link, BOB, at(3))), Refusal::Used);
         assert_eq!(
@@ -434,8 +467,34 @@ mod tests {
     fn a_device_that_goes_away_frees_the_invite() {
         let (mut desk, opened) = desk();
         let claim = desk.claim(by_code(&opened), BOB, at(1)).unwrap();
-        desk.judge(claim.id, BOB, at(1), || true).unwrap();
-        desk.release(claim.id);
+        let hold = first(desk.judge(claim.id, BOB, at(1), || true));
+        desk.release(claim.id, hold);
+        assert!(desk.claim(by_code(&opened), ALICE, at(1)).is_ok());
+    }
+
+    #[test]
+    fn two_conversations_with_one_device_do_not_make_room_for_another() {
+        let (mut desk, opened) = desk();
+        let claim = desk.claim(by_code(&opened), BOB, at(1)).unwrap();
+        let former = first(desk.judge(claim.id, BOB, at(1), || true));
+        let latter = first(desk.judge(claim.id, BOB, at(1), || true));
+        // The former ends, and with it nothing of the latter.
+        assert_eq!(desk.take(claim.id, former), Err(Refusal::Busy));
+        desk.release(claim.id, former);
+        assert_eq!(
+            refusal(desk.claim(by_code(&opened), ALICE, at(1))),
+            Refusal::Busy
+        );
+        desk.take(claim.id, latter).unwrap();
+        assert_eq!(desk.take(claim.id, latter), Err(Refusal::Used));
+        assert_eq!(
+            refusal(desk.claim(by_code(&opened), ALICE, at(1))),
+            Refusal::Used
+        );
+        // Only who took it gives it back.
+        desk.give_back(claim.id, former);
+        assert!(desk.claim(by_code(&opened), ALICE, at(1)).is_err());
+        desk.give_back(claim.id, latter);
         assert!(desk.claim(by_code(&opened), ALICE, at(1)).is_ok());
     }
 

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Inviter,
-    desk::{Claim, InviteId, Turn},
+    desk::{Claim, Hold, InviteId, Turn},
     message::{
         Admission, Answer, Begin, Challenge, Confirm, Decision, Handle, MAX_ADMISSION, MAX_NAME,
         MAX_SMALL, Offer, Refusal, Secrets, Thanks,
@@ -33,6 +33,9 @@ use crate::{
 
 /// The longest wait for one message. A person decides nothing in between.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The longest wait for a joiner to say which invite it comes for: before that it may be anybody.
+const FIRST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a conversation ended before the joiner was in.
 #[derive(Debug, thiserror::Error)]
@@ -192,8 +195,14 @@ where
 {
     version::write_preamble(stream, version::OURS).await?;
     stream.flush().await?;
-    let version = in_time(version::read_preamble(stream, version::OURS)).await?;
-    let begin: Begin = receive(stream, MAX_SMALL).await?;
+    let beginning = async {
+        let version = version::read_preamble(stream, version::OURS).await?;
+        let begin: Begin = receive(stream, MAX_SMALL).await?;
+        Ok::<_, ExchangeError>((version, begin))
+    };
+    let (version, begin) = timeout(FIRST_DEADLINE, beginning)
+        .await
+        .map_err(|_elapsed| ExchangeError::Deadline)??;
     let handle = begin.handle().ok_or(ExchangeError::Malformed)?;
     let claimed = inviter.desk().claim(handle, joiner, inviter.now());
     let claim = match claimed {
@@ -229,10 +238,14 @@ where
             return refuse(stream, refusal).await;
         }
     };
-    // From here on the invite is reserved for this joiner, until the reservation is dropped.
-    let _reservation = Reservation {
-        inviter,
-        id: claim.id,
+    // From here on the invite is reserved for this conversation, until the reservation is dropped.
+    let _reservation = match turn {
+        Turn::First(hold) => Some(Reservation {
+            inviter,
+            id: claim.id,
+            hold,
+        }),
+        Turn::Again => None,
     };
     admit(inviter, stream, joiner, (&claim, turn), &mut keys).await
 }
@@ -241,11 +254,12 @@ where
 struct Reservation<'a> {
     inviter: &'a Inviter,
     id: InviteId,
+    hold: Hold,
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.inviter.desk().release(self.id);
+        self.inviter.desk().release(self.id, self.hold);
     }
 }
 
@@ -301,11 +315,12 @@ async fn take_in(
     device_name: String,
     (claim, turn): (&Claim, Turn),
 ) -> Result<Welcome, Refusal> {
-    match turn {
+    let hold = match turn {
         Turn::Again if mesh.is_member(&joiner) => return Ok(mesh.replica.welcome()),
         Turn::Again => return Err(Refusal::Used),
-        Turn::First => {}
-    }
+        Turn::First(hold) => hold,
+    };
+    inviter.desk().take(claim.id, hold)?;
     let (replica, role, now) = (mesh.replica.clone(), claim.role, inviter.now());
     let admitted = tokio::task::spawn_blocking(move || {
         match replica.admit(joiner, &device_name, role, now) {
@@ -316,7 +331,6 @@ async fn take_in(
     });
     match admitted.await {
         Ok(Ok(welcome)) => {
-            inviter.desk().used(claim.id, joiner);
             inviter.announce(NetworkEvent::InviteUsed {
                 mesh: claim.mesh,
                 device: joiner,
@@ -324,10 +338,12 @@ async fn take_in(
             Ok(welcome)
         }
         Ok(Err(error)) => {
+            inviter.desk().give_back(claim.id, hold);
             tracing::warn!(%joiner, %error, "a device with the right code could not be admitted");
             Err(Refusal::CannotAdmit)
         }
         Err(panicked) => {
+            inviter.desk().give_back(claim.id, hold);
             tracing::error!(%panicked, "admitting a device failed");
             Err(Refusal::CannotAdmit)
         }
