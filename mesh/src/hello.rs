@@ -294,7 +294,8 @@ where
     frame::write(stream, &ours.clone().shortened(), MAX_ABOUT).await?;
     let theirs: Introduction = frame::read(stream, MAX_ABOUT)
         .await?
-        .ok_or(HelloError::Malformed)?;
+        // The connection broke; nobody is to blame.
+        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
     Ok(Greeted {
         shared,
         about: Some(theirs.shortened()),

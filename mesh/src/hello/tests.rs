@@ -149,6 +149,36 @@ async fn replay(stream: &mut DuplexStream, recorded: &[u8]) {
     stream.read_exact(&mut answer).await.unwrap();
 }
 
+#[tokio::test]
+async fn an_end_before_the_introduction_is_a_broken_connection_and_no_offence() {
+    let (mut a, mut b) = tokio::io::duplex(64 * 1024);
+    let (about_alice, about_bob) = (introduction("alice"), introduction("bob"));
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let bob = async {
+        let ours = begin(&mut b, &mut rng).await.unwrap();
+        version::read_preamble(&mut b, version::OURS).await.unwrap();
+        let theirs = read_array(&mut b).await.unwrap();
+        let proofs = Proofs {
+            opener: ALICE,
+            acceptor: BOB,
+            nonces: (theirs, ours),
+        };
+        let meshes = local(BOB, &about_bob, &[5]).meshes;
+        receive_proofs(&mut b, &proofs, Speaker::Opener, &meshes)
+            .await
+            .unwrap();
+        send_proofs(&mut b, &proofs, Speaker::Acceptor, &meshes, &mut rng)
+            .await
+            .unwrap();
+        b.shutdown().await.unwrap();
+    };
+    let mut rng_a = ChaCha20Rng::seed_from_u64(2);
+    let alice = open(&mut a, BOB, local(ALICE, &about_alice, &[5]), &mut rng_a);
+    let (greeted, ()) = tokio::join!(alice, bob);
+    let error = greeted.unwrap_err();
+    assert!(matches!(error, HelloError::Io(_)), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn silence_and_garbage_end_the_conversation() {
     let about = introduction("bob");

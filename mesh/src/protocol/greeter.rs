@@ -8,14 +8,20 @@ use wormhole_crdt::{DeviceId, MeshId};
 
 use super::Protocols;
 use crate::{
+    error::OpenError,
     hello::{self, Greeted, HelloError, Local},
     peer::Misbehaviour,
     streams::{About, Handler, Protocol, Quota, Standing, Stream},
 };
 
-/// A hello did not reach the other device, or its answer did not come back.
+/// Why a hello came to nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Unheard;
+pub(super) enum Unheard {
+    /// The other device has no room for it now.
+    Busy,
+    /// It did not get there, or its answer did not come back.
+    Lost,
+}
 
 /// Answers hellos.
 pub(super) struct Greeter {
@@ -68,7 +74,14 @@ impl Protocols {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%peer, %error, "cannot say hello");
-                return Err(Unheard);
+                return Err(match error {
+                    OpenError::PeerQuota { .. } | OpenError::Busy { .. } => Unheard::Busy,
+                    OpenError::Unreachable { .. }
+                    | OpenError::Unsupported { .. }
+                    | OpenError::Backlog { .. }
+                    | OpenError::Lost { .. }
+                    | OpenError::Stopped => Unheard::Lost,
+                });
             }
         };
         let mut rng: StdRng = rand::make_rng();
@@ -78,7 +91,7 @@ impl Protocols {
         }
         let unheard = matches!(said, Err(HelloError::Io(_) | HelloError::Deadline));
         self.after_hello(peer, said).await;
-        if unheard { Err(Unheard) } else { Ok(()) }
+        if unheard { Err(Unheard::Lost) } else { Ok(()) }
     }
 
     fn local(&self) -> Local<'_> {

@@ -3,17 +3,22 @@
 //! One loop follows who is connected and what is attached; what it starts are its own tasks. An exchange
 //! that ends is begun again after a pause that grows, and at once when there is a reason to hope.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinSet,
+    task::{AbortHandle, Id, JoinError, JoinSet},
     time::sleep,
 };
 use wormhole_crdt::{DeviceId, MeshId};
 
-use super::Protocols;
+use super::{Protocols, greeter::Unheard};
 use crate::{
     attachment::Attachment,
     error::OpenError,
@@ -35,6 +40,9 @@ const GREETING_PAUSES: [Duration; 4] = [
     Duration::from_secs(3),
     Duration::from_secs(15),
 ];
+
+/// A device that has no room for a hello is asked again after this, for as long as it is there.
+const BUSY_PAUSE: Duration = Duration::from_secs(15);
 
 /// Answers exchanges that others open.
 pub(super) struct Syncer {
@@ -81,11 +89,10 @@ impl Protocols {
     /// Notes how an exchange ended. True when the peer is to blame.
     async fn after_sync(&self, peer: DeviceId, ended: Result<(), SyncError>) -> bool {
         let Err(error) = ended else { return false };
-        tracing::debug!(%peer, %error, "a metadata exchange ended");
+        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a metadata exchange ended");
         if !error.is_peer_fault() {
             return false;
         }
-        tracing::warn!(%peer, error = &error as &dyn std::error::Error, "bad metadata");
         let reason = match &error {
             SyncError::Session(_) => Misbehaviour::BadMetadata,
             SyncError::Flood => Misbehaviour::Flood,
@@ -115,26 +122,18 @@ struct Keeper<'a> {
     meshes: BTreeMap<MeshId, Arc<Attachment>>,
     /// Running exchanges, each with what wakes it from its pause.
     exchanges: BTreeMap<(DeviceId, MeshId), Arc<Notify>>,
-    tasks: JoinSet<Done>,
-}
-
-/// What a task of the loop was.
-enum Done {
-    Greeting,
-    Exchange(DeviceId, MeshId),
+    /// The last greeting of each connected device; a new one ends it.
+    greetings: BTreeMap<DeviceId, AbortHandle>,
+    tasks: JoinSet<()>,
+    /// What each task that is no greeting is.
+    running: HashMap<Id, (DeviceId, MeshId)>,
 }
 
 /// Runs until it is dropped, which ends all it started.
 pub(super) async fn run(protocols: &Protocols, mut greeted: mpsc::Receiver<DeviceId>) {
     let mut connected = protocols.inner.streams.connected();
     let mut attached = protocols.inner.registry.changes();
-    let mut keeper = Keeper {
-        protocols,
-        peers: BTreeMap::new(),
-        meshes: BTreeMap::new(),
-        exchanges: BTreeMap::new(),
-        tasks: JoinSet::new(),
-    };
+    let mut keeper = Keeper::new(protocols);
     loop {
         let now: BTreeMap<DeviceId, u64> = connected
             .borrow_and_update()
@@ -157,19 +156,24 @@ pub(super) async fn run(protocols: &Protocols, mut greeted: mpsc::Receiver<Devic
             }
             () = protocols.inner.resumed.notified() => keeper.greet_all(),
             Some(peer) = greeted.recv() => keeper.after_greeting(peer),
-            Some(done) = keeper.tasks.join_next() => match done {
-                Ok(Done::Greeting) => {}
-                Ok(Done::Exchange(peer, mesh)) => keeper.after_exchange(peer, mesh),
-                Err(error) if error.is_panic() => {
-                    tracing::error!(%error, "a conversation panicked");
-                }
-                Err(_cancelled) => {}
-            },
+            Some(ended) = keeper.tasks.join_next_with_id() => keeper.after_task(ended),
         }
     }
 }
 
-impl Keeper<'_> {
+impl<'a> Keeper<'a> {
+    fn new(protocols: &'a Protocols) -> Self {
+        Self {
+            protocols,
+            peers: BTreeMap::new(),
+            meshes: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            greetings: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            running: HashMap::new(),
+        }
+    }
+
     fn follow_peers(&mut self, now: &BTreeMap<DeviceId, u64>) {
         let gone: Vec<DeviceId> = self
             .peers
@@ -179,6 +183,9 @@ impl Keeper<'_> {
             .collect();
         for peer in &gone {
             self.peers.remove(peer);
+            if let Some(greeting) = self.greetings.remove(peer) {
+                greeting.abort();
+            }
             for mesh in self.meshes.values() {
                 mesh.left(*peer);
             }
@@ -217,15 +224,12 @@ impl Keeper<'_> {
 
     fn greet(&mut self, peer: DeviceId) {
         let protocols = self.protocols.clone();
-        self.tasks.spawn(async move {
-            for pause in GREETING_PAUSES {
-                sleep(pause).await;
-                if protocols.greet(peer).await.is_ok() || !protocols.is_connected(&peer) {
-                    break;
-                }
-            }
-            Done::Greeting
-        });
+        let greeting = self
+            .tasks
+            .spawn(async move { keep_greeting(&protocols, peer).await });
+        if let Some(former) = self.greetings.insert(peer, greeting) {
+            former.abort();
+        }
     }
 
     /// A device said hello: begin the exchanges that are not running, and end their pauses.
@@ -248,10 +252,28 @@ impl Keeper<'_> {
         let wake = Arc::new(Notify::new());
         self.exchanges.insert((peer, mesh), Arc::clone(&wake));
         let protocols = self.protocols.clone();
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             keep_exchanging(&protocols, peer, &attachment, &wake).await;
-            Done::Exchange(peer, mesh)
         });
+        self.running.insert(task.id(), (peer, mesh));
+    }
+
+    fn after_task(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, panicked) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error).filter(JoinError::is_panic)),
+        };
+        let exchange = self.running.remove(&id);
+        match (exchange, panicked) {
+            (Some((peer, mesh)), None) => self.after_exchange(peer, mesh),
+            (Some(exchange), Some(error)) => {
+                tracing::error!(%error, "a metadata exchange panicked");
+                // The next hello begins another; at once it would do the same again.
+                self.exchanges.remove(&exchange);
+            }
+            (None, Some(error)) => tracing::error!(%error, "a greeting panicked"),
+            (None, None) => {}
+        }
     }
 
     /// The peer went, or the mesh did. Either may be back already.
@@ -270,6 +292,21 @@ impl Protocols {
 
     fn speaks_first_to(&self, peer: &DeviceId) -> bool {
         self.inner.local.id < *peer
+    }
+}
+
+/// Says hello until it is heard, a few times; to a device that has no room for it as long as it is there.
+async fn keep_greeting(protocols: &Protocols, peer: DeviceId) {
+    let mut pauses = GREETING_PAUSES.into_iter();
+    let mut pause = pauses.next();
+    while let Some(before) = pause {
+        sleep(before).await;
+        pause = match protocols.greet(peer).await {
+            Ok(()) => None,
+            Err(_) if !protocols.is_connected(&peer) => None,
+            Err(Unheard::Busy) => Some(pauses.next().unwrap_or(BUSY_PAUSE)),
+            Err(Unheard::Lost) => pauses.next(),
+        };
     }
 }
 
@@ -313,5 +350,70 @@ async fn keep_exchanging(
             () = mesh.until_gone(peer, visit) => {}
             () = mesh.cancel.cancelled() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NetworkEvent, hello, lab::Lab};
+
+    /// Takes streams and says nothing.
+    struct Silent(Protocol);
+
+    impl Handler for Silent {
+        fn protocol(&self) -> Protocol {
+            self.0
+        }
+
+        fn quota(&self) -> Quota {
+            Quota {
+                stranger: 99,
+                member: 99,
+                total: 99,
+            }
+        }
+
+        fn accept(&self, stream: Stream) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                let _stream = stream;
+                std::future::pending::<()>().await;
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_a_device_comes_back_it_is_greeted_by_one_task() {
+        let mut lab = Lab::new();
+        let (a, b) = (lab.node(1), lab.node(2));
+        lab.memory.serve(b.id, Arc::new(Silent(hello::PROTOCOL)));
+        let mut keeper = Keeper::new(&a.protocols);
+        for epoch in 0..100 {
+            keeper.follow_peers(&BTreeMap::from([(b.id, epoch)]));
+            tokio::task::yield_now().await;
+            keeper.greet_all();
+            tokio::task::yield_now().await;
+        }
+        while keeper.tasks.try_join_next().is_some() {}
+        assert_eq!(keeper.tasks.len(), 1);
+        keeper.follow_peers(&BTreeMap::new());
+        while keeper.tasks.join_next().await.is_some() {}
+        assert!(keeper.greetings.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_has_no_room_for_a_hello_is_greeted_later() {
+        let mut lab = Lab::new();
+        let (mut a, b) = (lab.node(1), lab.node(2));
+        let at_a = lab.found(&a);
+        lab.memory.busy(b.id, hello::PROTOCOL, 20);
+        lab.memory.busy(a.id, hello::PROTOCOL, 20);
+        lab.admit(&at_a, &b, wormhole_crdt::Role::Writer);
+        let told = loop {
+            if let NetworkEvent::MemberPresent { device, .. } = a.events.recv().await.unwrap() {
+                break device;
+            }
+        };
+        assert_eq!(told, b.id);
     }
 }
