@@ -1,7 +1,8 @@
 //! Discovery between two network namespaces joined by a cable: the real mDNS and the real beacon.
 //!
-//! Needs Linux, root and the `ip` command, and says so when it lacks one. The test starts itself once in each namespace (`WORMHOLE_LAN` says which way of discovery to use);
-//! each side must see the other, connect to it at a discovered address, and be shown as LAN.
+//! Needs Linux, root and the `ip` command, and says so when it lacks one. The test starts itself once in each
+//! namespace (`WORMHOLE_LAN` says which way of discovery to use); each side must see the other, connect to it at
+//! a discovered address, and be shown as LAN.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,13 +11,14 @@
 )]
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "the sides talk to the test through their output"
 )]
 
 use std::{
     env,
     io::{self, BufRead, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -78,7 +80,6 @@ async fn meet(method: &str, seed: u8) {
         .await
         .unwrap();
     let other = Identity::from_bytes(&[3 - seed; 32]).unwrap().device_id();
-    let mut events = network.events();
     let found = |seen: Neighbour| (seen.device == other).then(|| seen.addrs.first().copied());
     let addr = loop {
         let seen = network.neighbours().into_iter().find_map(found);
@@ -88,12 +89,14 @@ async fn meet(method: &str, seed: u8) {
         sleep(LOOK_AGAIN).await;
     };
     assert_eq!(network.dial(&addr).await.unwrap(), other);
-    while !network
-        .peers()
-        .iter()
-        .any(|peer| peer.path == Some(PathKind::Lan))
-    {
-        events.recv().await.unwrap();
+    let on_lan = || {
+        network
+            .peers()
+            .iter()
+            .any(|peer| peer.path == Some(PathKind::Lan))
+    };
+    while !on_lan() {
+        sleep(LOOK_AGAIN).await;
     }
     // Both stay until both have met: the test says when.
     println!("{MET}");
@@ -169,18 +172,27 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         for name in &self.names {
-            run(&format!("ip netns del {name}"));
+            // Perhaps the test has failed already; what it says is worth more than this.
+            if let Err(status) = try_run(&format!("ip netns del {name}")) {
+                eprintln!("the namespace {name} is left behind: {status:?}");
+            }
         }
     }
 }
 
-fn run(command: &str) {
+fn try_run(command: &str) -> Result<(), io::Result<ExitStatus>> {
     let mut words = command.split(' ');
-    let status = Command::new(words.next().unwrap()).args(words).status();
-    let is_done = status.as_ref().is_ok_and(|status| status.success());
+    match Command::new(words.next().unwrap()).args(words).status() {
+        Ok(status) if status.success() => Ok(()),
+        status => Err(status),
+    }
+}
+
+fn run(command: &str) {
+    let done = try_run(command);
     assert!(
-        is_done,
-        "`{command}` failed ({status:?}): this test needs Linux, root (CAP_NET_ADMIN and \
+        done.is_ok(),
+        "`{command}` failed ({done:?}): this test needs Linux, root (CAP_NET_ADMIN and \
          CAP_SYS_ADMIN) and the `ip` command (apt install iproute2)"
     );
 }
