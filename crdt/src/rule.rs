@@ -136,17 +136,28 @@ pub(crate) fn read(
     }
 }
 
-/// The placement that counts. A live one beats a trashed one: a rename beats a removal. Then the
-/// latest user operation wins, then the latest write.
+/// The placement that counts. A live one beats a trashed one: a rename beats a removal, but a mere
+/// repair of the place that was removed does not. Then the latest user operation wins, then the
+/// latest write.
 pub(crate) fn winner(placements: &[Placement]) -> Option<&Placement> {
-    placements.iter().max_by_key(|placement| {
-        (
-            placement.state,
-            placement.moved,
-            placement.written,
-            *placement,
-        )
-    })
+    let removed = |repair: &Placement| {
+        repair.state == State::Live
+            && repair.written > repair.moved
+            && placements
+                .iter()
+                .any(|other| other.state == State::Trashed && other.moved == repair.moved)
+    };
+    placements
+        .iter()
+        .filter(|placement| !removed(placement))
+        .max_by_key(|placement| {
+            (
+                placement.state,
+                placement.moved,
+                placement.written,
+                *placement,
+            )
+        })
 }
 
 /// The contents that are there, greatest version first: not replaced by another that knew them, and

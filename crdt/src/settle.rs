@@ -25,6 +25,8 @@ use crate::register::{
 use crate::rule::{alive, winner};
 
 mod overlay;
+#[cfg(test)]
+mod tests;
 
 use overlay::Overlay;
 
@@ -389,7 +391,7 @@ impl<'a> Draft<'a> {
             }
             attempt += 1;
         };
-        let moved = self.tick();
+        let written = self.tick();
         let parent = self.index.stands(&entry.parent)?;
         self.put_placement(
             id,
@@ -398,8 +400,9 @@ impl<'a> Draft<'a> {
                 name: entry.name.clone(),
                 node: Node::Leaf,
                 state: State::Live,
-                moved,
-                written: moved,
+                // No move: somebody else's removal of the same copy counts.
+                moved: record.version,
+                written,
                 from: None,
                 seen: Vec::new(),
             },

@@ -1,0 +1,91 @@
+//! What operations write down besides, against what others do at the same time.
+
+use crate::edit::Edit;
+use crate::entry::{Entry, EntryKey};
+use crate::id::EntryId;
+use crate::lab::{NOW, create, listing, mesh, name, sync, write};
+use crate::member::Role;
+use crate::replica::Replica;
+
+fn remove(replica: &Replica, key: EntryKey) {
+    replica.edit(&[Edit::Remove { key }], NOW).unwrap();
+}
+
+fn rename(replica: &Replica, key: EntryKey, text: &str) {
+    let (parent, name) = (EntryId::ROOT, name(text));
+    replica
+        .edit(&[Edit::Move { key, parent, name }], NOW)
+        .unwrap();
+}
+
+/// The only conflict copy.
+fn copy(replica: &Replica) -> Entry {
+    let copies = replica.conflicts().unwrap();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    copies[0].clone()
+}
+
+fn meet(replicas: &[Replica]) {
+    for _ in 0..2 {
+        for other in &replicas[1..] {
+            sync(&replicas[0], other);
+        }
+    }
+    for other in &replicas[1..] {
+        assert_eq!(listing(&replicas[0]), listing(other));
+        assert_eq!(
+            replicas[0].digest().unwrap(),
+            other.digest().unwrap(),
+            "equal logs, equal registers"
+        );
+    }
+}
+
+/// Two devices have made one name apart, and met. The second keeps it.
+fn clash() -> (Vec<Replica>, EntryId, EntryId) {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    create(&replicas[0], "other", 9, 9);
+    let late = create(&replicas[0], "a", 1, 1);
+    let first = create(&replicas[1], "a", 2, 2);
+    meet(&replicas);
+    assert_eq!(copy(&replicas[0]).key.id, late);
+    (replicas, late, first)
+}
+
+#[test]
+fn a_removal_stays_though_somebody_apart_wrote_down_the_name() {
+    let (replicas, late, first) = clash();
+    rename(&replicas[1], first.into(), "b");
+    remove(&replicas[0], late.into());
+    meet(&replicas);
+    assert_eq!(listing(&replicas[0]), ["b 2", "other 9"]);
+}
+
+#[test]
+fn a_rename_beats_a_removal_made_apart() {
+    let (replicas, late, _) = clash();
+    rename(&replicas[1], late.into(), "b");
+    remove(&replicas[0], late.into());
+    meet(&replicas);
+    assert_eq!(listing(&replicas[0]), ["a 2", "b 1", "other 9"]);
+}
+
+#[test]
+fn a_removed_copy_stays_removed_though_somebody_apart_made_an_entry_of_it() {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    let id = create(&replicas[0], "a", 1, 1);
+    meet(&replicas);
+    write(&replicas[0], id, 2);
+    write(&replicas[1], id, 3);
+    meet(&replicas);
+    remove(&replicas[0], copy(&replicas[0]).key);
+    rename(&replicas[1], id.into(), "b");
+    meet(&replicas);
+    assert_eq!(replicas[0].conflicts().unwrap(), []);
+    assert_eq!(
+        listing(&replicas[0]).len(),
+        1,
+        "{:?}",
+        listing(&replicas[0])
+    );
+}
