@@ -15,12 +15,14 @@ use crate::id::{EntryId, Timestamp};
 use crate::limit::MAX_VALUE_BYTES;
 use crate::name::EntryName;
 
-/// The layout of packed values that this program writes.
-const FORMAT: u8 = 1;
-
 /// How many versions one value may list. It takes as many devices writing one file apart to need
 /// more, and 64 packed versions take at most 1.2 KiB.
 pub(crate) const MAX_LISTED_VERSIONS: usize = 64;
+
+/// How many versions a content goes on to list that it did not replace itself, but what it replaced had:
+/// a file's content may be replaced so often by some while others, who do not know of it, make an entry
+/// of a conflict copy. Each costs every later write of the file ten bytes.
+pub(crate) const MAX_INHERITED_VERSIONS: usize = 16;
 
 /// Which of an entry's registers.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -87,11 +89,13 @@ pub enum ValueError {
         /// Its length.
         bytes: usize,
     },
-    /// Written by a later program in a layout that this one does not know.
-    #[error("a value has layout {format}, this program knows {FORMAT}: update it")]
+    /// Written by another program in a layout that this one does not know.
+    #[error("a value has layout {format}, this program knows {known}: update the older one")]
     UnknownFormat {
         /// The first byte.
         format: u8,
+        /// What it should be.
+        known: u8,
     },
     /// It does not follow the layout.
     #[error("a value does not follow its layout")]
@@ -121,7 +125,8 @@ pub(crate) struct Placement {
     pub(crate) written: Version,
     /// Where it was before it moved: it is shown there if the move would close a cycle.
     pub(crate) from: Option<Origin>,
-    /// Of a trashed entry: the contents that the remover saw. One not listed revives the entry.
+    /// Of a trashed entry: the contents that the remover saw. One not listed revives the entry. An entry
+    /// that lives again still lists what was removed of it before.
     pub(crate) seen: Vec<Version>,
 }
 
@@ -150,11 +155,28 @@ pub(crate) enum State {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct ContentRecord {
     pub(crate) version: Version,
-    /// The versions that the writer saw and replaced. Needed where the register cannot know it: when
-    /// one value was written anew (to drop a copy from the register, or to give it an entry of its
-    /// own) while another device replaced it.
+    /// The versions that the writer saw and replaced, and what those had replaced. Needed where the
+    /// register cannot know it: when one value was written anew (to drop a copy from the register, or
+    /// to give it an entry of its own) while another device replaced it.
     pub(crate) base: Vec<Version>,
+    /// The versions that went on as entries of their own: not here any more, but not replaced either.
+    pub(crate) copied: Vec<Version>,
+    /// The entry that this version was a conflict copy of. What replaces it there replaces it here.
+    pub(crate) origin: Option<EntryId>,
     pub(crate) body: Body,
+}
+
+impl ContentRecord {
+    /// Whether it replaced that version, directly or not. Only an earlier one: of two values that list one
+    /// another, one stays.
+    pub(crate) fn replaces(&self, version: Version) -> bool {
+        version < self.version && self.base.contains(&version)
+    }
+
+    /// Whether that version went on as an entry of its own when this was written.
+    pub(crate) fn hands_on(&self, version: Version) -> bool {
+        version < self.version && self.copied.contains(&version)
+    }
 }
 
 /// The bytes of a file or the target of a symlink.
@@ -206,14 +228,16 @@ pub(crate) struct Attributes {
 
 /// A value that can be packed.
 pub(crate) trait Packed: Serialize + DeserializeOwned {
-    /// How many versions the value lists.
+    /// The layout that this program writes and reads.
+    const FORMAT: u8;
+    /// How many versions the value lists, at most, in one list.
     fn listed(&self) -> usize;
     /// The greatest logical time in the value.
     fn lamport(&self) -> u64;
 
     /// The value's bytes: at most [`MAX_VALUE_BYTES`], by the limits of its parts.
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![FORMAT];
+        let mut bytes = vec![Self::FORMAT];
         postcard::to_io(self, &mut bytes).expect("memory takes any value");
         debug_assert!(bytes.len() <= MAX_VALUE_BYTES);
         bytes
@@ -225,8 +249,9 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
             return Err(ValueError::TooLong { bytes: bytes.len() });
         }
         let (format, packed) = bytes.split_first().ok_or(ValueError::Malformed)?;
-        if *format != FORMAT {
-            return Err(ValueError::UnknownFormat { format: *format });
+        if *format != Self::FORMAT {
+            let (format, known) = (*format, Self::FORMAT);
+            return Err(ValueError::UnknownFormat { format, known });
         }
         let (value, rest) =
             postcard::take_from_bytes::<Self>(packed).map_err(|_| ValueError::Malformed)?;
@@ -242,6 +267,8 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
 }
 
 impl Packed for Placement {
+    const FORMAT: u8 = 1;
+
     fn listed(&self) -> usize {
         self.seen.len()
     }
@@ -252,8 +279,10 @@ impl Packed for Placement {
 }
 
 impl Packed for ContentRecord {
+    const FORMAT: u8 = 2;
+
     fn listed(&self) -> usize {
-        self.base.len()
+        self.base.len().max(self.copied.len())
     }
 
     fn lamport(&self) -> u64 {
@@ -262,6 +291,8 @@ impl Packed for ContentRecord {
 }
 
 impl Packed for Attributes {
+    const FORMAT: u8 = 1;
+
     fn listed(&self) -> usize {
         0
     }
@@ -320,7 +351,9 @@ mod tests {
         let body = Body::Link { target };
         let content = ContentRecord {
             version: version(u64::MAX),
-            base: versions,
+            base: versions.clone(),
+            copied: versions,
+            origin: Some(EntryId::from_bytes([0xff; 16])),
             body,
         };
         for bytes in [placement.encode(), content.encode()] {
@@ -345,7 +378,10 @@ mod tests {
         }
         assert_eq!(
             Attributes::decode(&bytes),
-            Err(ValueError::UnknownFormat { format: 9 })
+            Err(ValueError::UnknownFormat {
+                format: 9,
+                known: 1
+            })
         );
         assert_eq!(Attributes::decode(&[]), Err(ValueError::Malformed));
         assert_eq!(
@@ -359,10 +395,15 @@ mod tests {
         fn values_from_the_wire_never_panic(
             bytes in proptest::collection::vec(any::<u8>(), 0..200), known: bool,
         ) {
-            let bytes = if known { [vec![FORMAT], bytes].concat() } else { bytes };
             let id = EntryId::from_bytes([1; 16]);
-            for register in [Register::Placement, Register::Content, Register::Attributes] {
-                let _checked = check(&id, register, &bytes);
+            for (register, format) in [
+                (Register::Placement, Placement::FORMAT),
+                (Register::Content, ContentRecord::FORMAT),
+                (Register::Attributes, Attributes::FORMAT),
+            ] {
+                let format = known.then_some(format);
+                let value: Vec<u8> = format.into_iter().chain(bytes.iter().copied()).collect();
+                let _checked = check(&id, register, &value);
             }
         }
 

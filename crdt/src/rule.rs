@@ -8,6 +8,9 @@
 //! 2. [`cycle`]: directories that moves made apart have put into one another are pulled out.
 //! 3. [`naming`]: entries that claim one name in one directory share it or get other names.
 //!
+//! A conflict copy that became an entry of its own goes when the version that it holds turns out to have
+//! been replaced ([`copy`]).
+//!
 //! An entry is shown if it has content, or is a live directory, or a removed directory with something
 //! shown below it (a *ghost*: somebody still works in there). `full`, in tests, runs the steps over
 //! everything at once: the index must always equal it.
@@ -21,6 +24,7 @@ use crate::register::{
     Attributes, Body, ContentRecord, Node, Origin, Placement, RegisterError, Registers, State,
 };
 
+mod copy;
 pub(crate) mod cycle;
 #[cfg(test)]
 pub(crate) mod full;
@@ -39,6 +43,9 @@ pub(crate) struct Merged {
     /// none. The first keeps the entry's name, the others are conflict copies beside it.
     pub(crate) variants: Vec<Variant>,
     pub(crate) executable: bool,
+    /// The entries of which contents in the register were copies, ascending: what is written to those
+    /// decides about this one.
+    pub(crate) origins: Vec<EntryId>,
 }
 
 /// One of an entry's contents.
@@ -129,9 +136,17 @@ pub(crate) fn read(
     match placement.node {
         Node::Directory => Ok(Some(merge(placement, Vec::new(), &[]))),
         Node::Leaf => {
-            let contents = alive(&placements, registers.contents(id)?);
+            let contents = registers.contents(id)?;
+            let mut origins: Vec<EntryId> =
+                contents.iter().filter_map(|record| record.origin).collect();
+            origins.sort_unstable();
+            origins.dedup();
+            let contents = alive(registers, &placements, &contents)?;
             let attributes = registers.attributes(id)?;
-            Ok(Some(merge(placement, contents, &attributes)))
+            Ok(Some(Merged {
+                origins,
+                ..merge(placement, contents, &attributes)
+            }))
         }
     }
 }
@@ -160,33 +175,42 @@ pub(crate) fn winner(placements: &[Placement]) -> Option<&Placement> {
         })
 }
 
-/// The contents that are there, greatest version first: not replaced by another that knew them, and
-/// not among those that were removed with the entry.
+/// The contents that are there, greatest version first: not replaced by another that knew them, not
+/// gone on as entries of their own, and not among those that were removed with the entry.
 pub(crate) fn alive(
+    registers: &dyn Registers,
     placements: &[Placement],
-    mut contents: Vec<ContentRecord>,
-) -> Vec<ContentRecord> {
-    let trashed = winner(placements).is_some_and(|placement| placement.state == State::Trashed);
-    contents.sort_by(|one, other| other.cmp(one));
-    contents.dedup_by_key(|record| record.version);
-    let replaced = |record: &ContentRecord| {
-        contents
+    contents: &[ContentRecord],
+) -> Result<Vec<ContentRecord>, RegisterError> {
+    let removed = removed(placements);
+    let mut alive = Vec::new();
+    for record in contents {
+        let gone = contents
             .iter()
-            .any(|other| other.version > record.version && other.base.contains(&record.version))
+            .any(|other| other.replaces(record.version) || other.hands_on(record.version))
+            || removed.contains(&record.version)
+            || copy::is_superseded(registers, placements, record)?;
+        if !gone {
+            alive.push(record.clone());
+        }
+    }
+    alive.sort_unstable_by(|one, other| other.cmp(one));
+    alive.dedup_by_key(|record| record.version);
+    Ok(alive)
+}
+
+/// The contents that were removed with the entry, as far as that counts.
+pub(crate) fn removed(placements: &[Placement]) -> Vec<Version> {
+    let Some(winner) = winner(placements) else {
+        return Vec::new();
     };
-    let removed = |record: &ContentRecord| {
-        trashed
-            && placements
-                .iter()
-                .any(|placement| placement.seen.contains(&record.version))
-    };
-    let dead: Vec<bool> = contents
-        .iter()
-        .map(|record| replaced(record) || removed(record))
-        .collect();
-    let mut dead = dead.into_iter();
-    contents.retain(|_| !dead.next().unwrap_or(false));
-    contents
+    match winner.state {
+        State::Live => winner.seen.clone(),
+        State::Trashed => {
+            let seen = placements.iter().flat_map(|placement| &placement.seen);
+            seen.copied().collect()
+        }
+    }
 }
 
 fn merge(placement: &Placement, alive: Vec<ContentRecord>, attributes: &[Attributes]) -> Merged {
@@ -208,6 +232,7 @@ fn merge(placement: &Placement, alive: Vec<ContentRecord>, attributes: &[Attribu
             .iter()
             .max()
             .is_some_and(|attributes| attributes.executable),
+        origins: Vec::new(),
     }
 }
 

@@ -20,9 +20,10 @@ use crate::id::{DeviceTag, EntryId};
 use crate::index::{Index, IndexError};
 use crate::name::EntryName;
 use crate::register::{
-    Attributes, ContentRecord, MAX_LISTED_VERSIONS, Node, Placement, Registers, State,
+    Attributes, ContentRecord, MAX_INHERITED_VERSIONS, MAX_LISTED_VERSIONS, Node, Placement,
+    Registers, State,
 };
-use crate::rule::{alive, winner};
+use crate::rule::{alive, read, removed, winner};
 
 mod overlay;
 #[cfg(test)]
@@ -100,14 +101,45 @@ impl<'a> Draft<'a> {
         Ok(winner(&self.registers.placements(id)?).cloned())
     }
 
-    /// All values of the content register, and those that are there.
-    pub(crate) fn contents(
-        &self,
-        id: &EntryId,
-    ) -> Result<(Vec<Version>, Vec<ContentRecord>), IndexError> {
+    /// The contents that are there, greatest version first.
+    pub(crate) fn contents(&self, id: &EntryId) -> Result<Vec<ContentRecord>, IndexError> {
+        let (placements, contents) = (self.registers.placements(id)?, self.registers.contents(id)?);
+        Ok(alive(&self.registers, &placements, &contents)?)
+    }
+
+    /// What a write over all contents of an entry replaces.
+    pub(crate) fn history(&self, id: &EntryId) -> Result<History, IndexError> {
         let contents = self.registers.contents(id)?;
-        let all = contents.iter().map(|record| record.version).collect();
-        Ok((all, alive(&self.registers.placements(id)?, contents)))
+        let mut inherited: Vec<Version> = contents
+            .iter()
+            .flat_map(|one| one.base.iter().filter(|version| one.replaces(**version)))
+            .copied()
+            .collect();
+        let mut copied: Vec<Version> = contents
+            .iter()
+            .flat_map(|one| one.copied.iter().chain([&one.version]))
+            .copied()
+            .collect();
+        let own = contents.iter().map(|one| one.version);
+        let is_own = |version: &Version| {
+            let key = EntryKey {
+                id: *id,
+                version: Some(*version),
+            };
+            self.opened.contains_key(&key)
+                || contents.iter().any(|one| one.copied.contains(version))
+        };
+        copied.retain(|version| is_own(version) && !inherited.contains(version));
+        let mut base: Vec<Version> = own.filter(|version| !copied.contains(version)).collect();
+        shorten(&mut base, MAX_LISTED_VERSIONS);
+        shorten(&mut copied, MAX_INHERITED_VERSIONS);
+        inherited.retain(|version| !base.contains(version));
+        shorten(
+            &mut inherited,
+            MAX_INHERITED_VERSIONS.saturating_sub(base.len()),
+        );
+        base.append(&mut inherited);
+        Ok(History { base, copied })
     }
 
     pub(crate) fn put_placement(&mut self, id: EntryId, placement: Placement) {
@@ -115,8 +147,7 @@ impl<'a> Draft<'a> {
         self.registers.placements.insert(id, placement);
     }
 
-    pub(crate) fn put_content(&mut self, id: EntryId, mut record: ContentRecord) {
-        shorten(&mut record.base);
+    pub(crate) fn put_content(&mut self, id: EntryId, record: ContentRecord) {
         self.touched.insert(id);
         self.registers.contents.insert(id, record);
     }
@@ -166,11 +197,11 @@ impl<'a> Draft<'a> {
         let Some(old) = self.placement(id)? else {
             return Err(IndexError::Damaged.into());
         };
-        let (mut seen, _) = match old.node {
-            Node::Directory => (Vec::new(), Vec::new()),
-            Node::Leaf => self.contents(id)?,
-        };
-        shorten(&mut seen);
+        let mut seen = self.removed(id)?;
+        if old.node == Node::Leaf {
+            seen.append(&mut self.history(id)?.base);
+        }
+        shorten(&mut seen, MAX_LISTED_VERSIONS);
         let written = self.tick();
         self.put_placement(
             *id,
@@ -182,6 +213,13 @@ impl<'a> Draft<'a> {
             },
         );
         Ok(())
+    }
+
+    /// What a new placement of an entry that was removed before must go on to list.
+    pub(crate) fn removed(&self, id: &EntryId) -> Result<Vec<Version>, IndexError> {
+        let mut removed = removed(&self.registers.placements(id)?);
+        shorten(&mut removed, MAX_LISTED_VERSIONS);
+        Ok(removed)
     }
 
     /// Brings the index up to date with the writes so far.
@@ -260,6 +298,8 @@ impl<'a> Draft<'a> {
         let Some(old) = self.placement(id)? else {
             return Err(IndexError::Damaged.into());
         };
+        // Before opening, which removes what is hidden: this is to be shown again.
+        let seen = self.removed(id)?;
         match old.node {
             Node::Directory => self.pin_fallbacks_above(&parent)?,
             Node::Leaf => self.open(id)?,
@@ -273,7 +313,7 @@ impl<'a> Draft<'a> {
                 name,
                 state,
                 written,
-                seen: Vec::new(),
+                seen,
                 ..old
             },
         );
@@ -329,6 +369,7 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let hidden = record.row(None).is_none();
+            self.bury_copies(&id)?;
             self.open_entry(&id, None)?;
             if hidden {
                 self.trash(&id)?;
@@ -337,13 +378,27 @@ impl<'a> Draft<'a> {
         Ok(self.update()?)
     }
 
+    /// Removes the copies of a leaf that went because their versions were replaced: what tells so is
+    /// about to be replaced in its turn.
+    fn bury_copies(&mut self, id: &EntryId) -> Result<(), TreeError> {
+        for copy in self.index.copies(id)? {
+            let gone = read(&self.registers, &copy)
+                .map_err(IndexError::from)?
+                .is_some_and(|merged| merged.state == State::Live && merged.variants.is_empty());
+            if gone {
+                self.trash(&copy)?;
+            }
+        }
+        Ok(())
+    }
+
     /// [`Draft::open`] for one leaf. `displaced` is a copy that should be named as it was.
     fn open_entry(&mut self, id: &EntryId, displaced: Option<&Entry>) -> Result<(), TreeError> {
-        let (all, alive) = self.contents(id)?;
+        let alive = self.contents(id)?;
         let Some((first, copies)) = alive.split_first() else {
             return Ok(());
         };
-        if all.len() == 1 {
+        if self.registers.contents(id).map_err(IndexError::from)?.len() == 1 {
             return Ok(());
         }
         for copy in copies {
@@ -359,12 +414,13 @@ impl<'a> Draft<'a> {
                 self.materialise(&entry, copy)?;
             }
         }
-        let base = all.into_iter().chain(first.base.iter().copied());
-        let base = base.filter(|version| *version != first.version).collect();
+        let History { mut base, copied } = self.history(id)?;
+        base.retain(|version| *version != first.version);
         self.put_content(
             *id,
             ContentRecord {
                 base,
+                copied,
                 ..first.clone()
             },
         );
@@ -411,6 +467,8 @@ impl<'a> Draft<'a> {
             id,
             ContentRecord {
                 base: Vec::new(),
+                copied: Vec::new(),
+                origin: Some(entry.key.id),
                 ..record.clone()
             },
         );
@@ -423,12 +481,21 @@ impl<'a> Draft<'a> {
     }
 }
 
+/// What a write over all contents of an entry must list.
+#[derive(Debug)]
+pub(crate) struct History {
+    /// What it replaces, directly or not.
+    pub(crate) base: Vec<Version>,
+    /// What went on as entries of its own.
+    pub(crate) copied: Vec<Version>,
+}
+
 /// Keeps the latest versions that fit into a list. A version that is left out may show its content
 /// again as a conflict copy, which loses nothing.
-fn shorten(versions: &mut Vec<Version>) {
+fn shorten(versions: &mut Vec<Version>, most: usize) {
     versions.sort_unstable_by(|one, other| other.cmp(one));
     versions.dedup();
-    versions.truncate(MAX_LISTED_VERSIONS);
+    versions.truncate(most);
 }
 
 /// The id of the entry that a copy becomes: in the bucket of the original, the rest a hash.

@@ -7,7 +7,7 @@ use crate::index::IndexError;
 use crate::name::{EntryName, MAX_DEPTH};
 use crate::register::{Body, ContentRecord, Node, Origin, Placement, State};
 use crate::rule::naming::conflict_name;
-use crate::settle::Draft;
+use crate::settle::{Draft, History};
 
 impl Draft<'_> {
     /// Performs one edit, completely.
@@ -116,6 +116,8 @@ impl Draft<'_> {
                 ContentRecord {
                     version,
                     base: Vec::new(),
+                    copied: Vec::new(),
+                    origin: None,
                     body,
                 },
             );
@@ -164,7 +166,7 @@ impl Draft<'_> {
 
     /// Gives what a leaf shows an entry of its own under a conflict name, unless `body` is the same.
     fn keep_copy(&mut self, entry: &Entry, body: &Body) -> Result<(), TreeError> {
-        let (_, alive) = self.contents(&entry.key.id)?;
+        let alive = self.contents(&entry.key.id)?;
         let Some(record) = alive.into_iter().find(|record| !record.body.same(body)) else {
             return Ok(());
         };
@@ -189,13 +191,15 @@ impl Draft<'_> {
 
     /// Replaces all contents of an opened leaf.
     fn overwrite(&mut self, id: &EntryId, body: Body) -> Result<(), TreeError> {
-        let (base, _) = self.contents(id)?;
+        let History { base, copied } = self.history(id)?;
         let version = self.tick();
         self.put_content(
             *id,
             ContentRecord {
                 version,
                 base,
+                copied,
+                origin: None,
                 body,
             },
         );
@@ -256,6 +260,7 @@ impl Draft<'_> {
                 name: old_name,
             })
         };
+        let seen = self.removed(id)?;
         let moved = self.tick();
         self.put_placement(
             *id,
@@ -267,7 +272,7 @@ impl Draft<'_> {
                 moved,
                 written: moved,
                 from,
-                seen: Vec::new(),
+                seen,
             },
         );
         Ok(())
@@ -293,7 +298,7 @@ impl Draft<'_> {
         }
         let source = self.leaf(key)?;
         let target = self.leaf(over)?;
-        let (_, contents) = self.contents(&source.key.id)?;
+        let contents = self.contents(&source.key.id)?;
         let record = contents.into_iter().next().ok_or(IndexError::Damaged)?;
         self.overwrite(&target.key.id, record.body)?;
         // What is shown does not tell: the register of what became a symlink may still say so.

@@ -29,6 +29,8 @@ const FALLBACKS: Definition = TableDefinition::new("tree_fallback");
 /// `directory, wanted folded name, claimed folded name` → nothing: a copy in the second group would have
 /// the first name if nobody claimed it.
 const BLOCKED: Definition = TableDefinition::new("tree_blocked");
+/// `origin, id` → nothing: entries that hold a content that was a conflict copy of another entry's.
+pub(super) const COPIES: Definition = TableDefinition::new("tree_copy");
 /// `counts` → `Counts`.
 pub(super) const TOTALS: Definition = TableDefinition::new("tree_total");
 
@@ -45,6 +47,7 @@ pub(super) struct Tables<'t> {
     pub(super) waiting: Table<'t, Bytes, Bytes>,
     pub(super) fallbacks: Table<'t, Bytes, Bytes>,
     pub(super) blocked: Table<'t, Bytes, Bytes>,
+    pub(super) copies: Table<'t, Bytes, Bytes>,
     pub(super) totals: Table<'t, Bytes, Bytes>,
 }
 
@@ -59,6 +62,7 @@ impl<'t> Tables<'t> {
             waiting: txn.open_table(WAITING)?,
             fallbacks: txn.open_table(FALLBACKS)?,
             blocked: txn.open_table(BLOCKED)?,
+            copies: txn.open_table(COPIES)?,
             totals: txn.open_table(TOTALS)?,
         })
     }
@@ -75,6 +79,7 @@ pub(super) fn clear(txn: &WriteTransaction) -> Result<(), IndexError> {
         WAITING,
         FALLBACKS,
         BLOCKED,
+        COPIES,
         TOTALS,
     ] {
         txn.delete_table(definition)?;

@@ -53,13 +53,52 @@ impl<'t> Index<'t> {
     ) -> Result<Vec<EntryChange>, IndexError> {
         let mut refresh = VecDeque::new();
         let mut moved = Vec::new();
-        for id in touched {
+        for id in self.with_copies(touched)? {
             self.merge(registers, id, &mut refresh, &mut moved)?;
         }
         self.break_cycles(&moved, &mut refresh)?;
         self.refresh_claims(refresh)?;
         self.name_groups()?;
         self.flush()
+    }
+
+    /// And the entries that depend on what was written to these.
+    fn with_copies(
+        &self,
+        touched: impl IntoIterator<Item = EntryId>,
+    ) -> Result<BTreeSet<EntryId>, IndexError> {
+        let mut all: BTreeSet<EntryId> = touched.into_iter().collect();
+        if !self.tables.copies.is_empty()? {
+            let mut copies = Vec::new();
+            for id in &all {
+                copies.append(&mut self.copies(id)?);
+            }
+            all.extend(copies);
+        }
+        Ok(all)
+    }
+
+    /// The entries that were conflict copies of `id`'s contents, dead ones too.
+    pub(crate) fn copies(&self, id: &EntryId) -> Result<Vec<EntryId>, IndexError> {
+        let keys = keys_with(&self.tables.copies, id.as_bytes())?;
+        keys.iter().map(|key| last_id(key)).collect()
+    }
+
+    /// Notes what decides about an entry's contents beside its own registers.
+    fn note_origins(
+        &mut self,
+        id: &EntryId,
+        old: &[EntryId],
+        new: &[EntryId],
+    ) -> Result<(), IndexError> {
+        for origin in old {
+            self.tables.copies.remove(pair_key(origin, id).as_slice())?;
+        }
+        for origin in new {
+            let key = pair_key(origin, id);
+            self.tables.copies.insert(key.as_slice(), [].as_slice())?;
+        }
+        Ok(())
     }
 
     /// Step one. Notes in `refresh` whose claims may change, in `moved` which directories did.
@@ -81,6 +120,12 @@ impl<'t> Index<'t> {
         if is_directory(&old) || is_directory(&new) {
             moved.push(id);
         }
+        let origins = |merged: &Option<Merged>| {
+            merged
+                .as_ref()
+                .map_or(Vec::new(), |merged| merged.origins.clone())
+        };
+        self.note_origins(&id, &origins(&old), &origins(&new))?;
         if let Some(old) = &old {
             let key = pair_key(&old.parent, &id);
             match old.is_directory() {

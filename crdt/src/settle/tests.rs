@@ -70,6 +70,65 @@ fn a_rename_beats_a_removal_made_apart() {
     assert_eq!(listing(&replicas[0]), ["a 2", "b 1", "other 9"]);
 }
 
+/// Two versions made apart. The third device has seen both, the first, whose version is the copy, only its
+/// own.
+fn split() -> (Vec<Replica>, EntryId) {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    let id = create(&replicas[0], "a", 1, 1);
+    meet(&replicas);
+    write(&replicas[0], id, 2);
+    create(&replicas[1], "later", 9, 9);
+    write(&replicas[1], id, 3);
+    sync(&replicas[0], &replicas[2]);
+    sync(&replicas[1], &replicas[2]);
+    (replicas, id)
+}
+
+fn marks(replica: &Replica) -> Vec<u8> {
+    let lines = listing(replica);
+    let last = lines.iter().filter_map(|line| line.rsplit(' ').next());
+    let mut marks: Vec<u8> = last.map(|mark| mark.parse().unwrap()).collect();
+    marks.sort_unstable();
+    marks
+}
+
+#[test]
+fn a_copy_goes_when_somebody_who_saw_its_version_wrote_over_it() {
+    let (replicas, id) = split();
+    rename(&replicas[2], id.into(), "b");
+    assert_eq!(marks(&replicas[2]), [2, 3, 9]);
+    for mark in 4..7 {
+        write(&replicas[0], id, mark);
+    }
+    meet(&replicas);
+    assert_eq!(marks(&replicas[0]), [3, 6, 9]);
+    // It does not come back when what replaced it is replaced.
+    for mark in 20..60 {
+        write(&replicas[0], id, mark);
+    }
+    meet(&replicas);
+    assert_eq!(marks(&replicas[0]), [3, 9, 59]);
+}
+
+#[test]
+fn a_copy_goes_when_somebody_who_saw_its_version_removed_it() {
+    let (replicas, id) = split();
+    write(&replicas[2], id, 4);
+    assert_eq!(marks(&replicas[2]), [2, 4, 9]);
+    remove(&replicas[0], id.into());
+    meet(&replicas);
+    assert_eq!(marks(&replicas[0]), [4, 9]);
+}
+
+#[test]
+fn a_copy_that_somebody_renamed_stays_though_its_version_was_written_over() {
+    let (replicas, id) = split();
+    rename(&replicas[2], copy(&replicas[2]).key, "wanted");
+    write(&replicas[0], id, 4);
+    meet(&replicas);
+    assert!(listing(&replicas[0]).contains(&"wanted 2".to_owned()));
+}
+
 #[test]
 fn a_removed_copy_stays_removed_though_somebody_apart_made_an_entry_of_it() {
     let replicas = mesh(&[Role::Writer, Role::Writer]);

@@ -26,6 +26,14 @@ pub(super) struct World<P> {
     written: BTreeSet<[u8; 32]>,
     /// Contents that some user saw and replaced or removed.
     retired: BTreeSet<[u8; 32]>,
+    /// Those of them that some user wrote over, with the entries that showed them.
+    replaced: BTreeMap<[u8; 32], EntryId>,
+    /// Entries that somebody removed. Where others write to one or move it meanwhile, what was replaced
+    /// before may come back with it.
+    removed: BTreeSet<EntryId>,
+    /// Contents of files that somebody did something else with, or that were written twice. They may be
+    /// there though somebody replaced them: somebody else wanted them.
+    wanted: BTreeSet<[u8; 32]>,
     contents: u64,
     /// Who did what, for a failure's report.
     history: Vec<(usize, &'static str, Vec<Edit>)>,
@@ -36,6 +44,9 @@ struct Planned {
     edits: Vec<Edit>,
     expected: Result<Disk, Refused>,
     retires: Vec<[u8; 32]>,
+    replaces: Vec<([u8; 32], EntryId)>,
+    removes: Vec<EntryId>,
+    wants: Vec<[u8; 32]>,
     writes: Vec<[u8; 32]>,
     /// A content that is kept as a copy beside this path, under a name that the tree chooses.
     kept: Option<Content>,
@@ -55,6 +66,9 @@ impl<P: Peer> World<P> {
             handles: vec![Vec::new(); count],
             written: BTreeSet::new(),
             retired: BTreeSet::new(),
+            replaced: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             contents: 0,
             history: Vec::new(),
         }
@@ -96,6 +110,9 @@ impl<P: Peer> World<P> {
             edits,
             expected,
             retires,
+            replaces,
+            removes,
+            wants,
             writes,
             kept,
         } = self.plan(peer, &before);
@@ -133,7 +150,14 @@ impl<P: Peer> World<P> {
                     "after {edits:#?} on {:#?} also {shown:?}",
                     Disk::of(&before)
                 );
+                self.retired
+                    .extend(replaces.iter().map(|(content, _)| content));
                 self.retired.extend(retires);
+                self.replaced.extend(replaces);
+                self.removed.extend(removes);
+                self.wanted.extend(wants);
+                let again = writes.iter().filter(|write| self.written.contains(*write));
+                self.wanted.extend(again);
                 self.written.extend(writes);
             }
             (Err(_), Err(Refused)) => assert_eq!(before, after, "a refused edit changed something"),
@@ -168,6 +192,15 @@ impl<P: Peer> World<P> {
                 self.history
             );
         }
+        for (content, entry) in &self.replaced {
+            let excused = self.wanted.contains(content) || self.removed.contains(entry);
+            assert!(
+                excused || !shown.contains(content),
+                "a content stays that somebody replaced and nobody wanted: {:?} of {:#?}",
+                ContentId::from_bytes(*content),
+                self.history
+            );
+        }
     }
 
     /// A random operation of a user who sees `entries`.
@@ -188,6 +221,9 @@ impl<P: Peer> World<P> {
             edits: Vec::new(),
             expected: Ok(Disk::of(entries)),
             retires: Vec::new(),
+            replaces: Vec::new(),
+            removes: Vec::new(),
+            wants: Vec::new(),
             writes: Vec::new(),
             kept: None,
         };
@@ -201,6 +237,7 @@ impl<P: Peer> World<P> {
                     parent,
                     name: name.clone(),
                 });
+                plan.wants.extend(body(entry));
                 let (from, to) = (path(entries, &entry.key), path(entries, &parent.into()));
                 plan.change(|disk| disk.rename(&from, &to, &name));
             }
@@ -211,7 +248,9 @@ impl<P: Peer> World<P> {
                     over: over.key,
                 });
                 if entry.key != over.key {
-                    plan.retires.extend(body(over));
+                    plan.wants.extend(body(entry));
+                    plan.replaces.extend(replaced(over));
+                    plan.removes.push(entry.key.id);
                 }
                 let (from, to) = (path(entries, &entry.key), path(entries, &over.key));
                 plan.change(|disk| disk.replace(&from, &to));
@@ -352,7 +391,7 @@ impl<P: Peer> World<P> {
                 version: base,
             };
             if let Some(entry) = entries.get(&copy) {
-                plan.retires.extend(body(entry));
+                plan.replaces.extend(replaced(entry));
                 let copy = path(entries, &copy);
                 plan.change(|disk| {
                     disk.take(&copy);
@@ -360,7 +399,7 @@ impl<P: Peer> World<P> {
                 });
             }
         } else {
-            plan.retires.extend(body(shown));
+            plan.replaces.extend(replaced(shown));
         }
         plan.change(|disk| {
             let file = disk.files.get_mut(&at).expect("it is there");
@@ -381,7 +420,7 @@ impl<P: Peer> World<P> {
             ..File::new(Kind::Symlink)
         };
         plan.edits.push(Edit::Retarget { key, target });
-        plan.retires.extend(body(entry));
+        plan.replaces.extend(replaced(entry));
         plan.writes.extend(file.body());
         let at = path(entries, &key);
         plan.change(|disk| {
@@ -428,7 +467,10 @@ impl Planned {
         let inside = entries
             .values()
             .filter(|entry| path(entries, &entry.key).starts_with(&gone));
-        self.retires.extend(inside.filter_map(body));
+        for entry in inside {
+            self.retires.extend(body(entry));
+            self.removes.push(entry.key.id);
+        }
         self.change(|disk| {
             disk.take(&gone);
             Ok(())
@@ -485,6 +527,11 @@ fn body(entry: &Entry) -> Option<[u8; 32]> {
         ..File::new(entry.kind)
     }
     .body()
+}
+
+/// What is lost when `entry` is written over, and where.
+fn replaced(entry: &Entry) -> Option<([u8; 32], EntryId)> {
+    Some((body(entry)?, entry.key.id))
 }
 
 fn pair<P>(peers: &mut [P], one: usize, other: usize) -> (&mut P, &mut P) {
