@@ -183,7 +183,7 @@ impl Step<'_> {
                 match (levels.last_mut(), whole) {
                     (Some(above), Some(part)) => above.add(part),
                     (Some(above), None) => above.all_seen = false,
-                    (None, Some(part)) => self.draft_part(part)?,
+                    (None, Some(part)) => self.draft_part(&part)?,
                     (None, None) => {
                         // It comes back with what is left in it.
                         self.todo.keys.push(row.key);
@@ -215,7 +215,8 @@ impl Step<'_> {
             {
                 // They go whatever becomes of the directory.
                 level.in_parts = true;
-                self.draft_parts(std::mem::take(&mut level.parts))?;
+                let parts = std::mem::take(&mut level.parts);
+                self.draft_parts(&parts)?;
                 self.submit()?;
             }
         }
@@ -242,12 +243,12 @@ impl Step<'_> {
     /// Everything in a directory was visited. Answers the directory as a part of the one above, if it may go as a whole.
     fn close(&mut self, level: Level) -> Outcome<Option<Part>> {
         if !level.all_seen {
-            self.draft_parts(level.parts)?;
+            self.draft_parts(&level.parts)?;
             return Ok(None);
         }
         let mut entries = level.entries;
         if level.in_parts || entries > ENVELOPE_ENTRIES {
-            self.draft_parts(level.parts)?;
+            self.draft_parts(&level.parts)?;
             self.submit()?;
             // That took a while: somebody may have put something into it.
             if !self.engine.replica.children(level.key.id)?.is_empty() {
@@ -262,11 +263,11 @@ impl Step<'_> {
         }))
     }
 
-    fn draft_parts(&mut self, parts: Vec<Part>) -> Outcome<()> {
-        parts.into_iter().try_for_each(|part| self.draft_part(part))
+    fn draft_parts(&mut self, parts: &[Part]) -> Outcome<()> {
+        parts.iter().try_for_each(|part| self.draft_part(part))
     }
 
-    fn draft_part(&mut self, part: Part) -> Outcome<()> {
+    fn draft_part(&mut self, part: &Part) -> Outcome<()> {
         let path = self.path_of(&part.place)?.unwrap_or_default();
         self.draft_removal(&part.place, &path, Some((part.key, part.entries)));
         Ok(())
