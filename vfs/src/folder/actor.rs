@@ -85,6 +85,8 @@ pub(crate) struct Actor {
     walk: Walk,
     vanished: Vanished,
     audit: Vec<EntryId>,
+    /// Something was missed while everything was being compared: it is compared once more.
+    scan_again: bool,
     next_scan: Instant,
     next_check: Instant,
     unflushed: Option<Instant>,
@@ -141,6 +143,7 @@ impl Actor {
             walk: Walk::whole(),
             vanished: Vanished::default(),
             audit: vec![base],
+            scan_again: false,
             next_scan: now + parts.trouble.rescan_every(),
             next_check: now + RECHECK,
             unflushed: None,
@@ -185,7 +188,12 @@ impl Actor {
             self.next_scan = self.next_scan.min(now + self.trouble.rescan_every());
         }
         let lost = self.trouble.take_lost();
-        if self.settle.take_overflow() || lost || now >= self.next_scan {
+        let comparing = self.walk.is_whole() && !self.walk.is_idle();
+        if self.settle.take_overflow() || lost || (now >= self.next_scan && !comparing) {
+            self.scan_again = true;
+        }
+        // One that is under way is never cut short, and what it found missing is judged before the next.
+        if self.scan_again && !comparing && !self.vanished.is_pending() {
             self.start_scan(now);
         }
         if self.blocked_until.is_some_and(|until| now >= until) {
@@ -209,6 +217,7 @@ impl Actor {
     }
 
     fn start_scan(&mut self, now: Instant) {
+        self.scan_again = false;
         let mut walk = Walk::whole();
         std::mem::swap(&mut walk, &mut self.walk);
         self.next_scan = now + self.trouble.rescan_every();
@@ -352,6 +361,7 @@ impl Actor {
                         self.keys.extend(self.blocked.drain());
                     }
                     if extent == Extent::Whole {
+                        self.next_scan = Instant::now() + self.trouble.rescan_every();
                         self.vanished.compared();
                     }
                 }
@@ -384,6 +394,9 @@ impl Actor {
         }
         for path in todo.scans {
             self.walk.add(path);
+        }
+        if todo.audit {
+            self.start_audit();
         }
         self.vanished.add(todo.gone, now);
         self.vanished.hold(todo.held);
@@ -481,7 +494,7 @@ impl Actor {
                 drop(answer.send(explanation));
             }
             Command::Rescan => {
-                self.start_scan(Instant::now());
+                self.scan_again = true;
                 self.start_audit();
             }
             Command::Pause => self.paused = true,
@@ -491,7 +504,7 @@ impl Actor {
                 if let Some(engine) = &mut self.engine {
                     engine.guard.confirm();
                 }
-                self.start_scan(Instant::now());
+                self.scan_again = true;
             }
             Command::Stop => return Next::Stop,
         }

@@ -89,6 +89,8 @@ pub(crate) struct Todo {
     pub(crate) gone_keys: Vec<EntryKey>,
     /// Entries that could not be brought to disk because something there has to be recorded first.
     pub(crate) blocked: Vec<EntryKey>,
+    /// Other rules leave out other entries: all of the mesh is to be compared.
+    pub(crate) audit: bool,
     /// Something was recorded, applied or put right.
     pub(crate) progress: bool,
 }
@@ -263,6 +265,7 @@ impl Step<'_> {
         self.todo.progress |= self.keep == Keep::Later && self.batch.is_changed();
         let counts = self.batch.commit(self.keep)?;
         self.engine.counts = counts;
+        self.todo.audit |= self.engine.rules.take_changed();
         for bad in self.engine.rules.take_bad() {
             self.engine.problems.report(
                 &bad.file,

@@ -2,7 +2,7 @@
 //!
 //! The patterns are gitignore's, by the `ignore` crate. A rule in a deeper directory wins over one further up, and this
 //! device's own rules win over all. What is ignored is neither recorded nor deleted nor fetched. Rules are read through
-//! the folder's own handles and cached per directory until [`Rules::forget`].
+//! the folder's own handles and cached until [`Rules::forget`], which a scan of the whole folder begins with.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -18,8 +18,8 @@ use super::name;
 
 /// An ignore file larger than this is cut off: it is input from other devices.
 const MAX_RULES_BYTES: u64 = 256 << 10;
-/// Directories whose rules stay in memory; nearly all have none, which costs a map entry.
-const CACHED_DIRS: usize = 16_384;
+/// Ignore files that are remembered; of nearly all directories only that there is none.
+const CACHED_FILES: usize = 16_384;
 
 /// What kind of thing a path is: patterns that end in `/` mean directories only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +43,49 @@ pub(crate) struct BadRule {
     pub(crate) message: String,
 }
 
+/// What an ignore file says.
+#[derive(Clone, Debug)]
+struct Text {
+    hash: blake3::Hash,
+    /// `None` when there is no rule in it.
+    rules: Option<Arc<Gitignore>>,
+}
+
+fn hash(text: &Option<Text>) -> Option<blake3::Hash> {
+    text.as_ref().map(|text| text.hash)
+}
+
 /// All rules of a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    local: Option<Option<Arc<Gitignore>>>,
-    dirs: HashMap<PathBuf, Option<Arc<Gitignore>>>,
+    /// Every ignore file that was asked for; `None` where there is none.
+    files: HashMap<PathBuf, Option<Text>>,
+    /// What was known before it was forgotten, to tell what changed.
+    before: HashMap<PathBuf, Option<Text>>,
+    changed: bool,
     bad: Vec<BadRule>,
 }
 
 impl Rules {
     /// Reads everything again when it is next needed.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        self.before.extend(self.files.drain());
+    }
+
+    /// Reads one file again. True when it says something else than before.
+    pub(crate) fn read_again(&mut self, root: &Root, file: &Path) -> bool {
+        let forgotten = self.before.remove(file);
+        let old = self.files.remove(file).or(forgotten);
+        let new = self.read(root, file);
+        // Without an old one nothing was decided yet.
+        let changed = old.is_some_and(|old| hash(&old) != hash(&new));
+        self.files.insert(file.to_owned(), new);
+        changed
+    }
+
+    /// True once after a file that was forgotten turned out to say something else.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Bad lines found since the last call.
@@ -88,11 +119,7 @@ impl Rules {
         shape: Shape,
     ) -> Option<Rule> {
         let is_dir = shape == Shape::Directory;
-        if self.local.is_none() {
-            let read = self.read(root, Path::new(name::LOCAL_IGNORE));
-            self.local = Some(read);
-        }
-        if let Some(Some(local)) = &self.local {
+        if let Some(local) = self.of_file(root, PathBuf::from(name::LOCAL_IGNORE)) {
             match local.matched(path, is_dir) {
                 Match::Ignore(glob) => {
                     let file = PathBuf::from(name::LOCAL_IGNORE);
@@ -107,7 +134,7 @@ impl Rules {
         }
         let mut dir = path.parent();
         while let Some(at) = dir {
-            if let Some(rules) = self.of_dir(root, at) {
+            if let Some(rules) = self.of_file(root, at.join(name::IGNORE)) {
                 match rules.matched(path.strip_prefix(at).unwrap_or(path), is_dir) {
                     Match::Ignore(glob) => {
                         let file = at.join(name::IGNORE);
@@ -125,20 +152,24 @@ impl Rules {
         None
     }
 
-    fn of_dir(&mut self, root: &Root, dir: &Path) -> Option<Arc<Gitignore>> {
-        if let Some(known) = self.dirs.get(dir) {
-            return known.clone();
+    fn of_file(&mut self, root: &Root, file: PathBuf) -> Option<Arc<Gitignore>> {
+        if let Some(known) = self.files.get(&file) {
+            return known.as_ref().and_then(|text| text.rules.clone());
         }
-        let read = self.read(root, &dir.join(name::IGNORE));
-        if self.dirs.len() >= CACHED_DIRS {
-            self.dirs.clear();
+        let read = self.read(root, &file);
+        if let Some(before) = self.before.remove(&file) {
+            self.changed |= hash(&before) != hash(&read);
         }
-        self.dirs.insert(dir.to_owned(), read.clone());
-        read
+        if self.files.len() >= CACHED_FILES {
+            self.files.retain(|_, text| text.is_some());
+        }
+        let rules = read.as_ref().and_then(|text| text.rules.clone());
+        self.files.insert(file, read);
+        rules
     }
 
     /// Reads one file. One that cannot be read leaves nothing out: better too much synced than silently too little.
-    fn read(&mut self, root: &Root, file: &Path) -> Option<Arc<Gitignore>> {
+    fn read(&mut self, root: &Root, file: &Path) -> Option<Text> {
         let parent = root.open_dir(file.parent()?).ok()?;
         let opened = beneath::open_file(parent.as_fd(), file.file_name()?).ok()?;
         let mut text = Vec::new();
@@ -152,9 +183,8 @@ impl Rules {
                 });
             }
         }
-        match builder.build() {
-            Ok(rules) if !rules.is_empty() => Some(Arc::new(rules)),
-            Ok(_) => None,
+        let rules = match builder.build() {
+            Ok(rules) => (!rules.is_empty()).then(|| Arc::new(rules)),
             Err(error) => {
                 self.bad.push(BadRule {
                     file: file.to_owned(),
@@ -162,7 +192,11 @@ impl Rules {
                 });
                 None
             }
-        }
+        };
+        Some(Text {
+            hash: blake3::hash(&text),
+            rules,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use wormhole_crdt::{EntryId, EntryName};
 
 use super::status::Reason;
 
-/// The folder's control directory. Never synced, never watched.
+/// The folder's control directory. Never synced.
 pub(crate) const CONTROL: &str = ".wormhole";
 /// Unfinished files, inside the control directory and so on the same file system as their targets.
 pub(crate) const TMP: &str = ".wormhole/tmp";
@@ -89,9 +89,11 @@ pub(crate) fn aside(name: &EntryName, attempt: u32) -> Option<EntryName> {
 
 /// True for the control directory and everything in it.
 pub(crate) fn is_control(path: &Path) -> bool {
-    path.components()
-        .next()
-        .is_some_and(|first| first.as_os_str() == CONTROL)
+    path.components().next().is_some_and(|first| {
+        // A disk that folds case takes every spelling for the control directory.
+        first.as_os_str() == CONTROL
+            || parse(first.as_os_str()).is_ok_and(|name| name.fold() == CONTROL)
+    })
 }
 
 /// `dir/name`.
@@ -121,6 +123,16 @@ mod tests {
     fn a_local_copy_of_the_longest_name_still_fits() {
         let longest = name(&"é".repeat(127));
         assert!(aside(&longest, 12).unwrap().as_str().len() <= 255);
+    }
+
+    #[test]
+    fn every_spelling_of_the_control_directory_is_ours() {
+        for path in [".wormhole", ".WORMHOLE/tmp", ".Wormhole/folder"] {
+            assert!(is_control(Path::new(path)), "{path}");
+        }
+        for path in [".wormholeignore", "sub/.wormhole", "wormhole"] {
+            assert!(!is_control(Path::new(path)), "{path}");
+        }
     }
 
     #[test]

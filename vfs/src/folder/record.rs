@@ -35,6 +35,10 @@ impl Engine {
         let mut step = self.begin(Keep::Now)?;
         let mut looks = Vec::new();
         for one in due {
+            if one.path == Path::new(name::LOCAL_IGNORE) {
+                step.rules_changed(&one.path);
+                continue;
+            }
             looks.extend(step.check_path(&one.path)?);
         }
         step.examine(looks)?;
@@ -71,9 +75,6 @@ impl Step<'_> {
             self.engine.problems.clear_tree(path);
             return Ok(None);
         }
-        if path.file_name().is_some_and(|name| name == name::IGNORE) {
-            self.rules_changed(&dir.path.clone());
-        }
         self.find(&place, row, &dir)
     }
 
@@ -98,9 +99,19 @@ impl Step<'_> {
         }
     }
 
-    pub(crate) fn rules_changed(&mut self, dir: &Path) {
-        self.engine.rules.forget();
+    /// An ignore file may have changed: what it says now is applied to the disk and to the mesh.
+    pub(crate) fn rules_changed(&mut self, file: &Path) {
+        let engine = &mut *self.engine;
+        if !engine.rules.read_again(&engine.root, file) {
+            return;
+        }
+        let dir = if file == Path::new(name::LOCAL_IGNORE) {
+            Path::new("")
+        } else {
+            file.parent().unwrap_or(Path::new(""))
+        };
         self.todo.scans.push(dir.to_owned());
+        self.todo.audit = true;
     }
 
     /// Compares what stands at a place with what was last synced there. The path is not ignored by a directory above.
@@ -114,6 +125,10 @@ impl Step<'_> {
         let Ok(seen) = self.look(dir, place.os_name()) else {
             return Ok(None);
         };
+        let same = matches!((&row, &seen), (Some(row), Some(seen)) if unchanged(row, seen));
+        if place.name.as_str() == name::IGNORE && !same {
+            self.rules_changed(&path);
+        }
         let Some(seen) = seen else {
             if row.is_some() {
                 self.todo.gone.push(place.clone());

@@ -29,6 +29,8 @@ pub(crate) struct Walk {
     stack: Vec<PathBuf>,
     /// Covers the whole folder: afterwards it is known that nothing else is missing.
     extent: Extent,
+    /// Of the whole folder, and nothing was compared yet.
+    begins: bool,
 }
 
 /// How far a walk came.
@@ -46,6 +48,7 @@ impl Walk {
         Self {
             stack: vec![PathBuf::new()],
             extent: Extent::Whole,
+            begins: true,
         }
     }
 
@@ -68,6 +71,9 @@ impl Walk {
 impl Engine {
     /// One step of a walk.
     pub(crate) fn scan(&mut self, walk: &mut Walk) -> Outcome<(Walked, Todo)> {
+        if std::mem::take(&mut walk.begins) {
+            self.rules.forget();
+        }
         let mut step = self.begin(Keep::Later)?;
         let mut names = 0;
         let mut looks = Vec::new();

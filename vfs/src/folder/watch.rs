@@ -1,7 +1,7 @@
 //! The kernel's hints about what changed. Hints only: they may be late, doubled or missing, and the scan is the truth.
 //!
-//! One watch per directory, set before the directory is read, so that nothing falls between; ignored directories and the
-//! control directory are not watched. The queue to the actor is bounded: when it is full, or the kernel's is, the actor
+//! One watch per directory, set before the directory is read, so that nothing falls between; ignored directories are not
+//! watched, the control directory only for the ignore file in it. The queue to the actor is bounded: when it is full, or the kernel's is, the actor
 //! is told to scan everything.
 
 use std::collections::BTreeSet;
@@ -80,7 +80,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Starts with nothing watched. Paths in hints are relative to `dir`.
+    /// Starts with nothing of the tree watched. Paths in hints are relative to `dir`.
     ///
     /// # Errors
     /// When the system has no watcher left; the folder then scans now and then.
@@ -94,12 +94,15 @@ impl Watcher {
         let config = notify::Config::default().with_follow_symlinks(false);
         let handler = move |event: notify::Result<Event>| deliver(event, &root, &hints, &told);
         let inner = RecommendedWatcher::new(handler, config)?;
-        Ok(Self {
+        let mut watcher = Self {
             inner,
             dir: dir.to_owned(),
             watched: BTreeSet::new(),
             trouble,
-        })
+        };
+        // Only for this device's own rules: its temporary directory is a directory of its own.
+        watcher.add(Path::new(name::CONTROL));
+        Ok(watcher)
     }
 
     /// Watches one directory. A limit that is hit is remembered, anything else shows itself in the scan.

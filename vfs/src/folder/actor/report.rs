@@ -65,7 +65,7 @@ impl Actor {
             Some(_) => engine.problems.report_folder(full),
             None => engine.problems.clear_folder(&full),
         }
-        let comparing = !self.walk.is_idle() || !self.audit.is_empty();
+        let comparing = self.scan_again || !self.walk.is_idle() || !self.audit.is_empty();
         let busy = comparing
             || !self.settle.is_empty()
             || self.vanished.is_pending()

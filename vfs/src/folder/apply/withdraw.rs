@@ -45,7 +45,7 @@ impl Step<'_> {
                 self.engine.store.forgotten(&self.engine.config.id, &path)?;
                 self.engine.problems.clear(&path);
                 if place.name.as_str() == name::IGNORE {
-                    self.rules_changed(&dir.path.clone());
+                    self.rules_changed(&path);
                 }
             }
             Ok(false) => {

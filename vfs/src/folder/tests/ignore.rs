@@ -29,7 +29,6 @@ fn a_file_that_becomes_ignored_is_not_deleted_elsewhere() {
     devices[0].write("old.log", "x");
     converge(&mut devices);
     devices[0].write(".wormhole/ignore", "*.log\n");
-    devices[0].engine().rules.forget();
     devices[0].settle(&[]);
     std::fs::remove_file(devices[0].path("old.log")).unwrap();
     devices[0].settle(&[]);
@@ -67,6 +66,24 @@ fn converge_ignoring(devices: &mut [super::device::Device; 2]) {
         let store = devices[1].store.clone();
         devices[0].settle(&[&store]);
     }
+}
+
+#[test]
+fn a_rule_that_is_withdrawn_brings_what_it_left_out() {
+    let mut devices = pair();
+    devices[1].write(".wormhole/ignore", "*.log\n");
+    devices[0].write("old.log", "from there");
+    devices[1].write("own.log", "from here");
+    converge_ignoring(&mut devices);
+    devices[0].settle(&[]);
+    super::device::sync(&devices[0], &devices[1]);
+    let store = devices[0].store.clone();
+    devices[1].settle(&[&store]);
+    assert!(!devices[1].path("old.log").exists());
+    devices[1].write(".wormhole/ignore", "");
+    converge(&mut devices);
+    assert_eq!(devices[1].read("old.log"), "from there");
+    assert_eq!(devices[0].read("own.log"), "from here");
 }
 
 #[test]

@@ -201,6 +201,33 @@ async fn a_save_is_noticed_by_the_watch_and_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_of_this_device_hold_as_soon_as_they_are_written() {
+    let pair = running_pair();
+    for one in &pair {
+        assert!(one.folder.settled().await);
+    }
+    pair[1].device.write(".wormhole/ignore", "*.log\n");
+    let folder = &pair[1].folder;
+    for _ in 0..1_000 {
+        let found = folder.explain("noise.log").await;
+        if matches!(found, Explanation::Ignored { .. }) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    pair[0].device.write("noise.log", "x");
+    pair[0].device.write("kept", "x");
+    let path = |name| pair[1].device.path(name);
+    eventually(&pair, "the other file arrives", || path("kept").exists()).await;
+    assert!(!path("noise.log").exists());
+    std::fs::remove_file(path(".wormhole/ignore")).unwrap();
+    eventually(&pair, "it arrives after all", || path("noise.log").exists()).await;
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_file_of_a_new_tree_is_found() {
     let pair = running_pair();
     assert!(pair[0].folder.settled().await);
