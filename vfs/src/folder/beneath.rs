@@ -72,6 +72,20 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// The same file with this executable bit.
+    pub(crate) fn with_executable(self, executable: bool) -> Self {
+        let mode = if executable {
+            self.mode | 0o100
+        } else {
+            self.mode & !0o100
+        };
+        Self {
+            executable,
+            mode,
+            ..self
+        }
+    }
+
     /// Modification time as the mesh stores it.
     pub(crate) fn mtime(&self) -> Timestamp {
         Timestamp(self.stamp.mtime_ns)

@@ -99,7 +99,8 @@ impl Downloads {
             }
             self.forget(&want.key);
         }
-        self.pending_bytes += want.content.size;
+        // A member may claim any size: the sum must not overflow, and is only shown.
+        self.pending_bytes = self.pending_bytes.saturating_add(want.content.size);
         self.queue(want.key, want.content.size);
         let pending = Pending {
             reason: WaitingFor::Transfer,
@@ -113,7 +114,7 @@ impl Downloads {
     /// The entry is gone or has what it needs.
     pub(crate) fn forget(&mut self, key: &EntryKey) {
         if let Some(old) = self.pending.remove(key) {
-            self.pending_bytes -= old.want.content.size;
+            self.pending_bytes = self.pending_bytes.saturating_sub(old.want.content.size);
             if let Stage::Active(cancel) = old.stage {
                 cancel.cancel();
             }
@@ -236,7 +237,7 @@ impl Downloads {
             .pending
             .values()
             .filter(|one| one.reason == WaitingFor::Space);
-        let bytes: u64 = full.map(|one| one.want.content.size).sum();
+        let bytes = full.fold(0u64, |sum, one| sum.saturating_add(one.want.content.size));
         (bytes > 0).then_some(bytes)
     }
 

@@ -447,12 +447,25 @@ impl Step<'_> {
                     if let Some(entry) = entries.iter().find(|entry| is_ours(entry, &row, tag)) {
                         row.key = entry.key;
                         row.version = entry.file.map(|file| file.version);
+                        self.untold_executable(&draft.path, &mut row, entry.executable);
                     }
                     self.batch.put(&draft.place, &row)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A version that was written beside another one has the executable bit of that: what the disk shows is a change of its
+    /// own, to be told next.
+    fn untold_executable(&mut self, path: &Path, row: &mut Row, shown: bool) {
+        if let Node::File { executable, .. } = &mut row.node
+            && *executable != shown
+        {
+            *executable = shown;
+            row.seen = row.seen.with_executable(shown);
+            self.todo.paths.push(path.to_owned());
+        }
     }
 
     fn refused(&mut self, draft: &Draft, error: &EditError) -> Outcome<()> {

@@ -134,6 +134,20 @@ fn a_file_made_executable_the_moment_it_arrives_is_so_everywhere() {
 }
 
 #[test]
+fn a_file_made_on_both_sides_stays_executable_where_it_was() {
+    let mut devices = pair();
+    devices[0].write("tool", "from zero");
+    devices[0].settle(&[]);
+    devices[1].write("tool", "from one");
+    let path = devices[1].path("tool");
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    sync(&devices[0], &devices[1]);
+    converge(&mut devices);
+    let tree = devices[0].tree();
+    assert!(tree.values().any(|text| text == "*from one"), "{tree:?}");
+}
+
+#[test]
 fn a_directory_deleted_there_lives_on_with_what_was_put_into_it_here() {
     let mut devices = pair();
     devices[0].write("dir/old", "1");
