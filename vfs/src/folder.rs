@@ -46,6 +46,7 @@ mod settle;
 mod start;
 mod state;
 pub mod status;
+mod taken;
 mod vanished;
 mod watch;
 

@@ -85,6 +85,8 @@ pub(crate) struct Actor {
     walk: Walk,
     vanished: Vanished,
     audit: Vec<EntryId>,
+    /// Unfinished files may be left that nobody waits for: to be removed after the comparison.
+    untidy: bool,
     /// Something was missed while everything was being compared: it is compared once more.
     scan_again: bool,
     next_scan: Instant,
@@ -143,6 +145,7 @@ impl Actor {
             walk: Walk::whole(),
             vanished: Vanished::default(),
             audit: vec![base],
+            untidy: true,
             scan_again: false,
             next_scan: now + parts.trouble.rescan_every(),
             next_check: now + RECHECK,
@@ -226,6 +229,7 @@ impl Actor {
     fn start_audit(&mut self) {
         if let Some(engine) = &self.engine {
             self.audit = vec![engine.config.base];
+            self.untidy = true;
         }
     }
 
@@ -296,6 +300,14 @@ impl Actor {
         }
         if !self.audit.is_empty() && !self.downloads.is_full() {
             return Some(Work::Audit(std::mem::take(&mut self.audit)));
+        }
+        if self.untidy
+            && self.complete.is_empty()
+            && self.keys.is_empty()
+            && self.blocked.is_empty()
+        {
+            self.untidy = false;
+            return Some(Work::Tidy(self.downloads.partial_names()));
         }
         self.unflushed.map(|_| Work::Flush)
     }

@@ -4,7 +4,8 @@
 //! The actor owns this, hands in what the engine wants and takes out what is complete. What no device has stays here with
 //! its reason and is asked for again with a growing pause, or at once after [`Downloads::poke`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -205,6 +206,12 @@ impl Downloads {
     /// Whether the engine should pause comparing.
     pub(crate) fn is_full(&self) -> bool {
         self.pending.len() >= QUEUE
+    }
+
+    /// The names of the unfinished files of everything that is wanted.
+    pub(crate) fn partial_names(&self) -> HashSet<OsString> {
+        let wants = self.pending.values().map(|pending| &pending.want);
+        wants.map(Want::partial_name).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

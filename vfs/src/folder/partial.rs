@@ -36,6 +36,17 @@ pub(crate) struct Want {
     pub(crate) label: Arc<str>,
 }
 
+impl Want {
+    /// The unfinished file's name. Two entries with one content are written separately; a restart finds the same name again.
+    pub(crate) fn partial_name(&self) -> OsString {
+        let mut name = format!("{}-{}", self.content.id, self.key.id);
+        if let Some(version) = &self.key.version {
+            name.push_str(&format!("-{}-{}", version.lamport, version.device));
+        }
+        name.into()
+    }
+}
+
 /// The unfinished file.
 pub(crate) struct PartialFile {
     want: Want,
@@ -72,15 +83,10 @@ pub(crate) enum Fault {
 
 impl PartialFile {
     pub(crate) fn new(want: Want, dir: Arc<OwnedFd>, store: Store) -> Self {
-        // Two entries with one content are written separately; a restart finds the same name again.
-        let mut name = format!("{}-{}", want.content.id, want.key.id);
-        if let Some(version) = &want.key.version {
-            name.push_str(&format!("-{}-{}", version.lamport, version.device));
-        }
         Self {
+            name: want.partial_name(),
             want,
             dir,
-            name: name.into(),
             store,
             open: Mutex::default(),
             fault: Mutex::default(),

@@ -1,25 +1,30 @@
 //! Opens a folder: marker, state, what a crash left behind. Blocking; called once, before the actor runs.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use wormhole_crdt::{EntryKey, Replica, VersionVector};
+use wormhole_crdt::{EntryKey, EntryName, Replica, VersionVector};
 use wormhole_store::Store;
 
 use super::beneath::{self, Root};
 use super::config::{FolderConfig, Memory};
-use super::engine::{Engine, Outcome, Touched};
+use super::engine::{Engine, Outcome, Step, Todo, Touched};
 use super::guard::Guard;
 use super::ignore::Rules;
 use super::name::{self, Place};
 use super::problem::Problems;
 use super::state::{Batch, Keep, STASH, State};
 use super::status::{Counts, StopReason};
+use super::taken::Taken;
 use super::{marker, name::TMP};
 use crate::error::{OpenError, StateError};
+
+/// Names that are tried for what is put back.
+const MAX_ASIDE: u32 = 100;
 
 impl Engine {
     /// Opens everything. `Err` inside means that the folder is there but must not be touched.
@@ -103,7 +108,9 @@ impl Engine {
         let mut keys = Vec::new();
         for name in names {
             let text = name.to_string_lossy();
-            if text.starts_with("gone-") || text.starts_with("link-") {
+            if Taken::is_one(&text) {
+                step.recover_taken(&name)?;
+            } else if text.starts_with("link-") {
                 if let Err(error) = beneath::remove_file(tmp.as_fd(), &name) {
                     step.engine.io_problem(Path::new(TMP), &error);
                 }
@@ -119,6 +126,27 @@ impl Engine {
         }
         step.end()?;
         Ok(keys)
+    }
+
+    /// Removes unfinished files that nobody waits for any more. To be called when everything that is wanted is known.
+    pub(crate) fn tidy(&mut self, keep: &HashSet<OsString>) -> Outcome<Todo> {
+        let mut names: Vec<OsString> = Vec::new();
+        let tmp = Arc::clone(&self.tmp);
+        let listed = beneath::list(tmp.as_fd(), &mut |name| {
+            let ours = name.to_string_lossy();
+            let other =
+                Taken::is_one(&ours) || ours.starts_with("link-") || ours.starts_with("stash-");
+            if !other && !keep.contains(name) {
+                names.push(name.to_owned());
+            }
+        });
+        let removed = names
+            .iter()
+            .try_for_each(|name| beneath::remove_file(tmp.as_fd(), name));
+        if let Err(error) = listed.and(removed) {
+            self.io_problem(Path::new(TMP), &error);
+        }
+        Ok(Todo::default())
     }
 
     /// Whether the folder is still the one that was opened.
@@ -144,6 +172,70 @@ impl Engine {
     /// How much is synced.
     pub(crate) fn counts(&self) -> Counts {
         self.counts
+    }
+}
+
+impl Step<'_> {
+    /// What a crash left of a file that was to be removed. If somebody changed it, or put it there at the last moment, it is
+    /// put back beside where it stood, to be recorded.
+    fn recover_taken(&mut self, name: &OsStr) -> Outcome<()> {
+        let tmp = Arc::clone(&self.engine.tmp);
+        let found = match beneath::look(tmp.as_fd(), name) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.engine.io_problem(Path::new(TMP), &error);
+                return Ok(());
+            }
+        };
+        let taken = name.to_str().and_then(Taken::parse);
+        let removed = if taken.is_some_and(|taken| taken.may_go(&found)) {
+            beneath::remove_file(tmp.as_fd(), name)
+        } else {
+            let stood = match &taken {
+                Some(taken) => self.batch.by_key(&EntryKey::from(taken.id))?,
+                None => None,
+            };
+            self.put_back(name, stood.map(|(place, _row)| place))?
+        };
+        if let Err(error) = removed {
+            self.engine.io_problem(Path::new(TMP), &error);
+        }
+        Ok(())
+    }
+
+    /// Moves something from the temporary directory to a free name beside a place, or to the top of the folder.
+    fn put_back(&mut self, name: &OsStr, stood: Option<Place>) -> Outcome<io::Result<()>> {
+        let base = self.engine.config.base;
+        let (wanted, parent) = match stood {
+            Some(place) => (place.name, place.parent),
+            None => match EntryName::parse("recovered") {
+                Ok(recovered) => (recovered, base),
+                Err(_) => return Ok(Ok(())),
+            },
+        };
+        let dir = match self.dir(parent)? {
+            Some(dir) => dir,
+            None => match self.dir(base)? {
+                Some(top) => top,
+                None => return Ok(Ok(())),
+            },
+        };
+        let tmp = Arc::clone(&self.engine.tmp);
+        for attempt in 1..MAX_ASIDE {
+            let Some(aside) = name::aside(&wanted, attempt) else {
+                break;
+            };
+            let to = Place::new(parent, aside);
+            match beneath::rename_new((tmp.as_fd(), name), dir.at(to.os_name())) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                moved => {
+                    tracing::warn!(path = %name::display(&name::child(&dir.path, &to.name)), "kept a change that a crash had cut off");
+                    return Ok(moved);
+                }
+            }
+        }
+        Ok(Err(io::ErrorKind::AlreadyExists.into()))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The steps that the actor lends the engine for, one at a time on the blocking pool.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ pub(super) enum Work {
     Audit(Vec<EntryId>),
     Scan(Walk),
     Judge(Missing),
+    /// Remove unfinished files but these.
+    Tidy(HashSet<OsString>),
     Flush,
 }
 
@@ -63,6 +67,7 @@ pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
             Done::Scanned(walk, walked, todo)
         }
         Work::Judge(missing) => Done::Judged(engine.judge_missing(missing)?),
+        Work::Tidy(keep) => Done::Todo(engine.tidy(&keep)?),
         Work::Flush => Done::Flushed(engine.flush()?),
     })
 }

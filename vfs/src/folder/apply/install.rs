@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::folder::name::{self, Place};
 use crate::folder::partial::PartialFile;
 use crate::folder::plan::Node;
 use crate::folder::state::Row;
+use crate::folder::taken::Taken;
 
 /// What came of putting something in place.
 enum Placed {
@@ -140,14 +141,31 @@ impl Step<'_> {
     ) -> io::Result<Placed> {
         let tmp = Arc::clone(&self.engine.tmp);
         let source = (tmp.as_fd(), from);
-        let target = dir.at(place.os_name());
-        let (Some(_), Some(seen)) = (row, seen) else {
-            return match beneath::rename_new(source, target) {
+        let (Some(row), Some(seen)) = (row, seen) else {
+            return match beneath::rename_new(source, dir.at(place.os_name())) {
                 Ok(()) => Ok(Placed::Done),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Placed::Occupied),
                 Err(error) => Err(error),
             };
         };
+        // Under a name of its own: what comes out must never be taken for an unfinished file and written into.
+        let new = beneath::look(source.0, source.1)?;
+        let name = Taken::new(&seen, new.as_ref(), row.key.id).name();
+        let swap = (tmp.as_fd(), name.as_os_str());
+        beneath::rename_over(source, swap)?;
+        let placed = self.swap_in(swap, dir.at(place.os_name()), &seen);
+        if !matches!(placed, Ok(Placed::Done)) {
+            beneath::rename_over(swap, source)?;
+        }
+        placed
+    }
+
+    fn swap_in(
+        &mut self,
+        source: (BorrowedFd<'_>, &OsStr),
+        target: (BorrowedFd<'_>, &OsStr),
+        seen: &Seen,
+    ) -> io::Result<Placed> {
         match beneath::exchange(source, target)? {
             Exchanged::Unsupported => {
                 // It was looked at a moment ago; closer than this the file system does not let us come.
@@ -156,8 +174,9 @@ impl Step<'_> {
             }
             Exchanged::Swapped => {}
         }
+        self.crash_point("swapped");
         let taken = beneath::look(source.0, source.1)?;
-        if taken.is_some_and(|taken| taken.kind == seen.kind && same_data(&taken, &seen)) {
+        if taken.is_some_and(|taken| taken.kind == seen.kind && same_data(&taken, seen)) {
             beneath::remove_file(source.0, source.1)?;
             return Ok(Placed::Done);
         }

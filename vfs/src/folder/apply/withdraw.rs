@@ -1,6 +1,5 @@
 //! Takes from disk what the mesh does not show any more: only what was synced, and only if it is as it was synced.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use crate::folder::name::{self, Place};
 use crate::folder::plan::Node;
 use crate::folder::state::Row;
 use crate::folder::status::Reason;
+use crate::folder::taken::Taken;
 
 impl Step<'_> {
     /// Removes what was synced at a place. The row stays while something there has to be recorded first.
@@ -59,9 +59,9 @@ impl Step<'_> {
     /// Moves a file or link out of sight, looks once more whether it is the one that is meant, and removes it.
     fn remove_checked(&mut self, place: &Place, dir: &Dir, row: &Row) -> io::Result<bool> {
         let tmp = Arc::clone(&self.engine.tmp);
-        let out = OsString::from(format!("gone-{}", row.key.id));
-        beneath::remove_file(tmp.as_fd(), &out)?;
+        let out = Taken::new(&row.seen, None, row.key.id).name();
         beneath::rename_new(dir.at(place.os_name()), (tmp.as_fd(), &out))?;
+        self.crash_point("taken out");
         let taken = beneath::look(tmp.as_fd(), &out)?;
         if taken.is_some_and(|taken| taken.kind == row.seen.kind && same_data(&taken, &row.seen)) {
             beneath::remove_file(tmp.as_fd(), &out)?;

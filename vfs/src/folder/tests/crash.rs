@@ -1,5 +1,6 @@
 //! A crash between any two steps on disk is repaired by starting again.
 
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wormhole_crdt::Role;
@@ -41,6 +42,54 @@ fn crashed_at(point: u32) -> bool {
     converge(&mut devices);
     assert_eq!(devices[0].tree(), expected, "crash point {point}");
     crashed
+}
+
+/// A program has a file open, and writes into it just when another version takes its place or it is removed; the power is
+/// cut at the n-th crash point.
+fn cut_off_while_somebody_writes(at: &'static str, point: u32) -> bool {
+    let mut devices = pair();
+    devices[0].write("edited", "before");
+    devices[0].write("removed", "before");
+    converge(&mut devices);
+    devices[0].write("edited", "from there");
+    std::fs::remove_file(devices[0].path("removed")).unwrap();
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    let name = if at == "swapped" { "edited" } else { "removed" };
+    let file = std::fs::File::options()
+        .write(true)
+        .open(devices[1].path(name))
+        .unwrap();
+    // By its number, because its name changes meanwhile.
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let store = devices[0].store.clone();
+    let engine = devices[1].engine();
+    engine.fault.meanwhile = Some((at, open.into(), |path| {
+        std::fs::write(path, "written at the last moment").unwrap();
+    }));
+    engine.fault.after = Some(point);
+    let outcome = catch_unwind(AssertUnwindSafe(|| devices[1].settle(&[&store])));
+    let written = devices[1].engine().fault.meanwhile.take().is_none();
+    restart_after_crash(&mut devices[1]);
+    converge(&mut devices);
+    let kept = devices[0].tree();
+    let kept = kept
+        .values()
+        .any(|text| text == "written at the last moment");
+    assert_eq!(kept, written, "crash point {point}");
+    outcome.is_err()
+}
+
+#[test]
+fn what_is_written_as_a_file_is_replaced_or_removed_outlives_a_crash() {
+    quiet_crashes();
+    for at in ["swapped", "taken out"] {
+        let mut points = 0;
+        while cut_off_while_somebody_writes(at, points) {
+            points += 1;
+        }
+        assert!(points > 0);
+    }
 }
 
 fn restart_after_crash(device: &mut Device) {

@@ -201,6 +201,18 @@ async fn a_save_is_noticed_by_the_watch_and_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_files_that_nobody_waits_for_are_removed() {
+    let device = Device::found();
+    let store = device.store.clone();
+    let left = device.path(".wormhole/tmp").join("0123-4567");
+    std::fs::write(&left, "half of something").unwrap();
+    let running = Running::start(device, 0, &store);
+    assert!(running.folder.settled().await);
+    assert!(!left.exists());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_of_this_device_hold_as_soon_as_they_are_written() {
     let pair = running_pair();
     for one in &pair {
