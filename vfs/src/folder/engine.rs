@@ -114,6 +114,8 @@ pub(crate) struct Step<'e> {
     pub(crate) ready: HashMap<EntryKey, Arc<PartialFile>>,
     /// Entries on the way to the one being applied, to notice names that wait for one another.
     pub(crate) busy: HashSet<EntryKey>,
+    /// Files are met without a word of the kernel: one that is still growing is left for later.
+    pub(crate) comparing: bool,
     /// A directory is being emptied, its deepest entries first.
     pub(crate) emptying: bool,
     dirs: HashMap<EntryId, Arc<Dir>>,
@@ -166,6 +168,7 @@ impl Engine {
             drafts: Vec::new(),
             ready: HashMap::new(),
             busy: HashSet::new(),
+            comparing: false,
             emptying: false,
             dirs: HashMap::new(),
             keep,

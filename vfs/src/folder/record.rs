@@ -15,7 +15,7 @@ use super::engine::{
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::plan::{self, Action, Node};
-use super::settle::Due;
+use super::settle::GROWING_PAUSE;
 use super::state::{Keep, Row};
 use super::status::Reason;
 
@@ -31,15 +31,15 @@ const BESIDE_BYTES: u64 = 16 << 20;
 impl Engine {
     /// Looks at paths that are due and records what became of them. Names that vanished are only noted: they are judged
     /// together, after the new directories were seen that they may have been moved to.
-    pub(crate) fn check(&mut self, due: Vec<Due>) -> Outcome<Todo> {
+    pub(crate) fn check(&mut self, due: Vec<PathBuf>) -> Outcome<Todo> {
         let mut step = self.begin(Keep::Now)?;
         let mut looks = Vec::new();
-        for one in due {
-            if one.path == Path::new(name::LOCAL_IGNORE) {
-                step.rules_changed(&one.path);
+        for path in due {
+            if path == Path::new(name::LOCAL_IGNORE) {
+                step.rules_changed(&path);
                 continue;
             }
-            looks.extend(step.check_path(&one.path)?);
+            looks.extend(step.check_path(&path)?);
         }
         step.examine(looks)?;
         step.end()
@@ -281,11 +281,18 @@ impl Step<'_> {
     }
 
     fn look_inside(&mut self, place: &Place, path: &Path, seen: Seen) -> Option<Look> {
+        let now = import::now_ns();
+        let quiet = i64::try_from(GROWING_PAUSE.as_nanos()).unwrap_or(i64::MAX);
+        if self.comparing && (now.saturating_sub(quiet)..=now).contains(&seen.stamp.mtime_ns) {
+            // Perhaps somebody is writing it. Once it is left alone for a moment, or after that moment if nobody tells.
+            self.todo.later.push((path.to_owned(), GROWING_PAUSE));
+            return None;
+        }
         let look = Look {
             place: place.clone(),
             path: path.to_owned(),
             seen,
-            at_ns: import::now_ns(),
+            at_ns: now,
         };
         if seen.stamp.size > BESIDE_BYTES {
             self.todo.imports.push(look);

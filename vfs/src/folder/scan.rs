@@ -15,6 +15,7 @@ use super::engine::{Engine, Outcome, Step, Todo, node_of};
 use super::name::{self, Place};
 use super::plan::Node;
 use super::state::{Keep, Row};
+use super::status::Counts;
 use super::vanished::Extent;
 
 /// Names looked at in one step: some tens of milliseconds, so that a save in between is not delayed.
@@ -75,6 +76,8 @@ impl Engine {
             self.rules.forget();
         }
         let mut step = self.begin(Keep::Later)?;
+        // Of a folder that is new to us nothing was synced yet, and nobody waits for it.
+        step.comparing = step.batch.counts() != Counts::default();
         let mut names = 0;
         let mut looks = Vec::new();
         let mut bytes = 0u64;

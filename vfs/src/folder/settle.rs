@@ -24,29 +24,23 @@ impl Hint {
         match self {
             // Long enough for "write a temporary file, rename it over" to be one change.
             Self::Complete => Duration::from_millis(50),
-            Self::Growing => Duration::from_secs(1),
+            Self::Growing => GROWING_PAUSE,
             Self::Vanished => Duration::from_millis(150),
         }
     }
 }
 
+/// How long a file that is being written has to be left alone.
+pub(crate) const GROWING_PAUSE: Duration = Duration::from_secs(1);
 /// A file that never comes to rest is looked at this often all the same.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// More paths than this are not remembered one by one; the folder is scanned instead.
 const MAX_PATHS: usize = 65_536;
 
-/// A path's turn came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
-    pub(crate) path: PathBuf,
-    pub(crate) hint: Hint,
-}
-
 #[derive(Debug)]
 struct Waiting {
     due: Instant,
     since: Instant,
-    hint: Hint,
 }
 
 /// Paths that wait for quiet.
@@ -60,15 +54,15 @@ pub(crate) struct Settle {
 impl Settle {
     /// Takes a hint.
     pub(crate) fn hint(&mut self, path: PathBuf, hint: Hint, now: Instant) {
-        self.wait(path, hint, now, hint.quiet());
+        self.wait(path, now, hint.quiet());
     }
 
     /// Looks at a path again after `delay`: it was busy or could not be read.
     pub(crate) fn again(&mut self, path: PathBuf, now: Instant, delay: Duration) {
-        self.wait(path, Hint::Complete, now, delay);
+        self.wait(path, now, delay);
     }
 
-    fn wait(&mut self, path: PathBuf, hint: Hint, now: Instant, quiet: Duration) {
+    fn wait(&mut self, path: PathBuf, now: Instant, quiet: Duration) {
         let since = match self.waiting.remove(&path) {
             Some(old) => {
                 self.order.remove(&(old.due, path.clone()));
@@ -82,7 +76,7 @@ impl Settle {
         };
         let due = (now + quiet).min(since + MAX_WAIT.max(quiet));
         self.order.insert((due, path.clone()));
-        self.waiting.insert(path, Waiting { due, since, hint });
+        self.waiting.insert(path, Waiting { due, since });
     }
 
     /// When the next path is due.
@@ -91,18 +85,15 @@ impl Settle {
     }
 
     /// Takes up to `limit` paths that are due.
-    pub(crate) fn take_due(&mut self, now: Instant, limit: usize) -> Vec<Due> {
+    pub(crate) fn take_due(&mut self, now: Instant, limit: usize) -> Vec<PathBuf> {
         let mut due = Vec::new();
         while due.len() < limit
             && let Some((at, _)) = self.order.first()
             && *at <= now
             && let Some((_, path)) = self.order.pop_first()
         {
-            if let Some(waiting) = self.waiting.remove(&path) {
-                due.push(Due {
-                    path,
-                    hint: waiting.hint,
-                });
+            if self.waiting.remove(&path).is_some() {
+                due.push(path);
             }
         }
         due
@@ -140,13 +131,7 @@ mod tests {
             settle.hint("growing".into(), Hint::Growing, start + ms(step * 500));
         }
         let due = settle.take_due(start + ms(9_600), 10);
-        assert_eq!(
-            due,
-            [Due {
-                path: "saved".into(),
-                hint: Hint::Complete
-            }]
-        );
+        assert_eq!(due, [Path::new("saved")]);
         assert_eq!(settle.next_due(), Some(start + ms(9_500) + ms(1_000)));
     }
 

@@ -12,12 +12,11 @@ use crate::error::FolderError;
 use crate::folder::engine::{Engine, Look, Outcome, Todo};
 use crate::folder::partial::PartialFile;
 use crate::folder::scan::{Walk, Walked};
-use crate::folder::settle::Due;
 use crate::folder::vanished::Missing;
 
 /// What there is to do.
 pub(super) enum Work {
-    Check(Vec<Due>),
+    Check(Vec<PathBuf>),
     Imported(Look, Result<Imported, ImportError>),
     Finish(Vec<Arc<PartialFile>>),
     Apply(Vec<EntryKey>),

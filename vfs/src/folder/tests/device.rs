@@ -20,7 +20,6 @@ use super::super::inbox::Inbox;
 use super::super::name::Place;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
 use super::super::scan::{Walk, Walked};
-use super::super::settle::{Due, Hint};
 use super::super::status::{Reason, StopReason};
 use super::super::vanished::{Extent, Missing};
 
@@ -180,13 +179,7 @@ impl Device {
 
     /// Looks at these paths only, as after hints of the kernel.
     pub(crate) fn check(&mut self, paths: &[&str]) {
-        let due = paths
-            .iter()
-            .map(|path| Due {
-                path: path.into(),
-                hint: Hint::Complete,
-            })
-            .collect();
+        let due = paths.iter().map(PathBuf::from).collect();
         let todo = self.engine().check(due).unwrap();
         self.work(todo, &[]);
     }
@@ -246,14 +239,7 @@ impl Device {
                 && paths.is_empty()
                 && walk.is_idle()
                 && self.missing.is_subset(&self.held);
-            let due: Vec<Due> = paths
-                .into_iter()
-                .map(|path| Due {
-                    path,
-                    hint: Hint::Complete,
-                })
-                .collect();
-            let next = self.engine().check(due).unwrap();
+            let next = self.engine().check(paths).unwrap();
             self.absorb(&mut todo, next);
             for path in std::mem::take(&mut todo.scans) {
                 walk.add(path);
