@@ -1,17 +1,18 @@
 //! Compares directories with what was last synced, a bounded number of names at a time.
 //!
-//! The walk keeps a stack of directories, not of files, so a million entries cost little memory. A directory is watched
-//! before it is read. Deletions are only collected: a name that is missing here may turn up as a rename further on.
+//! The walk keeps a stack of directories and the names of one, so a million entries cost little memory, also in one
+//! directory. A directory is watched before it is read. Deletions are only collected: a name that is missing here may turn up as a rename further on.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use wormhole_crdt::{EntryId, EntryKey};
 
 use super::beneath;
-use super::engine::{Engine, Outcome, Step, Todo, node_of};
+use super::engine::{Dir, Engine, Look, Outcome, Step, Todo, node_of};
 use super::name::{self, Place};
 use super::plan::Node;
 use super::state::{Keep, Row};
@@ -28,10 +29,22 @@ const STEP_LOOK_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     stack: Vec<PathBuf>,
+    /// What is on the stack.
+    queued: HashSet<PathBuf>,
+    /// The directory that is being compared.
+    open: Option<Listing>,
     /// Covers the whole folder: afterwards it is known that nothing else is missing.
     extent: Extent,
     /// Of the whole folder, and nothing was compared yet.
     begins: bool,
+}
+
+/// A directory's names, sorted, and which of them is next.
+#[derive(Debug)]
+struct Listing {
+    id: EntryId,
+    names: Vec<OsString>,
+    next: usize,
 }
 
 /// How far a walk came.
@@ -46,22 +59,30 @@ pub(crate) enum Walked {
 impl Walk {
     /// The whole folder.
     pub(crate) fn whole() -> Self {
-        Self {
-            stack: vec![PathBuf::new()],
+        let mut walk = Self {
             extent: Extent::Whole,
             begins: true,
-        }
+            ..Self::default()
+        };
+        walk.add(PathBuf::new());
+        walk
     }
 
     /// Adds a part.
     pub(crate) fn add(&mut self, path: PathBuf) {
-        if !self.stack.contains(&path) {
+        if self.queued.insert(path.clone()) {
             self.stack.push(path);
         }
     }
 
+    fn next(&mut self) -> Option<PathBuf> {
+        let path = self.stack.pop()?;
+        self.queued.remove(&path);
+        Some(path)
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
-        self.stack.is_empty()
+        self.stack.is_empty() && self.open.is_none()
     }
 
     pub(crate) fn is_whole(&self) -> bool {
@@ -81,23 +102,35 @@ impl Engine {
         let mut names = 0;
         let mut looks = Vec::new();
         let mut bytes = 0u64;
-        while names < STEP_NAMES
-            && looks.len() < STEP_LOOKS
-            && bytes < STEP_LOOK_BYTES
-            && let Some(path) = walk.stack.pop()
-        {
-            let found = looks.len();
-            names += 1 + step.scan_dir(&path, &mut walk.stack, &mut looks)?;
-            bytes += looks
-                .get(found..)
-                .unwrap_or_default()
-                .iter()
-                .map(|look| look.seen.stamp.size)
-                .sum::<u64>();
+        while names < STEP_NAMES && looks.len() < STEP_LOOKS && bytes < STEP_LOOK_BYTES {
+            names += 1;
+            let Some(mut listing) = walk.open.take() else {
+                let Some(path) = walk.next() else { break };
+                walk.open = step.list(&path)?;
+                continue;
+            };
+            let Some(dir) = step.dir(listing.id)? else {
+                continue;
+            };
+            let Some(name) = listing.names.get(listing.next) else {
+                let missing = step.batch.places_but(listing.id, &listing.names)?;
+                step.todo.gone.extend(missing);
+                continue;
+            };
+            let (look, below) = step.scan_name(listing.id, &dir, name)?;
+            if let Some(look) = look {
+                bytes = bytes.saturating_add(look.seen.stamp.size);
+                looks.push(look);
+            }
+            if let Some(below) = below {
+                walk.add(below);
+            }
+            listing.next += 1;
+            walk.open = Some(listing);
         }
         step.examine(looks)?;
         let mut walked = Walked::Partly;
-        if walk.stack.is_empty() && step.todo.scans.is_empty() {
+        if walk.is_idle() && step.todo.scans.is_empty() {
             walked = Walked::Done(std::mem::take(&mut walk.extent));
         }
         let mut todo = step.end()?;
@@ -118,21 +151,14 @@ impl Engine {
         {
             names += 1 + step.audit_dir(dir, stack, &mut keys)?;
         }
-        for key in keys {
-            step.bring_or_put_off(&key)?;
-        }
+        step.todo.keys.extend(keys);
         step.end()
     }
 }
 
 impl Step<'_> {
-    /// Scans one directory; answers how many names it has.
-    fn scan_dir(
-        &mut self,
-        path: &Path,
-        stack: &mut Vec<PathBuf>,
-        looks: &mut Vec<super::engine::Look>,
-    ) -> Outcome<usize> {
+    /// Reads a directory's names. `None` when it is not synced or not there any more.
+    fn list(&mut self, path: &Path) -> Outcome<Option<Listing>> {
         let base = self.engine.config.base;
         let id = if path.as_os_str().is_empty() {
             base
@@ -140,46 +166,49 @@ impl Step<'_> {
             match self.batch.place_of(base, path)? {
                 Some(place) => match self.batch.get(&place)? {
                     Some(row) if row.node == Node::Directory => row.key.id,
-                    Some(_) | None => return Ok(0),
+                    Some(_) | None => return Ok(None),
                 },
-                None => return Ok(0),
+                None => return Ok(None),
             }
         };
         let Some(dir) = self.dir(id)? else {
-            return Ok(0);
+            return Ok(None);
         };
         self.watch(path);
         let mut names: Vec<OsString> = Vec::new();
         if let Err(error) = beneath::list(dir.fd.as_fd(), &mut |name| names.push(name.to_owned())) {
             self.engine.io_problem(path, &error);
-            return Ok(0);
+            return Ok(None);
         }
-        let rows = self.batch.children(id)?;
-        let mut missing: HashMap<Place, Row> = rows.into_iter().collect();
-        for name in &names {
-            let child = path.join(name);
-            let entry = match name::parse(name) {
-                Ok(entry) => entry,
-                Err(reason) => {
-                    if !self.ignored_name(&child) {
-                        self.engine.problems.report(&child, reason);
-                    }
-                    continue;
+        names.sort_unstable();
+        let next = 0;
+        Ok(Some(Listing { id, names, next }))
+    }
+
+    /// Compares one name. Answers a file whose content has to be found out, or a known directory to go on with.
+    fn scan_name(
+        &mut self,
+        id: EntryId,
+        dir: &Arc<Dir>,
+        name: &OsStr,
+    ) -> Outcome<(Option<Look>, Option<PathBuf>)> {
+        let child = dir.path.join(name);
+        let entry = match name::parse(name) {
+            Ok(entry) => entry,
+            Err(reason) => {
+                if !self.ignored_name(&child) {
+                    self.engine.problems.report(&child, reason);
                 }
-            };
-            let place = Place::new(id, entry);
-            let row = missing.remove(&place);
-            let directory = row.as_ref().is_some_and(|row| row.node == Node::Directory);
-            if let Some(look) = self.find(&place, row, &dir)? {
-                looks.push(look);
+                return Ok((None, None));
             }
-            // New directories ask for their own scan; known ones are part of this walk.
-            if directory && !self.todo.scans.contains(&child) {
-                stack.push(child);
-            }
-        }
-        self.todo.gone.extend(missing.into_keys());
-        Ok(names.len())
+        };
+        let place = Place::new(id, entry);
+        let row = self.batch.get(&place)?;
+        let directory = row.as_ref().is_some_and(|row| row.node == Node::Directory);
+        let look = self.find(&place, row, dir)?;
+        // New directories ask for their own scan; known ones are part of this walk.
+        let below = directory && !self.todo.scans.contains(&child);
+        Ok((look, below.then_some(child)))
     }
 
     fn ignored_name(&mut self, path: &Path) -> bool {

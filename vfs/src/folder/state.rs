@@ -4,6 +4,7 @@
 //! find a row by entry and by inode; the latter recognises renames. The file may be lost or fall behind at a crash:
 //! then more is looked at again, and nothing is deleted, because absence here never means deletion.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -258,6 +259,26 @@ impl Batch {
             children.push((row::decode_place(key.value())?, row::decode(value.value())?));
         }
         Ok(children)
+    }
+
+    /// The places directly in a directory whose names are not among these, which are sorted.
+    pub(crate) fn places_but(
+        &self,
+        parent: EntryId,
+        known: &[OsString],
+    ) -> Result<Vec<Place>, StateError> {
+        let (start, end) = row::child_range(parent);
+        let rows = self.txn.open_table(ROWS)?;
+        let mut places = Vec::new();
+        for entry in rows.range(start.as_slice()..end.as_slice())? {
+            let (key, _value) = entry?;
+            let place = row::decode_place(key.value())?;
+            let found = known.binary_search_by(|name| name.as_os_str().cmp(place.os_name()));
+            if found.is_err() {
+                places.push(place);
+            }
+        }
+        Ok(places)
     }
 
     /// How many entries are synced at and below a place, counted up to `limit`.

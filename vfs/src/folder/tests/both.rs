@@ -13,7 +13,7 @@ use wormhole_crdt::{EntryId, EntryKey, Role};
 
 use super::device::{Device, converge, sync};
 use super::kind::pair;
-use crate::folder::scan::Walk;
+use crate::folder::scan::{Walk, Walked};
 use crate::folder::status::Reason;
 
 #[test]
@@ -167,6 +167,25 @@ fn a_file_that_a_scan_finds_growing_is_left_for_later() {
     long_ago.set_modified(UNIX_EPOCH).unwrap();
     devices[0].engine().scan(&mut Walk::whole()).unwrap();
     assert!(shown(&devices[0]).is_some());
+}
+
+#[test]
+fn a_big_flat_directory_is_compared_a_part_at_a_time() {
+    let mut device = Device::found();
+    for number in 0..1_200 {
+        device.write(&number.to_string(), "x");
+    }
+    let mut walk = Walk::whole();
+    let (walked, _) = device.engine().scan(&mut walk).unwrap();
+    assert_eq!(walked, Walked::Partly);
+    let shown = device.replica.children(EntryId::ROOT).unwrap();
+    assert!((1..600).contains(&shown.len()), "{}", shown.len());
+    // What happens in the meantime is neither missed nor taken for a deletion.
+    std::fs::remove_file(device.path("0")).unwrap();
+    device.write("new", "x");
+    device.settle(&[]);
+    let shown = device.replica.children(EntryId::ROOT).unwrap();
+    assert_eq!(shown.len(), 1_200);
 }
 
 #[test]
