@@ -121,6 +121,8 @@ pub(crate) struct Step<'e> {
     dirs: HashMap<EntryId, Arc<Dir>>,
     /// Whether the mesh's word may wait for a later flush: bulk imports.
     pub(crate) keep: Keep,
+    /// The last that was submitted is durable, and all that was known to the mesh before.
+    pub(crate) said: bool,
 }
 
 /// An open directory.
@@ -172,6 +174,7 @@ impl Engine {
             emptying: false,
             dirs: HashMap::new(),
             keep,
+            said: false,
         })
     }
 
@@ -255,6 +258,7 @@ pub(crate) fn vector_bytes(replica: &Replica) -> Result<Vec<u8>, StateError> {
 impl Step<'_> {
     /// Ends the step: syncs what was renamed, records what was drafted, keeps what was done.
     pub(crate) fn end(mut self) -> Outcome<Todo> {
+        self.said = false;
         self.submit()?;
         self.crash_point("told to the mesh");
         if self.keep == Keep::Now {
@@ -262,7 +266,10 @@ impl Step<'_> {
             self.todo.scans.extend(doubtful);
             // Rows speak of what the mesh was told: it must not forget what they remember.
             self.engine.store.commit()?;
-            self.engine.replica.flush()?;
+            if !self.said {
+                // Costs twice as much as what an edit has made durable by itself.
+                self.engine.replica.flush()?;
+            }
         }
         self.crash_point("not remembered yet");
         self.todo.progress |= self.keep == Keep::Later && self.batch.is_changed();

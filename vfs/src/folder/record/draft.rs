@@ -408,7 +408,10 @@ impl Step<'_> {
             Keep::Later => self.engine.replica.edit_deferred(&edits, now),
         };
         match said {
-            Ok(outcome) => self.remember(drafts, &outcome.changes),
+            Ok(outcome) => {
+                self.said = self.keep == Keep::Now;
+                self.remember(drafts, &outcome.changes)
+            }
             Err(EditError::Storage(error)) => Err(error.into()),
             Err(_) if drafts.len() > 1 => {
                 let rest = drafts.split_off(drafts.len() / 2);
