@@ -398,15 +398,21 @@ impl Step<'_> {
     }
 
     /// The file that holds this content here is about to go: if something else waits for it, or may, its bytes are kept.
-    pub(crate) fn let_go(&mut self, row: &Row) -> Outcome<()> {
-        match &row.node {
-            Node::File { content, .. }
-                if self.engine.wanted.contains(&content.id) || !self.engine.is_caught_up() =>
-            {
-                Ok(self.engine.store.preserve(content)?)
-            }
-            Node::File { .. } | Node::Directory | Node::Symlink { .. } => Ok(()),
+    pub(crate) fn let_go(&mut self, row: &Row, path: &Path) -> Outcome<()> {
+        let Node::File { content, .. } = &row.node else {
+            return Ok(());
+        };
+        if !self.engine.wanted.contains(&content.id) && self.engine.is_caught_up() {
+            return Ok(());
         }
+        let (store, file) = (&self.engine.store, self.engine.file_path(path));
+        if !matches!(store.refers_to(&file), Ok(true))
+            && let Err(error) = store.import_reference(&file)
+        {
+            // If it changed meanwhile it is not replaced; if it cannot be read, nothing can keep it.
+            tracing::warn!(path = %name::display(path), %error, "cannot be read before it goes");
+        }
+        Ok(store.preserve(content)?)
     }
 
     /// Whether a path is left out; then nothing is remembered of it either.

@@ -65,7 +65,7 @@ impl Step<'_> {
             return Ok(());
         }
         if let Some(row) = &row {
-            self.let_go(row)?;
+            self.let_go(row, &path)?;
         }
         let made = beneath::look(self.engine.tmp.as_fd(), file.name());
         self.crash_point("file complete");
@@ -266,7 +266,7 @@ impl Step<'_> {
             return Ok(());
         }
         if let Some(row) = &row {
-            self.let_go(row)?;
+            self.let_go(row, &path)?;
         }
         let temporary = std::ffi::OsString::from(format!("link-{}", entry.key.id));
         let tmp = Arc::clone(&self.engine.tmp);

@@ -36,7 +36,7 @@ impl Step<'_> {
         if row.node == Node::Directory {
             return self.withdraw_directory(place, &dir, row);
         }
-        self.let_go(row)?;
+        self.let_go(row, &path)?;
         match self.remove_checked(place, &dir, row) {
             Ok(true) => {
                 self.touch(&dir);

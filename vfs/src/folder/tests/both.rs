@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use wormhole_crdt::{EntryId, EntryKey, Role};
+use wormhole_crdt::{Edit, EntryId, EntryKey, EntryName, FileInput, NewNode, Role, Timestamp};
 
 use super::device::{Device, converge, sync};
 use super::kind::pair;
@@ -94,6 +94,44 @@ fn the_only_copy_of_a_version_outlives_what_is_done_to_another() {
             order,
         );
     }
+}
+
+#[test]
+fn a_version_that_the_store_lost_sight_of_is_kept_when_another_replaces_it() {
+    let mut devices = pair();
+    devices[0].write("plan", "wanted again");
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    let file = devices[0].engine().file_path(Path::new("plan"));
+    devices[0].store.forgotten(&file.root, &file.path).unwrap();
+    let entry = devices[1]
+        .replica
+        .lookup(EntryId::ROOT, "plan")
+        .unwrap()
+        .unwrap();
+    // Known by name only, a copy of it is made and the file itself removed.
+    let file = entry.file.unwrap();
+    let id = devices[1]
+        .replica
+        .fresh_id(EntryId::ROOT, &mut rand::rng())
+        .unwrap();
+    let content = FileInput {
+        content: file.content,
+        mtime: file.mtime,
+    };
+    let copy = Edit::Create {
+        id,
+        parent: EntryId::ROOT,
+        name: EntryName::parse("copy").unwrap(),
+        node: NewNode::File(content),
+        executable: false,
+    };
+    let edits = [Edit::Remove { key: entry.key }, copy];
+    devices[1].replica.edit(&edits, Timestamp(9)).unwrap();
+    sync(&devices[0], &devices[1]);
+    devices[0].apply_one_by_one(|_| {}, &[]);
+    devices[0].apply_one_by_one(|_| {}, &[]);
+    assert_eq!(devices[0].read("copy"), "wanted again");
 }
 
 #[test]

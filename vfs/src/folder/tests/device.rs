@@ -236,6 +236,7 @@ impl Device {
                 walk.add(path);
             }
             let idle = keys.is_empty()
+                && todo.gone_keys.is_empty()
                 && paths.is_empty()
                 && walk.is_idle()
                 && self.missing.is_subset(&self.held);
