@@ -30,8 +30,15 @@ pub const MAX_VALUE_BYTES: usize = 8 << 10;
 /// Other authors that one envelope may name as newly seen. A mesh has fewer lives of devices.
 pub const MAX_ENVELOPE_DEPS: usize = 4096;
 
-/// Entries in a version vector: every life of every device that ever wrote.
+/// Entries in a version vector: every life of every device that ever wrote. What is beyond is kept aside.
 pub const MAX_VECTOR_AUTHORS: usize = 16 * 1024;
+
+/// Lives of one device that are taken without somebody else having built on them. A device starts a new
+/// one when it is restored from a backup.
+pub const MAX_DEVICE_LIVES: usize = 256;
+
+/// The biggest file that a content may claim to be. Sums over all files of a mesh fit into 64 bits.
+pub const MAX_FILE_BYTES: u64 = 1 << 60;
 
 /// How far one envelope may move the logical clock ahead of all that the receiver has seen. Honest
 /// clocks move by one per operation and by [`RENEWAL_LEAP`] per new incarnation; without a bound one

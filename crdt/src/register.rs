@@ -12,7 +12,7 @@ use wormhole_store::Content;
 
 use crate::entry::{LinkTarget, Version};
 use crate::id::{EntryId, Timestamp};
-use crate::limit::MAX_VALUE_BYTES;
+use crate::limit::{MAX_FILE_BYTES, MAX_VALUE_BYTES};
 use crate::name::EntryName;
 
 /// How many versions one value may list. It takes as many devices writing one file apart to need
@@ -105,6 +105,12 @@ pub enum ValueError {
     TooManyVersions {
         /// How many.
         count: usize,
+    },
+    /// It names a file that is bigger than any can be.
+    #[error("a value names a file of {bytes} bytes, {MAX_FILE_BYTES} is the limit")]
+    FileTooBig {
+        /// How big.
+        bytes: u64,
     },
     /// A register of the root, which has none.
     #[error("the root directory has no registers")]
@@ -234,6 +240,10 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
     fn listed(&self) -> usize;
     /// The greatest logical time in the value.
     fn lamport(&self) -> u64;
+    /// The size of the file that it names, in bytes.
+    fn size(&self) -> u64 {
+        0
+    }
 
     /// The value's bytes: at most [`MAX_VALUE_BYTES`], by the limits of its parts.
     fn encode(&self) -> Vec<u8> {
@@ -262,6 +272,10 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
         if count > MAX_LISTED_VERSIONS {
             return Err(ValueError::TooManyVersions { count });
         }
+        let bytes = value.size();
+        if bytes > MAX_FILE_BYTES {
+            return Err(ValueError::FileTooBig { bytes });
+        }
         Ok(value)
     }
 }
@@ -287,6 +301,13 @@ impl Packed for ContentRecord {
 
     fn lamport(&self) -> u64 {
         self.version.lamport
+    }
+
+    fn size(&self) -> u64 {
+        match &self.body {
+            Body::File { content, .. } => content.size,
+            Body::Link { .. } => 0,
+        }
     }
 }
 
@@ -388,6 +409,25 @@ mod tests {
             check(&EntryId::ROOT, Register::Attributes, &value.encode()),
             Err(ValueError::Root)
         );
+    }
+
+    #[test]
+    fn a_file_bigger_than_any_is_refused() {
+        for (size, fits) in [(MAX_FILE_BYTES, true), (u64::MAX, false)] {
+            let id = wormhole_store::ContentId::from_bytes([1; 32]);
+            let body = Body::File {
+                content: Content { id, size },
+                mtime: Timestamp(0),
+            };
+            let record = ContentRecord {
+                version: version(1),
+                base: Vec::new(),
+                copied: Vec::new(),
+                origin: None,
+                body,
+            };
+            assert_eq!(ContentRecord::decode(&record.encode()).is_ok(), fits);
+        }
     }
 
     proptest! {
