@@ -25,6 +25,31 @@ pub enum StorageError {
     Index(#[from] IndexError),
 }
 
+/// Tells damage to what is derived, which can be made anew, from all other trouble.
+pub(crate) trait BlamesIndex {
+    /// Whether the tree's index is damaged.
+    fn blames_index(&self) -> bool;
+}
+
+impl BlamesIndex for StorageError {
+    fn blames_index(&self) -> bool {
+        match self {
+            Self::Index(error) => error.is_damage(),
+            Self::Database(_) | Self::Damaged(_) | Self::Poisoned => false,
+        }
+    }
+}
+
+impl BlamesIndex for EditError {
+    fn blames_index(&self) -> bool {
+        match self {
+            Self::Tree(TreeError::Index(error)) => error.is_damage(),
+            Self::Storage(error) => error.blames_index(),
+            Self::Tree(_) | Self::NotWriter { .. } | Self::TooLarge { .. } => false,
+        }
+    }
+}
+
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {

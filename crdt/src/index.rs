@@ -38,10 +38,25 @@ pub enum IndexError {
     /// The registers that it is derived from cannot be read.
     #[error(transparent)]
     Registers(#[from] RegisterError),
-    /// A row does not decode, or rows contradict one another: the index must be rebuilt.
-    #[error("the tree's index is damaged: it must be rebuilt")]
+    /// A row does not decode, or rows contradict one another. The index is made anew when the replica is
+    /// opened next.
+    #[error("the tree's index is damaged: restart to have it made anew")]
     Damaged,
 }
+
+impl IndexError {
+    /// Whether making the index anew helps.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged => true,
+            Self::Table(error) => !matches!(error, redb::TableError::Storage(_)),
+            Self::Storage(_) | Self::Registers(_) => false,
+        }
+    }
+}
+
+/// The layout of the index's tables that this program writes and reads.
+pub(crate) const LAYOUT: u32 = 1;
 
 /// Re-derives what the registers of `touched` affect; gives what is shown differently.
 ///

@@ -28,7 +28,7 @@ use rand::Rng;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::bucket;
-use crate::error::{OpenError, StorageError};
+use crate::error::{BlamesIndex, OpenError, StorageError};
 use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
 use crate::index;
 use crate::limit::{MAX_VOLATILE_COMMITS, RENEWAL_LEAP};
@@ -181,12 +181,13 @@ impl Replica {
         log::create(&txn)?;
         bucket::create(&txn)?;
         retract::create(&txn)?;
-        index::rebuild(&txn, &view::View::open(&txn)?).map_err(StorageError::from)?;
+        rebuild_index(&txn)?;
         txn.commit().map_err(StorageError::from)?;
         Self::open(db, key)
     }
 
-    /// Opens a replica. Nothing but the logs' ends is loaded, so this takes milliseconds.
+    /// Opens a replica. Nothing but the logs' ends is loaded, so this takes milliseconds, unless the tree's
+    /// index was found damaged, is missing, or was made by another program: then it is made anew.
     ///
     /// # Errors
     ///
@@ -201,7 +202,16 @@ impl Replica {
         }
         let members = Arc::new(header::members(&read)?);
         let ends = log::ends(&read)?;
+        let usable =
+            header::index(&read)? == Some(index::LAYOUT) && index::View::open(&read).is_ok();
         drop(read);
+        if !usable {
+            tracing::warn!("the tree's index is made anew");
+            let mut txn = db.begin_write().map_err(StorageError::from)?;
+            txn.set_quick_repair(true);
+            rebuild_index(&txn)?;
+            txn.commit().map_err(StorageError::from)?;
+        }
         let mesh = members.mesh();
         let position = Position {
             author: Author {
@@ -410,7 +420,7 @@ impl Inner {
     }
 
     /// Runs `change` in one transaction. When it fails, nothing has happened.
-    fn transact<T, E: From<StorageError>>(
+    fn transact<T, E: From<StorageError> + BlamesIndex>(
         &self,
         writer: &mut Writer,
         commit: Commit,
@@ -441,6 +451,9 @@ impl Inner {
             Err(error) => {
                 // Dropping the transaction undoes it.
                 drop(txn);
+                if error.blames_index() {
+                    self.distrust_index()?;
+                }
                 Err(error)
             }
         };
@@ -460,6 +473,14 @@ impl Inner {
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = shared;
         outcome
     }
+
+    /// Remembers that the tree's index is damaged. To be called by the one who may write.
+    fn distrust_index(&self) -> Result<(), StorageError> {
+        let txn = self.db.begin_write()?;
+        header::forget_index(&txn)?;
+        txn.commit()?;
+        Ok(())
+    }
 }
 
 impl Writer {
@@ -477,6 +498,11 @@ impl Writer {
             next_arrival: self.position.next_arrival,
         }
     }
+}
+
+fn rebuild_index(txn: &WriteTransaction) -> Result<(), StorageError> {
+    index::rebuild(txn, &view::View::open(txn)?)?;
+    header::set_index(txn, index::LAYOUT)
 }
 
 fn renew(

@@ -79,6 +79,25 @@ pub(super) fn set_place(txn: &WriteTransaction, place: &[u8]) -> Result<(), Stor
     Ok(())
 }
 
+/// The layout of the tree's index; `None` when it must be made anew.
+pub(super) fn index(txn: &ReadTransaction) -> Result<Option<u32>, StorageError> {
+    let table = txn.open_table(HEADER)?;
+    let row = table.get("index")?;
+    Ok(row.and_then(|row| Some(u32::from_be_bytes(row.value().try_into().ok()?))))
+}
+
+pub(super) fn set_index(txn: &WriteTransaction, layout: u32) -> Result<(), StorageError> {
+    txn.open_table(HEADER)?
+        .insert("index", layout.to_be_bytes().as_slice())?;
+    Ok(())
+}
+
+/// Has the tree's index made anew when the replica is opened next.
+pub(super) fn forget_index(txn: &WriteTransaction) -> Result<(), StorageError> {
+    txn.open_table(HEADER)?.remove("index")?;
+    Ok(())
+}
+
 /// Stores the whole membership log; it is small and changes seldom.
 pub(super) fn set_members(txn: &WriteTransaction, log: &MemberLog) -> Result<(), StorageError> {
     let mut table = txn.open_table(MEMBERS)?;

@@ -8,7 +8,7 @@ use super::Replica;
 use crate::entry::{Counts, Entry, EntryKey};
 use crate::error::StorageError;
 use crate::id::EntryId;
-use crate::index::View;
+use crate::index::{IndexError, View};
 use crate::name::EntryPath;
 
 impl Replica {
@@ -18,7 +18,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn entry(&self, key: &EntryKey) -> Result<Option<Entry>, StorageError> {
-        Ok(self.tree()?.entry(key)?)
+        self.tree(|tree| tree.entry(key))
     }
 
     /// The entry of that name in a directory, by any spelling of case and accents.
@@ -27,7 +27,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn lookup(&self, parent: EntryId, name: &str) -> Result<Option<Entry>, StorageError> {
-        Ok(self.tree()?.lookup(&parent, name)?)
+        self.tree(|tree| tree.lookup(&parent, name))
     }
 
     /// All entries of a directory.
@@ -36,7 +36,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn children(&self, parent: EntryId) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.tree()?.children(&parent)?)
+        self.tree(|tree| tree.children(&parent))
     }
 
     /// How many entries a directory has.
@@ -45,7 +45,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn child_count(&self, parent: EntryId) -> Result<u64, StorageError> {
-        Ok(self.tree()?.child_count(&parent)?)
+        self.tree(|tree| tree.child_count(&parent))
     }
 
     /// Where an entry is shown.
@@ -54,7 +54,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn path_of(&self, key: &EntryKey) -> Result<Option<EntryPath>, StorageError> {
-        Ok(self.tree()?.path_of(key)?)
+        self.tree(|tree| tree.path_of(key))
     }
 
     /// What is shown at a path.
@@ -63,7 +63,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn resolve(&self, path: &EntryPath) -> Result<Option<Entry>, StorageError> {
-        Ok(self.tree()?.resolve(path)?)
+        self.tree(|tree| tree.resolve(path))
     }
 
     /// Visits everything below `from`, a directory before what is in it. `Break` ends the walk.
@@ -76,7 +76,7 @@ impl Replica {
         from: EntryId,
         visit: &mut dyn FnMut(&EntryPath, &Entry) -> ControlFlow<()>,
     ) -> Result<(), StorageError> {
-        Ok(self.tree()?.walk(&from, visit)?)
+        self.tree(|tree| tree.walk(&from, visit))
     }
 
     /// Every conflict copy in the tree.
@@ -85,7 +85,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn conflicts(&self) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.tree()?.conflicts()?)
+        self.tree(|tree| tree.conflicts())
     }
 
     /// How much the tree shows.
@@ -94,7 +94,7 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn counts(&self) -> Result<Counts, StorageError> {
-        Ok(self.tree()?.counts()?)
+        self.tree(|tree| tree.counts())
     }
 
     /// Visits every live content, each as often as it is shown.
@@ -103,10 +103,16 @@ impl Replica {
     ///
     /// [`StorageError`].
     pub fn contents(&self, visit: &mut dyn FnMut(&Content)) -> Result<(), StorageError> {
-        Ok(self.tree()?.contents(visit)?)
+        self.tree(|tree| tree.contents(visit))
     }
 
-    fn tree(&self) -> Result<View, StorageError> {
-        Ok(View::open(&self.read()?)?)
+    fn tree<T>(&self, ask: impl FnOnce(&View) -> Result<T, IndexError>) -> Result<T, StorageError> {
+        let answer = View::open(&self.read()?).and_then(|tree| ask(&tree));
+        if answer.as_ref().is_err_and(IndexError::is_damage) {
+            let writer = self.inner.writer()?;
+            self.inner.distrust_index()?;
+            drop(writer);
+        }
+        Ok(answer?)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use proptest::prelude::*;
+use redb::ReadableTable;
 
 use super::*;
 use crate::EntryId;
@@ -316,6 +317,42 @@ fn only_admins_admit_and_the_last_admin_stays() {
         refused,
         Err(crate::MemberError::AlreadyMember { .. })
     ));
+}
+
+const TREE_ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("tree_row");
+
+#[test]
+fn an_index_that_is_missing_is_made_anew() {
+    let disk = Disk::default();
+    let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
+    create(&replica, "a", 1, 1);
+    let txn = replica.inner.db.begin_write().unwrap();
+    txn.delete_table(TREE_ROWS).unwrap();
+    txn.commit().unwrap();
+    let again = Replica::open(disk.crash().database(), key(1)).unwrap();
+    assert_eq!(listing(&again), ["a 1"]);
+}
+
+#[test]
+fn an_index_that_was_found_damaged_is_made_anew_when_it_is_opened_again() {
+    let disk = Disk::default();
+    let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
+    create(&replica, "a", 1, 1);
+    let txn = replica.inner.db.begin_write().unwrap();
+    {
+        let mut rows = txn.open_table(TREE_ROWS).unwrap();
+        let first = rows.first().unwrap().unwrap().0.value().to_vec();
+        rows.insert(first.as_slice(), [0xff].as_slice()).unwrap();
+    }
+    txn.commit().unwrap();
+    let found = replica.children(EntryId::ROOT).unwrap_err();
+    assert!(found.blames_index(), "{found:?}");
+    let again = Replica::open(disk.crash().database(), key(1)).unwrap();
+    assert_eq!(listing(&again), ["a 1"]);
+    let id = again.fresh_id(EntryId::ROOT, &mut rng(2)).unwrap();
+    let edit = [creation(id, EntryId::ROOT, "b", 2)];
+    again.edit(&edit, NOW).unwrap();
+    assert_eq!(listing(&again), ["a 1", "b 2"]);
 }
 
 proptest! {
