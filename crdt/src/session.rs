@@ -82,7 +82,7 @@ impl Session {
     ) -> Result<Vec<Message>, SessionError> {
         match Wire::decode(message)? {
             Wire::Hello(hello) => self.on_hello(&hello, rng),
-            Wire::Members(records) => self.on_members(&records),
+            Wire::Members(records) => self.on_members(&records, rng),
             Wire::MemberHeads(heads) => {
                 self.their_members = Some(heads);
                 Ok(Vec::new())
@@ -201,8 +201,12 @@ impl Session {
         Ok(())
     }
 
-    fn on_members(&mut self, records: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
-        self.replica.take_members(records)?;
+    fn on_members(
+        &mut self,
+        records: &[&[u8]],
+        rng: &mut dyn Rng,
+    ) -> Result<Vec<Message>, SessionError> {
+        self.replica.take_members(records, rng)?;
         let heads = self.replica.shared().members.heads();
         Ok(vec![Message::new(&Wire::MemberHeads(heads))])
     }

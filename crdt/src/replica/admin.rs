@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Change, Commit, Entries, Replica, Writer, header};
+use rand::Rng;
+
+use super::{Change, Commit, Entries, Replica, Writer, header, renew};
 use crate::error::{MemberError, Misbehaviour, SessionError, StorageError};
 use crate::id::{DeviceId, Timestamp};
-use crate::member::{Action, Member, MemberFault, MemberLog, Record, Role, Welcome, label_fits};
+use crate::member::{
+    Action, Member, MemberFault, MemberLog, Record, Role, State, Welcome, label_fits,
+};
 
 impl Replica {
     /// The members, ordered by device.
@@ -109,7 +113,11 @@ impl Replica {
     }
 
     /// Takes membership records from a peer, parents first. Durable on return.
-    pub(crate) fn take_members(&self, records: &[&[u8]]) -> Result<(), SessionError> {
+    pub(crate) fn take_members(
+        &self,
+        records: &[&[u8]],
+        rng: &mut dyn Rng,
+    ) -> Result<(), SessionError> {
         let mut writer = self.inner.writer()?;
         let mut members = MemberLog::clone(&writer.members);
         let mut news = false;
@@ -124,7 +132,7 @@ impl Replica {
             }
         }
         if news {
-            self.set_members(&mut writer, members, Origin::Peer)?;
+            self.set_members(&mut writer, members, Origin::Peer(rng))?;
         }
         drop(writer);
         self.inner.observers.deliver();
@@ -136,17 +144,25 @@ impl Replica {
         &self,
         writer: &mut Writer,
         members: MemberLog,
-        origin: Origin,
+        origin: Origin<'_>,
     ) -> Result<(), StorageError> {
         let own = self.device();
+        let readmitted = is_readmitted(writer.members.state(), members.state(), &own);
+        let local = matches!(origin, Origin::Here);
         let changes = self
             .inner
             .transact(writer, Commit::Durable, |txn, writer| {
                 header::set_members(txn, &members)?;
                 writer.members = Arc::new(members);
+                if let Origin::Peer(rng) = origin
+                    && readmitted
+                {
+                    // The others may hold the end of the old log aside. What is written now vouches for it,
+                    // which the same log could not do.
+                    renew(txn, writer, rng)?;
+                }
                 writer.retract(txn, own)
             })?;
-        let local = matches!(origin, Origin::Here);
         let entries = Entries::Listed(changes);
         self.inner.observers.push(Change {
             entries,
@@ -158,8 +174,17 @@ impl Replica {
 }
 
 /// Who extended the membership log.
-#[derive(Debug, Clone, Copy)]
-enum Origin {
+enum Origin<'r> {
     Here,
-    Peer,
+    Peer(&'r mut dyn Rng),
+}
+
+/// Whether a device was removed and is a member again.
+fn is_readmitted(before: &State, after: &State, device: &DeviceId) -> bool {
+    let removals = |state: &State| {
+        let all = state.removals.iter();
+        all.filter(|removal| removal.device == *device).count()
+    };
+    after.role_of(device).is_some()
+        && (before.role_of(device).is_none() || removals(before) < removals(after))
 }

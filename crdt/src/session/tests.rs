@@ -176,6 +176,27 @@ fn what_a_removed_member_wrote_counts_everywhere_once_somebody_built_on_it() {
 }
 
 #[test]
+fn a_removed_member_that_is_let_in_again_writes_on_and_what_it_wrote_counts() {
+    let replicas = mesh(&[Role::Writer, Role::Reader]);
+    let [admin, device, reader] = [&replicas[0], &replicas[1], &replicas[2]];
+    create(device, "before", 1, 1);
+    sync(device, reader);
+    admin.revoke(device.device(), NOW).unwrap();
+    sync(admin, reader);
+    assert!(listing(reader).is_empty());
+    admin
+        .admit(device.device(), "again", Role::Writer, NOW)
+        .unwrap();
+    Link::new(admin, device, 1).run().unwrap();
+    create(device, "after", 2, 2);
+    sync(device, reader);
+    sync(admin, reader);
+    for replica in &replicas {
+        assert_eq!(listing(replica), ["after 2", "before 1"]);
+    }
+}
+
+#[test]
 fn many_replicas_converge_over_links_that_come_and_go() {
     for seed in 0..6 {
         let replicas = mesh(&[Role::Writer, Role::Writer, Role::Admin]);
