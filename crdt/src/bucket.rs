@@ -9,8 +9,9 @@
 //!
 //! What a value is replaced by depends only on the set of changes, never on the order in which they
 //! came: a change replaces those siblings that it names *and* that its author had seen
-//! ([`past::Past`]). Naming what the author cannot have seen has no effect, in any order. So equal
-//! sets of changes give equal rows, byte by byte (`bucket/row`).
+//! ([`past::Past`]), and whatever its author wrote there before, named or not: so a register never holds
+//! more values than there are authors. Naming what the author cannot have seen has no effect, in any
+//! order. So equal sets of changes give equal rows, byte by byte (`bucket/row`).
 
 pub(crate) mod change;
 mod column;
@@ -133,7 +134,8 @@ impl<'t> Buckets<'t> {
                 value: &write.value,
             };
             let replaced = |old: &Sibling<'_>| {
-                write.replaces.contains(&old.op) && past.holds(&old.op.actor, old.envelope)
+                old.op.actor == incoming.actor
+                    || (write.replaces.contains(&old.op) && past.holds(&old.op.actor, old.envelope))
             };
             self.put(&mut state, write.key, replaced, new)?;
         }

@@ -105,6 +105,22 @@ fn values_written_apart_stay_beside_one_another_until_one_replaces_them() {
 }
 
 #[test]
+fn an_author_that_names_nothing_as_replaced_stacks_no_values() {
+    let (mut maker, mut desk) = (Desk::new(), Desk::new());
+    for number in 1..=50 {
+        let bytes = maker.write(&author(1), number, &[put(1, number)]);
+        let mut change = Change::from_bytes(bytes).unwrap().decode();
+        for op in &mut change.operations {
+            op.pred = SortedVec::from(Vec::new());
+        }
+        let bytes = Change::from(change).raw_bytes().to_vec();
+        desk.offer(BUCKET(), &author(1), number, &[], &bytes)
+            .unwrap();
+    }
+    assert_eq!(desk.values(register(1)), [value(50)]);
+}
+
+#[test]
 fn a_file_written_ten_thousand_times_takes_what_one_written_once_takes() {
     let (mut once, mut often) = (Desk::new(), Desk::new());
     once.write(&author(1), 1, &[put(1, 1)]);
