@@ -90,8 +90,12 @@ impl Session {
             Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes),
             Wire::Have(have) => {
                 let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
+                let shared = self.replica.shared();
                 for (author, seq) in have {
-                    theirs.advance(author, seq);
+                    // It answers what was sent to it: of others it cannot have anything that matters.
+                    if shared.ends.contains_key(&author) {
+                        theirs.advance(author, seq);
+                    }
                 }
                 Ok(Vec::new())
             }
@@ -217,8 +221,11 @@ impl Session {
         }
         let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
         let applied = self.replica.apply(envelopes)?;
+        let shared = self.replica.shared();
         for (author, seq) in &applied.sent {
-            theirs.advance(*author, *seq);
+            if shared.ends.contains_key(author) {
+                theirs.advance(*author, *seq);
+            }
         }
         let mut answers = vec![Message::new(&Wire::Have(applied.have))];
         if applied.causes_missing {

@@ -197,6 +197,27 @@ fn a_removed_member_that_is_let_in_again_writes_on_and_what_it_wrote_counts() {
 }
 
 #[test]
+fn what_a_peer_claims_to_have_of_strangers_is_not_remembered() {
+    let replicas = mesh(&[Role::Writer]);
+    create(&replicas[0], "a", 1, 1);
+    let mut link = Link::new(&replicas[0], &replicas[1], 1);
+    link.run().unwrap();
+    let strangers = (0..100).map(|life| {
+        let device = replicas[1].device();
+        let incarnation = Incarnation(life);
+        let author = Author {
+            device,
+            incarnation,
+        };
+        (author, 1)
+    });
+    let have = Message::new(&Wire::Have(strangers.collect()));
+    let [end, _] = &mut link.ends;
+    end.receive(have.as_bytes(), &mut rng(1)).unwrap();
+    assert_eq!(end.peer_vector().unwrap().len(), 1);
+}
+
+#[test]
 fn many_replicas_converge_over_links_that_come_and_go() {
     for seed in 0..6 {
         let replicas = mesh(&[Role::Writer, Role::Writer, Role::Admin]);
