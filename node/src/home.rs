@@ -44,13 +44,13 @@ const KEY_FILE: &str = "device.key";
 const MESH_FILE: &str = "mesh.json";
 
 /// What may be in a directory that is about to become a home: settings that the user prepared, and
-/// what a start in the background makes before the node itself runs.
+/// what a start that was killed left before it wrote the format.
 const MAY_PRECEDE: [&str; 5] = [
     "config.toml",
     "node.log",
+    "node.log.old",
     "node.sock",
     LOCK_FILE,
-    "device.key.new",
 ];
 
 /// An opened home. While it lives, no other node can open the same directory.
@@ -86,8 +86,17 @@ impl Home {
         let dir = dir
             .canonicalize()
             .map_err(|source| HomeError::io(&dir, source))?;
-        check_format(&dir)?;
+        // A directory of other things must not even get a lock file. Where there is one, this is a
+        // home or becomes one, and what is in it can be judged only under the lock.
+        let path = dir.join(LOCK_FILE);
+        if !path.exists() {
+            check_format(&dir).or_else(|error| match path.exists() {
+                true => Ok(()),
+                false => Err(error),
+            })?;
+        }
         let lock = take_lock(&dir)?;
+        check_format(&dir)?;
         let home = Self { dir, lock };
         home.write_if_absent(FORMAT_FILE, format!("{FORMAT}\n").as_bytes())?;
         make_private_dir(&home.dir.join("meshes"))?;
@@ -430,7 +439,9 @@ fn check_format(dir: &Path) -> Result<(), HomeError> {
                 let found = item
                     .map_err(|source| HomeError::io(dir, source))?
                     .file_name();
-                if !MAY_PRECEDE.iter().any(|name| found == *name) {
+                let is_ours = MAY_PRECEDE.iter().any(|name| found == *name)
+                    || durable::is_unfinished(&found, FORMAT_FILE);
+                if !is_ours {
                     return Err(HomeError::NotAHome {
                         path: dir.to_owned(),
                         found,

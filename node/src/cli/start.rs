@@ -29,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is asked; a start takes some tens of milliseconds.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long another process that has the home gets before a start is tried again, at first and at
+/// most: it may be opening large meshes, or be about to end.
+const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN_MOST: Duration = Duration::from_secs(5);
+
 /// A client of a node that answers.
 pub(super) async fn client(home: &Path, starting: Starting) -> Result<Client, CliError> {
     let client = Client::of_home(home)?;
@@ -63,6 +68,7 @@ pub(super) async fn background(
 ) -> Result<NodeReply, CliError> {
     let deadline = Instant::now() + PATIENCE;
     let mut child = spawn(home, arguments)?;
+    let mut again = AGAIN;
     loop {
         // A node that stops at this very moment breaks the connection: ask again.
         if let Ok(Some(node)) = running(client).await {
@@ -77,8 +83,11 @@ pub(super) async fn background(
                 });
             }
             // Somebody else starts a node here, or one is about to end: wait for either.
-            tokio::time::sleep(PAUSE * 5).await;
-            child = spawn(home, arguments)?;
+            match answer_within(again, client).await {
+                Some(node) => return Ok(node),
+                None => child = spawn(home, arguments)?,
+            }
+            again = (again * 2).min(AGAIN_MOST);
         }
         if Instant::now() > deadline {
             let seconds = PATIENCE.as_secs();
@@ -89,6 +98,18 @@ pub(super) async fn background(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Waits for the node that somebody else starts.
+async fn answer_within(span: Duration, client: &Client) -> Option<NodeReply> {
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        if let Ok(Some(node)) = running(client).await {
+            return Some(node);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    None
 }
 
 fn spawn(home: &Path, arguments: &[OsString]) -> Result<Child, CliError> {

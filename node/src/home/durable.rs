@@ -3,6 +3,7 @@
 //! Used for keys, records and settings of the home. Big or frequent writes do not belong here:
 //! every call waits for the disk twice.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,8 +14,7 @@ use std::path::Path;
 /// # Errors
 /// What the system says; the old version is then still there, whole.
 pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
+    let new = unfinished(path.as_os_str());
     let new = Path::new(&new);
     // One of a crash is of no use: only a whole one is ever renamed.
     match fs::remove_file(new) {
@@ -35,6 +35,17 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Some(dir) => sync_dir(dir),
         None => Ok(()),
     }
+}
+
+/// Whether `name` is what [`write_private`] leaves of the file `of` when it is killed half way.
+pub(super) fn is_unfinished(name: &OsStr, of: &str) -> bool {
+    name == unfinished(OsStr::new(of))
+}
+
+fn unfinished(name: &OsStr) -> OsString {
+    let mut name = name.to_owned();
+    name.push(".new");
+    name
 }
 
 /// Makes the names in a directory durable.

@@ -88,6 +88,44 @@ fn settings_may_be_there_before_the_home_is() {
 }
 
 #[test]
+fn a_first_start_that_was_killed_at_any_moment_does_not_spoil_the_home() {
+    for left in [
+        &["lock"][..],
+        &["lock", "format.new"],
+        &["lock", "node.log", "config.toml"],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for name in left {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        Home::open(dir.path()).unwrap_or_else(|error| panic!("{left:?}: {error}"));
+    }
+}
+
+#[test]
+fn of_many_first_starts_at_once_one_has_the_home_and_the_others_are_told_so() {
+    for _ in 0..20 {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("home");
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..6).map(|_| scope.spawn(|| Home::open(&dir))).collect();
+            starts
+                .into_iter()
+                .map(|start| start.join().unwrap())
+                .collect()
+        });
+        assert_eq!(
+            opened.iter().filter(|home| home.is_ok()).count(),
+            1,
+            "{opened:?}"
+        );
+        for error in opened.iter().filter_map(|home| home.as_ref().err()) {
+            assert!(matches!(error, HomeError::Locked { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_damaged_key_is_never_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::open(dir.path()).unwrap();
