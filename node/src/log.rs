@@ -3,16 +3,17 @@
 //! Called once by a program's `main`. Secrets (codes, links, keys) are never given to the log: their
 //! types do not print.
 
-use std::fs::{File, OpenOptions};
+mod rolling;
+
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::LogFormat;
+use rolling::Rolling;
 
 /// Where log lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +48,6 @@ pub enum LogError {
     Taken,
 }
 
-/// A file above this size is put aside as `node.log.old` at the next start, so that a node that runs
-/// for years does not fill the disk.
-const LARGEST_LOG_BYTES: u64 = 16 << 20;
-
 /// Libraries that report what is no trouble to us: `notify` warns of every watched directory that is
 /// deleted, as all are in time.
 const QUIET: &[&str] = &["notify=error"];
@@ -75,7 +72,7 @@ pub fn start(level: &str, format: LogFormat, target: &LogTarget) -> Result<(), L
     match target {
         LogTarget::Stderr => install(filter, format, io::stderr),
         LogTarget::File(path) => {
-            let file = open(path).map_err(|source| LogError::File {
+            let file = Rolling::open(path).map_err(|source| LogError::File {
                 path: path.clone(),
                 source,
             })?;
@@ -96,15 +93,4 @@ where
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|_| LogError::Taken)
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > LARGEST_LOG_BYTES) {
-        std::fs::rename(path, path.with_extension("log.old"))?;
-    }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
 }
