@@ -18,6 +18,9 @@ pub(crate) async fn carry(node: &Node, mesh: &std::sync::Arc<LocalMesh>, news: N
     if news.members {
         tell_members(node, mesh);
     }
+    if let Some(seed) = mesh.seed() {
+        seed.reconsider(news.entries.as_deref());
+    }
     mesh.wake.notify_one();
     if let Some(entries) = news.entries
         && node.events().is_followed()

@@ -2,8 +2,8 @@
 //!
 //! Synced folders fetch what they show by themselves; a mount fetches what is read. A [`Seed`] walks
 //! the live contents of its mesh and brings each into the store that is not there. News of single
-//! entries is taken from a bounded list; when that is lost, or somebody new is connected, the tree
-//! is walked again.
+//! entries is taken from a bounded list; when that is lost, a member is present that was not, or
+//! what did not come may be wanted no more, the tree is walked again.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use wormhole_crdt::{EntryChange, EntryId, EntryPath, Replica, StorageError};
+use wormhole_crdt::{Entry, EntryChange, EntryId, EntryPath, Replica, StorageError};
 use wormhole_mesh::FetchError;
 use wormhole_store::{Content, FetchJob, Holding, Store};
 
+use crate::api::Phase;
+use crate::event::EventKind;
 use crate::node::{LocalMesh, Node, blocking};
 
 /// Jobs in one request to the network: enough to keep it busy, few enough to see progress.
@@ -23,8 +25,10 @@ const BATCH: usize = 512;
 /// Single contents that may wait; more are found by walking the tree.
 const WAITING: usize = 65_536;
 
-/// After a failure that no event announces the end of (a full disk), it is tried again.
-const RETRY: Duration = Duration::from_secs(10);
+/// What did not come is tried again after this long at first: no event tells when a disk has room,
+/// or when a connected member has got what it lacked. Each time in vain doubles the pause.
+const RETRY_FIRST: Duration = Duration::from_secs(10);
+const RETRY_LAST: Duration = Duration::from_secs(10 * 60);
 
 /// What a seed is still to fetch, and what it has.
 #[derive(Debug, Default)]
@@ -38,6 +42,8 @@ struct SeedState {
     walk: bool,
     waiting: VecDeque<(Content, Arc<str>)>,
     progress: SeedProgress,
+    /// What did not come when it was tried last.
+    failed: SeedProgress,
 }
 
 /// How far a seed is.
@@ -68,6 +74,18 @@ impl Default for SeedState {
             walk: true,
             waiting: VecDeque::new(),
             progress: SeedProgress::default(),
+            failed: SeedProgress::default(),
+        }
+    }
+}
+
+impl SeedProgress {
+    /// What the seed does, as people are told.
+    pub(crate) fn phase(&self, paused: bool) -> Phase {
+        match (paused, self.complete) {
+            (true, _) => Phase::Paused,
+            (false, true) => Phase::UpToDate,
+            (false, false) => Phase::Syncing,
         }
     }
 }
@@ -75,6 +93,7 @@ impl Default for SeedState {
 impl Seed {
     /// Wants the contents of these entries, or of all.
     pub(crate) fn want(&self, entries: Option<&[EntryChange]>) {
+        self.reconsider(entries);
         let mut state = self.lock();
         state.progress.complete = false;
         let Some(entries) = entries.filter(|list| state.waiting.len() + list.len() <= WAITING)
@@ -90,6 +109,19 @@ impl Seed {
         }
     }
 
+    /// What did not come may be wanted no more: these entries, or any, changed.
+    pub(crate) fn reconsider(&self, entries: Option<&[EntryChange]>) {
+        let let_go = |change: &EntryChange| {
+            let content = |entry: &Entry| entry.file.as_ref().map(|file| file.content);
+            let before = change.before.as_ref().and_then(content);
+            before.is_some() && before != change.after.as_ref().and_then(content)
+        };
+        let mut state = self.lock();
+        if state.failed.missing > 0 && entries.is_none_or(|list| list.iter().any(let_go)) {
+            state.walk = true;
+        }
+    }
+
     /// How far the seed is.
     pub(crate) fn progress(&self) -> SeedProgress {
         self.lock().progress
@@ -102,12 +134,16 @@ impl Seed {
 
 /// Keeps a seed full until its mesh stops.
 pub(crate) async fn fill(node: Node, mesh: Arc<LocalMesh>, seed: Arc<Seed>) {
+    let mut teller = Teller::new(&node, &mesh);
+    let mut pause = RETRY_FIRST;
     loop {
-        let progress = match fill_once(&node, &mesh, &seed).await {
+        let before = seed.lock().failed;
+        let progress = match fill_once(&node, &mesh, &seed, &mut teller).await {
             Ok(progress) => progress,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(mesh = mesh.name(), error, "a seed cannot read the metadata");
+                seed.lock().walk = true;
                 SeedProgress {
                     obstacle: Some(Obstacle::Disk),
                     ..SeedProgress::default()
@@ -115,12 +151,62 @@ pub(crate) async fn fill(node: Node, mesh: Arc<LocalMesh>, seed: Arc<Seed>) {
             }
         };
         seed.lock().progress = progress;
+        teller.tell(&progress);
+        if progress.missing_bytes < before.missing_bytes {
+            pause = RETRY_FIRST;
+        }
         tokio::select! {
             biased;
             () = mesh.stop.cancelled() => return,
-            () = mesh.wake.notified() => {}
-            () = tokio::time::sleep(RETRY), if !progress.complete => seed.lock().walk = true,
+            () = mesh.wake.notified() => if seed.lock().walk {
+                pause = RETRY_FIRST;
+            },
+            () = tokio::time::sleep(pause), if may_retry(&node, &mesh, &progress) => {
+                pause = (pause * 2).min(RETRY_LAST);
+                seed.lock().walk = true;
+            }
         }
+    }
+}
+
+/// Whether trying again can help though nothing happens. A mesh that is paused, and a device that is
+/// alone, are woken when that ends.
+fn may_retry(node: &Node, mesh: &LocalMesh, progress: &SeedProgress) -> bool {
+    let is_alone = || node.network().sync_state(mesh.id()).is_empty();
+    match progress.obstacle {
+        _ if progress.complete || mesh.record().paused => false,
+        Some(Obstacle::Disk) => true,
+        Some(Obstacle::NoHolder) | None => !is_alone(),
+    }
+}
+
+/// Tells the people who follow when a seed begins to do something else.
+struct Teller<'a> {
+    node: &'a Node,
+    mesh: &'a LocalMesh,
+    told: Option<Phase>,
+}
+
+impl<'a> Teller<'a> {
+    fn new(node: &'a Node, mesh: &'a LocalMesh) -> Self {
+        Self {
+            node,
+            mesh,
+            told: None,
+        }
+    }
+
+    fn tell(&mut self, progress: &SeedProgress) {
+        let phase = progress.phase(self.mesh.record().paused);
+        if self.told.replace(phase) == Some(phase) {
+            return;
+        }
+        self.node.events().raise(EventKind::FolderPhase {
+            mesh: self.mesh.reference(),
+            dir: None,
+            phase,
+            reason: None,
+        });
     }
 }
 
@@ -129,29 +215,31 @@ async fn fill_once(
     node: &Node,
     mesh: &LocalMesh,
     seed: &Seed,
+    teller: &mut Teller<'_>,
 ) -> Result<SeedProgress, StorageError> {
-    let wanted = {
+    let (is_walk, waiting, failed) = {
         let mut state = seed.lock();
-        let walk = std::mem::take(&mut state.walk);
-        let waiting = std::mem::take(&mut state.waiting);
-        (walk, waiting)
+        let is_walk = std::mem::take(&mut state.walk);
+        (is_walk, std::mem::take(&mut state.waiting), state.failed)
     };
     let (replica, store) = (mesh.replica().clone(), mesh.store().clone());
-    let mut missing = blocking(move || match wanted {
-        (true, _) => walk(&replica, &store),
-        (false, waiting) => Ok(absent(&store, waiting)),
+    let mut missing = blocking(move || match is_walk {
+        true => walk(&replica, &store),
+        false => Ok(absent(&store, waiting)),
     })
     .await?;
-    let mut left = SeedProgress {
-        complete: true,
-        ..SeedProgress::default()
+    // A walk finds again what did not come before; a list adds to it.
+    let mut left = match is_walk {
+        true => SeedProgress::default(),
+        false => failed,
     };
     while !missing.is_empty() && !mesh.stop.is_cancelled() {
-        seed.lock().progress = count(&missing, left);
+        let progress = count(&missing, left);
+        seed.lock().progress = progress;
+        teller.tell(&progress);
         let rest = missing.split_off(missing.len().min(BATCH));
         let batch = std::mem::replace(&mut missing, rest);
         for (content, error) in fetch(node, mesh, batch).await {
-            left.complete = false;
             left.missing += 1;
             left.missing_bytes += content.size;
             left.obstacle = Some(match error {
@@ -163,9 +251,9 @@ async fn fill_once(
             });
         }
     }
-    // What did not come is not remembered one by one: the next reason to try walks the tree.
-    seed.lock().walk |= !left.complete;
-    left.complete &= seed.lock().waiting.is_empty();
+    let mut state = seed.lock();
+    state.failed = left;
+    left.complete = left.missing == 0 && state.waiting.is_empty() && !state.walk;
     Ok(left)
 }
 
@@ -242,3 +330,6 @@ pub(crate) fn is_here(store: &Store, content: &Content) -> bool {
             Ok(Holding::None | Holding::Some(_) | Holding::NoManifest) | Err(_) => false,
         }
 }
+
+#[cfg(test)]
+mod tests;
