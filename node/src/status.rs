@@ -92,6 +92,7 @@ impl Node {
             bindings.push(folder_status(&mesh, &bound, paused).await);
         }
         bindings.extend(seed_status(&mesh, counts, paused));
+        count_arriving(&mut bindings, self.arriving(&mesh));
         MeshStatus {
             mesh: mesh.reference(),
             role: mesh.role().into(),
@@ -107,6 +108,15 @@ impl Node {
             bindings,
             problem,
         }
+    }
+
+    /// Bytes of a mesh that have arrived, of files that are not whole yet.
+    fn arriving(&self, mesh: &LocalMesh) -> u64 {
+        let transfers = self.network().transfers().into_iter();
+        transfers
+            .filter(|transfer| transfer.mesh == mesh.id())
+            .map(|transfer| transfer.done_bytes)
+            .sum()
     }
 
     /// The meshes that this device is in.
@@ -202,7 +212,7 @@ impl Node {
             .into_iter()
             .filter_map(|transfer| {
                 let mesh = self.local_mesh(&transfer.mesh)?;
-                Some(describe_transfer(&mesh, &transfer))
+                Some(self::transfer(&mesh, &transfer))
             });
         TransfersReply {
             transfers: transfers.collect(),
@@ -210,7 +220,8 @@ impl Node {
     }
 }
 
-fn describe_transfer(mesh: &LocalMesh, transfer: &Transfer) -> TransferInfo {
+/// Content in flight, as it is shown.
+pub(crate) fn transfer(mesh: &LocalMesh, transfer: &Transfer) -> TransferInfo {
     TransferInfo {
         mesh: mesh.reference(),
         path: transfer.label.to_string(),
@@ -220,6 +231,18 @@ fn describe_transfer(mesh: &LocalMesh, transfer: &Transfer) -> TransferInfo {
         total_bytes: transfer.total_bytes,
         bytes_per_s: transfer.rate,
         peers: small(transfer.peers),
+    }
+}
+
+/// Counts bytes of files that are not whole yet as done. Folders and seeds count whole files: of one
+/// large file nothing would be seen until its end. No binding gets more than it lacks, because a
+/// file may be whole since the transfers were looked at.
+fn count_arriving(bindings: &mut [BindingStatus], mut arriving: u64) {
+    for binding in bindings {
+        let lacking = binding.bytes_total.saturating_sub(binding.bytes_done);
+        let part = arriving.min(lacking);
+        binding.bytes_done += part;
+        arriving -= part;
     }
 }
 
@@ -266,17 +289,13 @@ async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> Bi
 
 fn seed_status(mesh: &LocalMesh, counts: Counts, paused: bool) -> Option<BindingStatus> {
     let seed = mesh.seed()?.progress();
+    let phase = seed.phase(paused);
     let SeedProgress {
         missing,
         missing_bytes,
         obstacle,
-        complete,
+        complete: _,
     } = seed;
-    let phase = match (paused, complete) {
-        (true, _) => Phase::Paused,
-        (false, true) => Phase::UpToDate,
-        (false, false) => Phase::Syncing,
-    };
     Some(BindingStatus {
         id: String::new(),
         keep: Keep::Seed,
@@ -374,5 +393,37 @@ impl From<Kind> for KindName {
             Kind::Directory => Self::Directory,
             Kind::Symlink => Self::Symlink,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding(bytes_done: u64, bytes_total: u64) -> BindingStatus {
+        BindingStatus {
+            id: String::new(),
+            keep: Keep::Folder,
+            dir: None,
+            path: String::new(),
+            phase: Phase::Syncing,
+            reason: None,
+            files_done: 0,
+            files_total: 1,
+            bytes_done,
+            bytes_total,
+            pending: 1,
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn bytes_of_a_file_that_is_not_whole_yet_are_counted_once() {
+        let mut bindings = [binding(10, 100), binding(0, 50), binding(7, 7)];
+        count_arriving(&mut bindings, 100);
+        let done: Vec<u64> = bindings.iter().map(|binding| binding.bytes_done).collect();
+        assert_eq!(done, [100, 10, 7]);
+        count_arriving(&mut bindings, u64::MAX);
+        assert!(bindings.iter().all(|all| all.bytes_done == all.bytes_total));
     }
 }
