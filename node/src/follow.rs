@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::MissedTickBehavior;
 use wormhole_crdt::{DeviceId, MeshId};
 use wormhole_mesh::NetworkEvent;
+use wormhole_store::ContentId;
 use wormhole_vfs::{Folder, FolderStatus};
 
 use crate::api::{Direction, MeshRef, TransferInfo};
@@ -45,8 +47,9 @@ pub(crate) async fn network(node: Node) {
 async fn network_event(node: &Node, event: NetworkEvent) {
     let events = node.events();
     match event {
+        // Whoever is in no mesh of ours, or has not proved it yet, has nothing to fetch: a
+        // stranger's connection must not set folders to work.
         NetworkEvent::PeerUp { device, path } => {
-            wake_all(node).await;
             let name = name_of(node, &device);
             let device = device.to_string();
             events.raise(EventKind::PeerUp {
@@ -54,6 +57,11 @@ async fn network_event(node: &Node, event: NetworkEvent) {
                 name,
                 path: path.into(),
             });
+        }
+        NetworkEvent::MemberPresent { mesh, device: _ } => {
+            if let Some(mesh) = node.local_mesh(&mesh) {
+                mesh.poke().await;
+            }
         }
         NetworkEvent::PeerDown { device } => {
             let name = name_of(node, &device);
@@ -63,7 +71,6 @@ async fn network_event(node: &Node, event: NetworkEvent) {
             });
         }
         NetworkEvent::PeerMisbehaved { device, reason } => {
-            tracing::warn!(%device, %reason, "a peer misbehaved and was cut off");
             let reason = reason.to_string();
             events.raise(EventKind::PeerMisbehaved {
                 device: device.to_string(),
@@ -137,7 +144,7 @@ pub(crate) fn name_of(node: &Node, device: &DeviceId) -> String {
 pub(crate) async fn transfers(node: Node) {
     let mut tick = tokio::time::interval(TRANSFER_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut known: BTreeMap<TransferKey, u64> = BTreeMap::new();
+    let mut known: BTreeMap<TransferKey, Known> = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
@@ -148,20 +155,53 @@ pub(crate) async fn transfers(node: Node) {
             known.clear();
             continue;
         }
-        let now: Vec<TransferInfo> = node.transfers().transfers;
+        let now = keyed(&node);
         for event in compare(&mut known, &now) {
             node.events().raise(event);
         }
     }
 }
 
-type TransferKey = (String, String, Direction);
+/// What a transfer is known by: two files of one name, or one file at two places, are two.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct TransferKey {
+    mesh: MeshId,
+    content: ContentId,
+    path: Arc<str>,
+}
+
+/// What a transfer was when it was looked at last.
+#[derive(Debug, Clone)]
+struct Known {
+    mesh: MeshRef,
+    path: String,
+    direction: Direction,
+    done_bytes: u64,
+}
+
+/// Transfers, under what each is known by.
+fn keyed(node: &Node) -> Vec<(TransferKey, TransferInfo)> {
+    let transfers = node.network().transfers().into_iter();
+    let known = transfers.filter_map(|transfer| {
+        let mesh = node.local_mesh(&transfer.mesh)?;
+        let key = TransferKey {
+            mesh: transfer.mesh,
+            content: transfer.content.id,
+            path: transfer.label.clone(),
+        };
+        Some((key, status::transfer(&mesh, &transfer)))
+    });
+    known.collect()
+}
 
 /// What changed since the last look; `known` becomes what is now.
-fn compare(known: &mut BTreeMap<TransferKey, u64>, now: &[TransferInfo]) -> Vec<EventKind> {
+fn compare(
+    known: &mut BTreeMap<TransferKey, Known>,
+    now: &[(TransferKey, TransferInfo)],
+) -> Vec<EventKind> {
     let mut before = std::mem::take(known);
     let mut events = Vec::new();
-    for transfer in now {
+    for (key, transfer) in now {
         let TransferInfo {
             mesh,
             path,
@@ -170,8 +210,13 @@ fn compare(known: &mut BTreeMap<TransferKey, u64>, now: &[TransferInfo]) -> Vec<
             total_bytes,
             ..
         } = transfer.clone();
-        let key = (mesh.id.clone(), path.clone(), direction);
-        match before.remove(&key) {
+        let seen = Known {
+            mesh: mesh.clone(),
+            path: path.clone(),
+            direction,
+            done_bytes,
+        };
+        match before.remove(key) {
             None => {
                 events.push(EventKind::TransferStarted {
                     mesh,
@@ -180,24 +225,24 @@ fn compare(known: &mut BTreeMap<TransferKey, u64>, now: &[TransferInfo]) -> Vec<
                     total_bytes,
                 });
             }
-            Some(done) if done != done_bytes => events.push(EventKind::TransferProgress {
-                mesh,
-                path,
-                direction,
-                done_bytes,
-                total_bytes,
-            }),
+            Some(before) if before.done_bytes != done_bytes => {
+                events.push(EventKind::TransferProgress {
+                    mesh,
+                    path,
+                    direction,
+                    done_bytes,
+                    total_bytes,
+                });
+            }
             Some(_) => {}
         }
-        known.insert(key, done_bytes);
+        known.insert(key.clone(), seen);
     }
-    for (id, path, direction) in before.into_keys() {
-        let name = now.iter().find(|transfer| transfer.mesh.id == id);
-        let name = name.map_or_else(String::new, |transfer| transfer.mesh.name.clone());
+    for gone in before.into_values() {
         events.push(EventKind::TransferFinished {
-            mesh: MeshRef { id, name },
-            path,
-            direction,
+            mesh: gone.mesh,
+            path: gone.path,
+            direction: gone.direction,
         });
     }
     events
@@ -276,8 +321,17 @@ fn differences(
 mod tests {
     use super::*;
 
-    fn transfer(path: &str, done_bytes: u64) -> TransferInfo {
-        TransferInfo {
+    fn transfer(path: &str, done_bytes: u64) -> (TransferKey, TransferInfo) {
+        transfer_of(1, path, done_bytes)
+    }
+
+    fn transfer_of(content: u8, path: &str, done_bytes: u64) -> (TransferKey, TransferInfo) {
+        let key = TransferKey {
+            mesh: MeshId::from_bytes([0xab; 32]),
+            content: ContentId::from_bytes([content; 32]),
+            path: Arc::from(path),
+        };
+        let info = TransferInfo {
             mesh: MeshRef {
                 id: "ab".to_owned(),
                 name: "Designs".to_owned(),
@@ -288,7 +342,16 @@ mod tests {
             total_bytes: 100,
             bytes_per_s: 1,
             peers: 1,
-        }
+        };
+        (key, info)
+    }
+
+    #[test]
+    fn two_transfers_of_one_name_are_told_apart() {
+        let mut known = BTreeMap::new();
+        let now = [transfer_of(1, "a", 0), transfer_of(2, "a", 0)];
+        assert_eq!(compare(&mut known, &now).len(), 2);
+        assert_eq!(compare(&mut known, &now), [], "neither has begun anew");
     }
 
     #[test]
