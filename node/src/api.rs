@@ -27,6 +27,7 @@
 //! | `POST /v1/dial` | [`DialRequest`] | [`DialReply`] |
 //! | `POST /v1/pause`, `/v1/resume` | [`PauseRequest`] | [`PauseReply`] |
 //! | `GET /v1/limit`, `POST /v1/limit` | [`LimitRequest`] | [`LimitReply`] |
+//! | `DELETE /v1/limit` | none | [`LimitReply`] |
 //! | `POST /v1/wait` | [`WaitRequest`] | [`WaitReply`] |
 //! | `GET /v1/explain` | [`ExplainQuery`] | [`ExplainReply`] |
 //! | `GET /v1/openapi.json` | | this table, for programs |

@@ -6,12 +6,15 @@
 //! node's back.
 
 pub(crate) mod marker;
+pub(crate) mod name;
 
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags};
+
+pub use marker::Marker;
 
 /// What must be known about a directory before it is bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct Surroundings {
     pub dir: PathBuf,
     /// What is there now.
     pub found: Found,
+    /// Whose it is, by the marker of a synced folder.
+    pub marker: Marker,
     /// The node's home.
     pub home: PathBuf,
     /// The directory of the chunks, when it is not in the home.
@@ -129,6 +134,20 @@ pub enum BindingError {
         /// The mount.
         mount: PathBuf,
     },
+    /// It has the marker of a synced folder, and this node syncs no such folder.
+    #[error(
+        "{dir} has the marker of a synced folder: another node of this machine syncs it, or it was left by a home that is gone; in that case remove {dir}/.wormhole/folder and try again"
+    )]
+    Marked {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// The program would choose it, by a name that others gave.
+    #[error("{name:?} is not taken as the name of a directory by itself: name a directory")]
+    Name {
+        /// The name, safe to print.
+        name: String,
+    },
     /// The program chose it and there is something in it.
     #[error("{dir} exists and is not empty: name a directory to sync into")]
     NotEmpty {
@@ -179,6 +198,10 @@ pub fn check(around: &Surroundings, contents: Contents) -> Result<(), BindingErr
             mount: mount.clone(),
         });
     }
+    match around.marker {
+        Marker::Absent => {}
+        Marker::Nameless | Marker::Of(_) => return Err(BindingError::Marked { dir }),
+    }
     match (around.found, contents) {
         (Found::NoParent, _) => Err(BindingError::NoParent { dir }),
         (Found::NoDirectory, _) => Err(BindingError::NotADirectory { dir }),
@@ -212,9 +235,11 @@ impl Surroundings {
         };
         let dir = real_place(dir)?;
         let found = find(&dir).map_err(|error| unreadable(&error))?;
+        let marker = marker::read(&dir).map_err(|error| unreadable(&error.into()))?;
         Ok(Self {
             dir,
             found,
+            marker,
             home: home.to_owned(),
             cache: cache.map(Path::to_owned),
             bound,

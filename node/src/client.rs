@@ -95,6 +95,16 @@ impl Client {
             .await
     }
 
+    /// Has the node forget something and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::post`].
+    pub async fn delete<R: DeserializeOwned>(&self, route: &str) -> Result<R, ClientError> {
+        let request = request(Method::DELETE, route, Bytes::new())?;
+        self.send(request).await?.json().await
+    }
+
     /// Asks for something that takes long; `progress` is told how far it is.
     ///
     /// # Errors

@@ -111,6 +111,24 @@ pub enum OpenMeshError {
         /// Why.
         source: Box<wormhole_vfs::OpenError>,
     },
+    /// A database of the mesh makes no sense at all.
+    #[error(
+        "a database in {dir} is damaged: restore it from a backup, or remove the directory and join the mesh again"
+    )]
+    Damaged {
+        /// Where the home keeps the mesh.
+        dir: PathBuf,
+    },
+    /// What a folder remembers makes no sense at all.
+    #[error(
+        "cannot sync {dir}: {memory} is damaged; stop the node, remove that file and start again: the folder is then looked through afresh"
+    )]
+    DamagedFolder {
+        /// The directory.
+        dir: PathBuf,
+        /// Where the folder's memory is.
+        memory: PathBuf,
+    },
     /// The directory cannot be made.
     #[error("cannot make the directory {dir}")]
     Directory {

@@ -50,8 +50,11 @@ struct Inner {
     events: EventBus,
     meshes: RwLock<BTreeMap<MeshId, Arc<LocalMesh>>>,
     broken: Mutex<Vec<BrokenMesh>>,
-    /// Held by share, join, sync and unbind: what they check must still hold when they act.
+    /// Held by share, join, sync and unbind while they check and record: what they check must
+    /// still hold when they act. Never over a search of the network or a scan.
     changing: tokio::sync::Mutex<()>,
+    /// Held by pause, resume and limit while they save and apply a setting.
+    steering: tokio::sync::Mutex<()>,
     limits: Mutex<SavedLimits>,
     /// Cancelled first, so that the API takes no more requests while the rest still works.
     closing: CancellationToken,
@@ -103,6 +106,7 @@ impl Node {
                 meshes: RwLock::default(),
                 broken: Mutex::default(),
                 changing: tokio::sync::Mutex::default(),
+                steering: tokio::sync::Mutex::default(),
                 limits: Mutex::new(limits),
                 closing: CancellationToken::new(),
                 stop_asked: CancellationToken::new(),

@@ -26,7 +26,12 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/shutdown", post(control::shutdown))
         .route("/v1/status", get(control::status))
         .route("/v1/events", get(control::events))
-        .route("/v1/limit", get(control::limits).post(control::limit))
+        .route(
+            "/v1/limit",
+            get(control::limits)
+                .post(control::limit)
+                .delete(control::reset_limits),
+        )
         .route("/v1/wait", post(control::wait))
         .route("/v1/explain", get(control::explain))
         .route("/v1/peers", get(control::peers))
@@ -64,6 +69,7 @@ pub(super) fn all() -> Router<Node> {
         control::events,
         control::limits,
         control::limit,
+        control::reset_limits,
         control::wait,
         control::explain,
         control::peers,

@@ -8,6 +8,7 @@ fn around(dir: &str, found: Found) -> Surroundings {
     Surroundings {
         dir: PathBuf::from(dir),
         found,
+        marker: Marker::Absent,
         home: PathBuf::from("/home/ann/.local/share/wormhole"),
         cache: Some(PathBuf::from("/var/cache/wormhole")),
         bound: vec![PathBuf::from("/home/ann/Designs")],
@@ -120,6 +121,24 @@ fn files_are_merged_only_into_a_directory_that_the_user_named() {
         assert_eq!(
             check(&around("/home/ann/x", found), Contents::Unwelcome),
             Ok(())
+        );
+    }
+}
+
+#[test]
+fn a_directory_that_another_binding_has_marked_is_refused() {
+    use wormhole_store::RootId;
+    for marker in [Marker::Of(RootId::from_bytes([7; 16])), Marker::Nameless] {
+        let marked = Surroundings {
+            marker,
+            ..around("/home/ann/x", Found::Filled)
+        };
+        let error = check(&marked, Contents::Welcome).unwrap_err();
+        assert!(matches!(error, BindingError::Marked { .. }), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("remove /home/ann/x/.wormhole/folder")
         );
     }
 }

@@ -174,6 +174,9 @@ pub(crate) struct Up {
     /// What a start in the background hands to the process it makes
     #[arg(long, hide = true)]
     pub(crate) own_session: bool,
+    /// End as soon as the standard input, a pipe, does: for programs that run nodes of their own
+    #[arg(long, hide = true, conflicts_with_all = ["detach", "own_session"])]
+    pub(crate) until_stdin_ends: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -236,6 +239,9 @@ pub(crate) struct Limit {
     /// For receiving: bytes a second such as 500KB, or `off`
     #[arg(long, value_parser = rate, value_name = "RATE")]
     pub(crate) down: Option<Rate>,
+    /// Forget what was set: the limits of the settings count again
+    #[arg(long, conflicts_with_all = ["up", "down"])]
+    pub(crate) reset: bool,
 }
 
 #[derive(Debug, Args)]

@@ -92,7 +92,9 @@ async fn set_paused(desk: &Desk, route: &str, mesh: Option<String>) -> Result<()
 
 pub(super) async fn limit(desk: &Desk, limit: &Limit) -> Result<(), CliError> {
     let client = desk.client().await?;
-    let reply: LimitReply = if limit.up.is_none() && limit.down.is_none() {
+    let reply: LimitReply = if limit.reset {
+        client.delete("/v1/limit").await?
+    } else if limit.up.is_none() && limit.down.is_none() {
         client.get("/v1/limit", &()).await?
     } else {
         let request = LimitRequest {

@@ -73,8 +73,9 @@ fn ticket(argument: Option<&str>) -> Result<String, CliError> {
 }
 
 fn looks_like_a_ticket(text: &str) -> bool {
-    let number = text.split('-').next().unwrap_or_default();
-    let is_code = text.contains('-')
+    let is_gap = |letter: char| letter == '-' || letter.is_whitespace();
+    let (number, words) = text.trim().split_once(is_gap).unwrap_or_default();
+    let is_code = !words.is_empty()
         && !number.is_empty()
         && number.chars().all(|digit| digit.is_ascii_digit());
     is_code || text.starts_with("wormhole:")
@@ -112,6 +113,7 @@ mod tests {
     #[test]
     fn codes_and_links_are_told_from_directories() {
         assert!(looks_like_a_ticket("7-copper-violin-harvest-lantern"));
+        assert!(looks_like_a_ticket(" 7 copper violin harvest lantern"));
         assert!(looks_like_a_ticket("wormhole://join/abc"));
         assert!(!looks_like_a_ticket("my-folder"));
         assert!(!looks_like_a_ticket("7"));

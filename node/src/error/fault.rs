@@ -64,21 +64,25 @@ impl From<LookupError> for Fault {
 
 impl From<BindingError> for Fault {
     fn from(error: BindingError) -> Self {
-        let code = match &error {
-            BindingError::Taken { .. } => FaultCode::DirectoryTaken,
-            BindingError::NotEmpty { .. } => FaultCode::DirectoryNotEmpty,
-            BindingError::Relative { .. }
-            | BindingError::NotUtf8 { .. }
-            | BindingError::Root { .. }
-            | BindingError::NoParent { .. }
-            | BindingError::NotADirectory { .. }
-            | BindingError::Symlink { .. }
-            | BindingError::NotWritable { .. }
-            | BindingError::Home { .. }
-            | BindingError::Mount { .. }
-            | BindingError::Unreadable { .. } => FaultCode::BadDirectory,
-        };
-        fault(code, &error)
+        fault(directory_code(&error), &error)
+    }
+}
+
+fn directory_code(error: &BindingError) -> FaultCode {
+    match error {
+        BindingError::Taken { .. } | BindingError::Marked { .. } => FaultCode::DirectoryTaken,
+        BindingError::NotEmpty { .. } => FaultCode::DirectoryNotEmpty,
+        BindingError::Relative { .. }
+        | BindingError::NotUtf8 { .. }
+        | BindingError::Root { .. }
+        | BindingError::NoParent { .. }
+        | BindingError::NotADirectory { .. }
+        | BindingError::Symlink { .. }
+        | BindingError::NotWritable { .. }
+        | BindingError::Home { .. }
+        | BindingError::Mount { .. }
+        | BindingError::Name { .. }
+        | BindingError::Unreadable { .. } => FaultCode::BadDirectory,
     }
 }
 
@@ -96,6 +100,8 @@ impl From<OpenMeshError> for Fault {
             | OpenMeshError::Database { .. }
             | OpenMeshError::Replica { .. }
             | OpenMeshError::Store { .. }
+            | OpenMeshError::Damaged { .. }
+            | OpenMeshError::DamagedFolder { .. }
             | OpenMeshError::Folder { .. } => FaultCode::Storage,
         };
         fault(code, &error)
@@ -131,8 +137,17 @@ impl From<JoinMeshError> for Fault {
             JoinMeshError::Network(error) => fault(refusal(&error), &error),
             JoinMeshError::Binding(error) => error.into(),
             JoinMeshError::AlreadyMember { .. } => fault(FaultCode::AlreadyMember, &error),
-            JoinMeshError::NoPlace { ref name, .. } => fault(FaultCode::DirectoryNotEmpty, &error)
-                .with_hint(format!("choose one: wormhole sync {name:?} DIR")),
+            JoinMeshError::NoPlace {
+                ref name,
+                ref source,
+                ..
+            } => {
+                let code = match source {
+                    Some(source) => directory_code(source),
+                    None => FaultCode::BadDirectory,
+                };
+                fault(code, &error).with_hint(format!("choose one: wormhole sync {name:?} DIR"))
+            }
             JoinMeshError::NotSynced { ref name, .. } => fault(FaultCode::BadDirectory, &error)
                 .with_hint(format!(
                     "choose another directory: wormhole sync {name:?} DIR"

@@ -5,12 +5,13 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use wormhole_mesh::{PeerAddr, RateLimits};
 
 use super::Node;
+use super::local::{RecordChange, blocking};
 use crate::api::{DialReply, LimitReply, LimitRequest, PauseReply, PauseState, Rate};
 use crate::config::ByteCount;
 use crate::error::{ControlError, SpawnError};
@@ -76,27 +77,22 @@ impl Node {
         flow: Flow,
     ) -> Result<PauseReply, ControlError> {
         let meshes = self.lookup_all(mesh)?;
-        let _one_at_a_time = self.inner.changing.lock().await;
         let paused = flow == Flow::Paused;
         let mut states = Vec::new();
         for mesh in meshes {
-            let changed = {
-                let mut record = mesh.record();
-                let mut new = record.clone();
-                new.paused = paused;
-                let changed = *record != new;
-                if changed {
-                    self.home().save_record(&new)?;
-                    *record = new;
+            let change = {
+                // What is on disk and what the network does must not part.
+                let _one_at_a_time = self.inner.steering.lock().await;
+                let change = self.change_record(&mesh, move |record| record.paused = paused);
+                let change = change.await?;
+                match flow {
+                    Flow::Paused => self.network().pause(mesh.id()),
+                    Flow::Running => self.network().resume(mesh.id()),
                 }
-                changed
+                change
             };
-            match flow {
-                Flow::Paused => self.network().pause(mesh.id()),
-                Flow::Running => self.network().resume(mesh.id()),
-            }
             mesh.poke().await;
-            if changed {
+            if change == RecordChange::Saved {
                 let mesh = mesh.reference();
                 self.events().raise(match flow {
                     Flow::Paused => EventKind::Paused { mesh },
@@ -114,11 +110,7 @@ impl Node {
     /// The bandwidth limits in force.
     #[must_use]
     pub fn limits(&self) -> LimitReply {
-        let saved = *self
-            .inner
-            .limits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let saved = *self.saved_limits();
         let configured = |limit: Option<ByteCount>| match limit {
             Some(limit) => Rate::BytesPerSecond(limit.bytes()),
             None => Rate::Unlimited,
@@ -141,22 +133,42 @@ impl Node {
                 return Err(ControlError::Limit { bytes_per_second });
             }
         }
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let mut saved = *self
-            .inner
-            .limits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        saved.up = request.up.or(saved.up);
-        saved.down = request.down.or(saved.down);
-        saved.save(&self.home().limits_path())?;
-        *self
-            .inner
-            .limits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = saved;
+        let request = request.clone();
+        self.change_limits(move |saved| {
+            saved.up = request.up.or(saved.up);
+            saved.down = request.down.or(saved.down);
+        })
+        .await
+    }
+
+    /// Forgets the limits that were set while the node ran: the settings count again.
+    ///
+    /// # Errors
+    /// A [`ControlError`]; nothing is changed then.
+    pub async fn reset_limits(&self) -> Result<LimitReply, ControlError> {
+        self.change_limits(|saved| *saved = SavedLimits::default())
+            .await
+    }
+
+    async fn change_limits(
+        &self,
+        change: impl FnOnce(&mut SavedLimits),
+    ) -> Result<LimitReply, ControlError> {
+        let _one_at_a_time = self.inner.steering.lock().await;
+        let mut saved = *self.saved_limits();
+        change(&mut saved);
+        let path = self.home().limits_path();
+        blocking(move || saved.save(&path)).await?;
+        *self.saved_limits() = saved;
         self.apply_limits();
         Ok(self.limits())
+    }
+
+    fn saved_limits(&self) -> MutexGuard<'_, SavedLimits> {
+        self.inner
+            .limits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the network what the limits are.

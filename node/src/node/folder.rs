@@ -6,11 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wormhole_crdt::{EntryId, Kind};
-use wormhole_store::RootId;
 use wormhole_vfs::Folder;
 
 use super::local::blocking;
-use super::share::{make_dir, random, unmake_dir};
+use super::share::Place;
 use super::{Bound, FolderState, LocalMesh, Node};
 use crate::api::{SyncReply, SyncRequest, UnbindReply};
 use crate::binding::{self, Contents};
@@ -28,16 +27,9 @@ impl Node {
         let _one_at_a_time = self.inner.changing.lock().await;
         let base = self.directory(&mesh, &request.path).await?;
         let dir = self.check_dir(&request.dir, Contents::Welcome).await?;
-        let made = make_dir(&dir)?;
-        let binding = BindingRecord {
-            id: RootId::from_bytes(random().map_err(crate::error::OpenMeshError::from)?),
-            target: BindingTarget::Folder {
-                dir: dir.clone(),
-                base,
-            },
-        };
-        if let Err(error) = self.add_binding(&mesh, binding).await {
-            unmake_dir(&dir, made);
+        let place = Place::make(&dir)?;
+        if let Err(error) = self.add_binding(&mesh, place.record(base)).await {
+            place.unmake();
             return Err(error);
         }
         self.events().raise(EventKind::FolderBound {
@@ -62,13 +54,9 @@ impl Node {
         {
             return Err(error.into());
         }
-        let saved = {
-            let mut record = mesh.record();
-            record.bindings.push(binding.clone());
-            self.home().save_record(&record)
-        };
-        if let Err(error) = saved {
-            mesh.record().bindings.retain(|kept| kept.id != binding.id);
+        let added = binding.clone();
+        let saved = self.change_record(mesh, |record| record.bindings.push(added));
+        if let Err(error) = saved.await {
             if let BindingTarget::Folder { dir, .. } = &binding.target {
                 self.close_binding(mesh, dir).await;
             }
@@ -84,15 +72,12 @@ impl Node {
     pub async fn unbind(&self, dir: &Path) -> Result<UnbindReply, FolderOperationError> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let (mesh, bound) = self.find_bound(dir)?;
-        {
-            let mut record = mesh.record();
-            let mut without = record.clone();
-            without.bindings.retain(|binding| binding.id != bound.id);
-            self.home()
-                .save_record(&without)
-                .map_err(crate::error::OpenMeshError::from)?;
-            *record = without;
-        }
+        let id = bound.id;
+        self.change_record(&mesh, move |record| {
+            record.bindings.retain(|binding| binding.id != id);
+        })
+        .await
+        .map_err(crate::error::OpenMeshError::from)?;
         self.close_binding(&mesh, &bound.dir).await;
         let dir = bound.dir.clone();
         self.events().raise(EventKind::FolderUnbound {
@@ -113,7 +98,7 @@ impl Node {
         bound.stop().await;
         let mesh = mesh.clone();
         blocking(move || {
-            binding::marker::remove(&bound.dir);
+            binding::marker::remove(&bound.dir, &bound.id);
             if let Err(error) = mesh.store().remove_root(&bound.id) {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(dir = %bound.dir.display(), error, "the store still knows a folder that was unbound");

@@ -1,6 +1,6 @@
 //! `join`: this device becomes a member, by a code or a link.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
@@ -8,10 +8,11 @@ use wormhole_crdt::{EntryId, EntryName, Replica};
 use wormhole_mesh::{Joined, PeerAddr, Ticket};
 use wormhole_store::RootId;
 
-use super::share::{Made, make_dir, random, unmake_dir};
+use super::share::{Place, random};
 use super::{LocalMesh, Node};
 use crate::api::{JoinReply, JoinRequest, Keep, Reporter, Stage};
-use crate::binding::Contents;
+use crate::binding::name::is_harmless;
+use crate::binding::{BindingError, Contents};
 use crate::error::{JoinMeshError, OpenMeshError};
 use crate::event::EventKind;
 use crate::home::{BindingRecord, BindingTarget, MeshRecord, SecretBytes};
@@ -34,24 +35,25 @@ impl Node {
         for peer in &request.peers {
             peers.extend(PeerAddr::resolve(peer).await?);
         }
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let chosen = match (&request.dir, request.keep) {
-            (Some(dir), Keep::Folder) => Some(self.check_dir(dir, Contents::Welcome).await?),
-            (None, Keep::Folder) | (_, Keep::Seed) => None,
-        };
+        // Before anybody is asked: an invite is good only once.
+        if let (Some(dir), Keep::Folder) = (&request.dir, request.keep) {
+            self.check_dir(dir, Contents::Welcome).await?;
+        }
         reporter.report(Stage::Meeting, 0, 0);
         let cancel = self.tasks().cancel().child_token();
         let joined = self.network().join(&ticket, &peers, &cancel).await?;
+        reporter.report(Stage::Opening, 0, 0);
+        let _one_at_a_time = self.inner.changing.lock().await;
         if let Some(mesh) = self.local_mesh(&joined.welcome.mesh) {
             return Err(JoinMeshError::AlreadyMember {
                 name: mesh.name().to_owned(),
             });
         }
-        reporter.report(Stage::Opening, 0, 0);
-        let place = match (chosen, request.keep) {
+        let place = match (&request.dir, request.keep) {
             (_, Keep::Seed) => Ok(None),
-            (Some(dir), Keep::Folder) => Ok(Some(dir)),
-            (None, Keep::Folder) => self.default_dir(&joined.welcome.name).await.map(Some),
+            // Looked at again: the search was long.
+            (Some(dir), Keep::Folder) => self.take_place(dir, Contents::Welcome).await.map(Some),
+            (None, Keep::Folder) => self.default_place(&joined.welcome.name).await.map(Some),
         };
         self.settle_in(joined, request.keep, place).await
     }
@@ -62,37 +64,35 @@ impl Node {
         &self,
         joined: Joined,
         keep: Keep,
-        place: Result<Option<PathBuf>, NoPlace>,
+        place: Result<Option<Place>, NoPlace>,
     ) -> Result<JoinReply, JoinMeshError> {
-        let (dir, obstacle) = match place {
-            Ok(dir) => (dir, None),
+        let (place, obstacle) = match place {
+            Ok(place) => (place, None),
             Err(obstacle) => (None, Some(obstacle)),
         };
-        let made = dir.as_deref().map(make_dir).transpose()?;
-        let target = match (&dir, keep) {
-            (_, Keep::Seed) => Some(BindingTarget::Seed),
-            (Some(dir), Keep::Folder) => Some(BindingTarget::Folder {
-                dir: dir.clone(),
-                base: EntryId::ROOT,
+        let binding = match (&place, keep) {
+            (_, Keep::Seed) => Some(BindingRecord {
+                id: RootId::from_bytes(random().map_err(OpenMeshError::from)?),
+                target: BindingTarget::Seed,
             }),
+            (Some(place), Keep::Folder) => Some(place.record(EntryId::ROOT)),
             (None, Keep::Folder) => None,
         };
-        let kept = match self.keep_joined(&joined, target).await {
+        let kept = match self.keep_joined(&joined, binding).await {
             Ok(kept) => kept,
             Err(error) => {
-                if let Some(dir) = &dir {
-                    unmake_dir(dir, made.unwrap_or(Made::Before));
+                if let Some(place) = &place {
+                    place.unmake();
                 }
                 return Err(error.into());
             }
         };
-        let failed = dir.as_deref().and_then(|dir| kept.take_failed(dir));
-        if let (Some(dir), Some(source)) = (dir.as_deref(), failed) {
-            kept.record().bindings.clear();
-            self.home()
-                .save_record(&kept.record())
-                .map_err(OpenMeshError::from)?;
-            unmake_dir(dir, made.unwrap_or(Made::Before));
+        if let Some(place) = &place
+            && let Some(source) = kept.take_failed(&place.dir)
+        {
+            let unbound = self.change_record(&kept, |record| record.bindings.clear());
+            unbound.await.map_err(OpenMeshError::from)?;
+            place.unmake();
             return Err(JoinMeshError::NotSynced {
                 name: status::shown(kept.name()),
                 source,
@@ -114,7 +114,7 @@ impl Node {
             mesh: kept.reference(),
             role: kept.role().into(),
             keep,
-            dir,
+            dir: place.map(|place| place.dir),
             from,
             from_device: joined.from.to_string(),
             path: joined.path.into(),
@@ -124,52 +124,58 @@ impl Node {
     async fn keep_joined(
         &self,
         joined: &Joined,
-        target: Option<BindingTarget>,
+        binding: Option<BindingRecord>,
     ) -> Result<std::sync::Arc<LocalMesh>, OpenMeshError> {
-        let binding = match target {
-            Some(target) => Some(BindingRecord {
-                id: RootId::from_bytes(random()?),
-                target,
-            }),
-            None => None,
-        };
         let key = self.inner.identity.device_key();
         let welcome = joined.welcome.clone();
         let replica = move |db| Replica::join(db, &welcome, key, &mut rand::rng());
-        let record = |mesh| MeshRecord {
+        let name = joined.welcome.name.clone();
+        let secret = SecretBytes(*joined.secret.expose());
+        let content_key = SecretBytes(*joined.content_key.expose());
+        let record = move |mesh| MeshRecord {
             mesh,
-            name: joined.welcome.name.clone(),
-            secret: SecretBytes(*joined.secret.expose()),
-            content_key: SecretBytes(*joined.content_key.expose()),
+            name,
+            secret,
+            content_key,
             paused: false,
             bindings: binding.into_iter().collect(),
         };
         self.keep_mesh(replica, record).await
     }
 
-    /// `~/<mesh name>`, if it may be used without asking.
-    async fn default_dir(&self, name: &str) -> Result<PathBuf, NoPlace> {
+    /// `~/<mesh name>`, if it may be used without asking: others chose the name.
+    async fn default_place(&self, name: &str) -> Result<Place, NoPlace> {
+        let refused = |source| NoPlace { dir: None, source };
         let dir = match (choose_native_strategy(), EntryName::parse(name)) {
-            (Ok(user), Ok(name)) => user.home_dir().join(name.as_str()),
-            (Err(_), _) | (_, Err(_)) => {
-                return Err(NoPlace {
-                    dir: None,
-                    source: None,
-                });
+            (Ok(user), Ok(name)) if is_harmless(&name) => user.home_dir().join(name.as_str()),
+            (Ok(_), Ok(_) | Err(_)) => {
+                let name = status::shown(name);
+                return Err(refused(Some(BindingError::Name { name })));
             }
+            (Err(_), _) => return Err(refused(None)),
         };
-        match self.check_dir(&dir, Contents::Unwelcome).await {
-            Ok(dir) => Ok(dir),
-            Err(source) => Err(NoPlace {
-                dir: Some(dir),
-                source: Some(source),
-            }),
-        }
+        self.take_place(&dir, Contents::Unwelcome).await
+    }
+
+    async fn take_place(&self, dir: &Path, contents: Contents) -> Result<Place, NoPlace> {
+        let refused = |source| NoPlace {
+            dir: Some(dir.to_owned()),
+            source,
+        };
+        let dir = match self.check_dir(dir, contents).await {
+            Ok(dir) => dir,
+            Err(source) => return Err(refused(Some(source))),
+        };
+        Place::make(&dir).map_err(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(dir = %dir.display(), error, "no directory for a mesh that was joined");
+            refused(None)
+        })
     }
 }
 
-/// Why the directory that would be used by itself cannot be.
+/// Why the directory for a mesh that was joined cannot be used.
 struct NoPlace {
     dir: Option<PathBuf>,
-    source: Option<crate::binding::BindingError>,
+    source: Option<BindingError>,
 }

@@ -40,6 +40,8 @@ pub(crate) struct LocalMesh {
     replica: Replica,
     store: Store,
     record: Mutex<MeshRecord>,
+    /// Held while the record is being saved; `record` itself never waits for the disk.
+    saving: Mutex<()>,
     bound: Mutex<Vec<Arc<Bound>>>,
     seed: Mutex<Option<Arc<Seed>>>,
     /// Told when content may have become wanted or reachable.
@@ -108,7 +110,7 @@ impl LocalMesh {
         &self.feed
     }
 
-    /// The record as it was last saved. Never held across an await.
+    /// The record as it was last saved. Held for a moment only.
     pub(crate) fn record(&self) -> MutexGuard<'_, MeshRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -222,7 +224,37 @@ impl LocalMesh {
     }
 }
 
+/// Whether the record of a mesh had to be saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordChange {
+    /// It is another now, on disk and here.
+    Saved,
+    /// It was so already.
+    None,
+}
+
 impl Node {
+    /// Changes the record of a mesh: on disk first, then here.
+    pub(super) async fn change_record(
+        &self,
+        mesh: &Arc<LocalMesh>,
+        change: impl FnOnce(&mut MeshRecord) + Send + 'static,
+    ) -> Result<RecordChange, HomeError> {
+        let (node, mesh) = (self.clone(), mesh.clone());
+        blocking(move || {
+            let _one_at_a_time = mesh.saving.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut new = mesh.record().clone();
+            change(&mut new);
+            if *mesh.record() == new {
+                return Ok(RecordChange::None);
+            }
+            node.home().save_record(&new)?;
+            *mesh.record() = new;
+            Ok(RecordChange::Saved)
+        })
+        .await
+    }
+
     /// Opens a mesh that has a record: replica, store, network, bindings.
     pub(crate) async fn open_mesh(
         &self,
@@ -232,8 +264,9 @@ impl Node {
         let key = self.inner.identity.device_key();
         let config = self.config().clone();
         let (replica, store, record) = {
+            let damaged = OpenMeshError::Damaged { dir: dir.clone() };
             let dir = dir.clone();
-            blocking(move || {
+            opening(damaged, move || {
                 let replica = open_replica(&dir.join(REPLICA_FILE), key)?;
                 let store = open_store(&dir, &record, &config)?;
                 Ok::<_, OpenMeshError>((replica, store, record))
@@ -253,6 +286,7 @@ impl Node {
             wake: Notify::new(),
             stop: self.tasks().cancel().child_token(),
             record: Mutex::new(record.clone()),
+            saving: Mutex::default(),
         });
         self.tasks()
             .spawn("changes", change::follow(self.clone(), mesh.clone()))?;
@@ -347,11 +381,19 @@ impl Node {
         };
         let source = Arc::new(MeshSource::new(self.network().clone(), mesh.id));
         let (replica, store) = (mesh.replica.clone(), mesh.store.clone());
-        let started = blocking(move || Folder::start(config, replica, store, source, cancel)).await;
-        let (folder, task) = started.map_err(|source| OpenMeshError::Folder {
+        let damaged = OpenMeshError::DamagedFolder {
             dir: dir.to_owned(),
-            source: Box::new(source),
-        })?;
+            memory: config.state.clone(),
+        };
+        let at = dir.to_owned();
+        let (folder, task) = opening(damaged, move || {
+            let started = Folder::start(config, replica, store, source, cancel);
+            started.map_err(|source| OpenMeshError::Folder {
+                dir: at,
+                source: Box::new(source),
+            })
+        })
+        .await?;
         self.tasks().spawn("folder", task)?;
         let watch = follow::folder(self.clone(), mesh.reference(), dir.to_owned(), &folder);
         self.tasks().spawn("folder events", watch)?;
@@ -420,6 +462,20 @@ fn open_store(dir: &Path, record: &MeshRecord, config: &Config) -> Result<Store,
         path,
         source: Box::new(source),
     })
+}
+
+/// Opens databases. A damaged file can make redb panic where it should fail: that is an answer, too,
+/// and must not take the other meshes along.
+async fn opening<T: Send + 'static>(
+    damaged: OpenMeshError,
+    open: impl FnOnce() -> Result<T, OpenMeshError> + Send + 'static,
+) -> Result<T, OpenMeshError> {
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(error) if error.is_panic() => Err(damaged),
+        // The runtime is gone; whoever waits here is about to be dropped.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Runs work on disks away from the threads that serve everybody. A panic in it passes through.

@@ -34,66 +34,71 @@ impl Node {
     ) -> Result<ShareReply, ShareError> {
         let role = request.role.unwrap_or(RoleName::Writer);
         let ttl = super::invite::ttl(request.ttl_seconds)?;
-        let _one_at_a_time = self.inner.changing.lock().await;
-        let dir = self.check_dir(&request.dir, Contents::Welcome).await?;
-        let made = make_dir(&dir)?;
-        let name = request.name.unwrap_or_else(|| directory_name(&dir));
-        let shared = match self.make_mesh(name, &dir).await {
-            Ok(mesh) => match self.first_look(&mesh, &dir, reporter).await {
-                Ok(folder) => {
-                    reporter.report(Stage::Inviting, 0, 0);
-                    match self.invite_to(&mesh, role.into(), ttl) {
-                        Ok(invite) => Ok((mesh, folder, invite)),
-                        Err(error) => Err((Some(mesh), error.into())),
-                    }
-                }
-                Err(error) => Err((Some(mesh), error)),
-            },
-            Err(error) => Err((None, error.into())),
+        let (mesh, place) = self.found(&request).await?;
+        let shared = match self.first_look(&mesh, &place.dir, reporter).await {
+            Ok(folder) => {
+                reporter.report(Stage::Inviting, 0, 0);
+                let invite = self.invite_to(&mesh, role.into(), ttl);
+                invite.map(|invite| (folder, invite)).map_err(Into::into)
+            }
+            Err(error) => Err(error),
         };
         match shared {
-            Ok((mesh, folder, invite)) => {
+            Ok((folder, invite)) => {
                 self.events().raise(EventKind::MeshCreated {
                     mesh: mesh.reference(),
                 });
                 let seen = folder.status();
                 Ok(ShareReply {
                     mesh: mesh.reference(),
-                    dir,
+                    dir: place.dir,
                     files: seen.counts.files,
                     bytes: seen.counts.bytes,
                     problems: seen.problems.iter().map(status::problem).collect(),
                     invite,
                 })
             }
-            Err((mesh, error)) => {
-                if let Some(mesh) = mesh {
-                    self.forget_mesh(mesh).await;
-                }
-                unmake_dir(&dir, made);
+            Err(error) => {
+                let _one_at_a_time = self.inner.changing.lock().await;
+                self.forget_mesh(mesh).await;
+                place.unmake();
                 Err(error)
             }
         }
     }
 
-    /// Makes a mesh whose only binding is `dir`, and opens it.
+    /// Makes the mesh and binds the directory. From here on nobody else can bind it, so what takes
+    /// long comes after.
+    async fn found(
+        &self,
+        request: &ShareRequest,
+    ) -> Result<(std::sync::Arc<LocalMesh>, Place), ShareError> {
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let dir = self.check_dir(&request.dir, Contents::Welcome).await?;
+        let place = Place::make(&dir)?;
+        let name = request.name.clone();
+        let name = name.unwrap_or_else(|| directory_name(&dir));
+        match self.make_mesh(name, &place).await {
+            Ok(mesh) => Ok((mesh, place)),
+            Err(error) => {
+                place.unmake();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes a mesh whose only binding is this place, and opens it.
     async fn make_mesh(
         &self,
         name: String,
-        dir: &Path,
+        place: &Place,
     ) -> Result<std::sync::Arc<LocalMesh>, OpenMeshError> {
         let founder = NewMesh {
             name: name.clone(),
             device_name: self.config().device_name.clone(),
             key: self.inner.identity.device_key(),
         };
-        let binding = BindingRecord {
-            id: RootId::from_bytes(random()?),
-            target: BindingTarget::Folder {
-                dir: dir.to_owned(),
-                base: EntryId::ROOT,
-            },
-        };
+        let binding = place.record(EntryId::ROOT);
         let (secret, content_key) = (SecretBytes(random()?), SecretBytes(random()?));
         let replica = move |db| Replica::create(db, &founder, now(), &mut rand::rng());
         let record = |mesh| MeshRecord {
@@ -114,41 +119,44 @@ impl Node {
         replica: impl FnOnce(redb::Database) -> Result<Replica, wormhole_crdt::OpenError>
         + Send
         + 'static,
-        record: impl FnOnce(wormhole_crdt::MeshId) -> MeshRecord,
+        record: impl FnOnce(wormhole_crdt::MeshId) -> MeshRecord + Send + 'static,
     ) -> Result<std::sync::Arc<LocalMesh>, OpenMeshError> {
-        let staged = self.home().stage_mesh()?;
-        let made = {
-            let staged = staged.clone();
-            blocking(move || {
-                let db = create_database(&staged)?;
-                let made = replica(db);
-                let made = made.map_err(|source| OpenMeshError::Replica {
-                    path: staged,
-                    source: Box::new(source),
-                })?;
-                Ok::<_, OpenMeshError>(made.mesh_id())
-            })
-            .await
-        };
-        let kept = made.and_then(|id| {
-            self.home().adopt_mesh(&staged, &id)?;
-            let record = record(id);
-            self.home().save_record(&record)?;
-            Ok(record)
-        });
-        let record = match kept {
-            Ok(record) => record,
-            Err(error) => {
-                self.home().discard(&staged);
-                return Err(error);
+        let node = self.clone();
+        let record = blocking(move || {
+            let staged = node.home().stage_mesh()?;
+            let kept = node.put_in_place(&staged, replica, record);
+            if kept.is_err() {
+                node.home().discard(&staged);
             }
-        };
+            kept
+        })
+        .await?;
         let id = record.mesh;
         let opened = self.open_mesh(record).await;
         if opened.is_err() {
             self.home().drop_mesh(&id)?;
         }
         opened
+    }
+
+    /// The steps of [`Node::keep_mesh`] that wait for the disk.
+    fn put_in_place(
+        &self,
+        staged: &Path,
+        replica: impl FnOnce(redb::Database) -> Result<Replica, wormhole_crdt::OpenError>,
+        record: impl FnOnce(wormhole_crdt::MeshId) -> MeshRecord,
+    ) -> Result<MeshRecord, OpenMeshError> {
+        let made = replica(create_database(staged)?);
+        let made = made.map_err(|source| OpenMeshError::Replica {
+            path: staged.to_owned(),
+            source: Box::new(source),
+        })?;
+        let id = made.mesh_id();
+        drop(made);
+        self.home().adopt_mesh(staged, &id)?;
+        let record = record(id);
+        self.home().save_record(&record)?;
+        Ok(record)
     }
 
     /// Waits until the new folder has been looked through once.
@@ -218,35 +226,62 @@ impl Node {
 /// that grow.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// A directory that is about to be bound, and what must be undone if that fails.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    /// Names the binding, also in the directory's marker.
+    pub(super) id: RootId,
+    made: Made,
+}
+
 /// Whether a directory was made by the operation that binds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Made {
+enum Made {
     /// It was.
     Now,
     /// It had been there.
     Before,
 }
 
-/// Makes the directory to be bound, if it is not there. Its parent is.
-pub(super) fn make_dir(dir: &Path) -> Result<Made, OpenMeshError> {
-    match fs::create_dir(dir) {
-        Ok(()) => Ok(Made::Now),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(Made::Before),
-        Err(source) => Err(OpenMeshError::Directory {
-            dir: dir.to_owned(),
-            source,
-        }),
+impl Place {
+    /// Makes the directory, if it is not there. Its parent is.
+    pub(super) fn make(dir: &Path) -> Result<Self, OpenMeshError> {
+        let id = RootId::from_bytes(random()?);
+        let made = match fs::create_dir(dir) {
+            Ok(()) => Made::Now,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Made::Before,
+            Err(source) => {
+                return Err(OpenMeshError::Directory {
+                    dir: dir.to_owned(),
+                    source,
+                });
+            }
+        };
+        let dir = dir.to_owned();
+        Ok(Self { dir, id, made })
     }
-}
 
-/// Takes away what a failed operation left in a directory: the folder's marker, and the directory
-/// itself if the operation made it and nothing else is in it.
-pub(super) fn unmake_dir(dir: &Path, made: Made) {
-    binding::marker::remove(dir);
-    if made == Made::Now
-        && let Err(error) = fs::remove_dir(dir)
-    {
-        tracing::warn!(dir = %dir.display(), %error, "a directory made for a mesh stays");
+    /// The binding of this place to a directory of a mesh.
+    pub(super) fn record(&self, base: EntryId) -> BindingRecord {
+        BindingRecord {
+            id: self.id,
+            target: BindingTarget::Folder {
+                dir: self.dir.clone(),
+                base,
+            },
+        }
+    }
+
+    /// Takes away what a failed operation left: the folder's marker, and the directory itself if
+    /// the operation made it and nothing else is in it.
+    pub(super) fn unmake(&self) {
+        binding::marker::remove(&self.dir, &self.id);
+        if self.made == Made::Now
+            && let Err(error) = fs::remove_dir(&self.dir)
+        {
+            tracing::warn!(dir = %self.dir.display(), %error, "a directory made for a mesh stays");
+        }
     }
 }
 

@@ -189,6 +189,142 @@ async fn waiting_in_vain_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_may_be_as_long_as_a_number_can_say() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    laptop.share("Designs").await;
+    assert!(laptop.wait(Some(u64::MAX), 0).await.done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_another_node_syncs_is_left_to_it() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    let shared = laptop.share("Designs").await;
+    let other = Device::start("other").await;
+    let request = ShareRequest {
+        dir: laptop.path("Designs"),
+        name: None,
+        role: None,
+        ttl_seconds: None,
+    };
+    let refused = fault(other.try_share(&request).await);
+    assert_eq!(refused.code, FaultCode::DirectoryTaken, "{refused:?}");
+    assert!(refused.message.contains(".wormhole/folder"), "{refused:?}");
+    let dir = Some(laptop.path("Designs"));
+    let refused = other
+        .join_as(&shared.invite.code, Keep::Folder, dir, &laptop)
+        .await;
+    assert_eq!(fault(refused).code, FaultCode::DirectoryTaken);
+    assert!(laptop.path("Designs/.wormhole/folder").exists());
+    // The refusal came before the code was used.
+    other.join(&shared.invite.code, "Copy", &laptop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_with_a_dangerous_name_gets_no_directory_by_itself() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    let request = ShareRequest {
+        dir: laptop.path("Designs"),
+        name: Some(".ssh".to_owned()),
+        role: None,
+        ttl_seconds: None,
+    };
+    let shared = laptop.try_share(&request).await.unwrap();
+    let desktop = Device::start("desktop").await;
+    let joined = desktop
+        .join_as(&shared.invite.code, Keep::Folder, None, &laptop)
+        .await;
+    let refused = fault(joined);
+    assert_eq!(refused.code, FaultCode::BadDirectory, "{refused:?}");
+    assert!(refused.message.contains("name a directory"), "{refused:?}");
+    assert!(refused.hint.unwrap().contains("wormhole sync"));
+    let meshes = desktop.meshes().await;
+    assert_eq!(meshes.len(), 1, "a member all the same");
+    assert!(meshes[0].dirs.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_else_waits_while_a_join_searches() {
+    let far = Device::start("far").await;
+    far.write("Music/a.txt", b"a");
+    let far = far.share("Music").await;
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    laptop.share("Designs").await;
+
+    // Nobody tells where the other device is, so the search goes on for a while.
+    let request = JoinRequest {
+        ticket: far.invite.code,
+        dir: Some(laptop.path("Music")),
+        keep: Keep::Folder,
+        peers: Vec::new(),
+    };
+    let searching = tokio::sync::Notify::new();
+    let mut report = |_: &Progress| searching.notify_one();
+    let client = laptop.client.clone();
+    let join = client.steps::<_, JoinReply>("/v1/join", &request, &mut report);
+    tokio::pin!(join);
+    tokio::select! {
+        reply = &mut join => panic!("it cannot be found: {reply:?}"),
+        () = searching.notified() => {}
+    }
+    let others = async {
+        let all = PauseRequest { mesh: None };
+        drop::<PauseReply>(client.post("/v1/pause", &all).await.unwrap());
+        let limit = LimitRequest::default();
+        let _: LimitReply = client.post("/v1/limit", &limit).await.unwrap();
+        let (mesh, dir) = ("Designs".to_owned(), laptop.path("More"));
+        let path = String::new();
+        let sync = SyncRequest { mesh, path, dir };
+        let synced: SyncReply = client.post("/v1/sync", &sync).await.unwrap();
+        let unbind = UnbindRequest { dir: synced.dir };
+        drop::<UnbindReply>(client.post("/v1/unbind", &unbind).await.unwrap());
+        drop::<PauseReply>(client.post("/v1/resume", &all).await.unwrap());
+    };
+    tokio::select! {
+        biased;
+        () = others => {}
+        reply = &mut join => panic!("the others waited for it: {reply:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_tells_when_it_begins_and_when_it_has_everything() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/big.bin", &vec![3; 300_000]);
+    let shared = laptop.share("Designs").await;
+    let seed = Device::start("seed").await;
+    let mut events = seed.client.events().await.unwrap();
+    seed.join_as(&shared.invite.code, Keep::Seed, None, &laptop)
+        .await
+        .unwrap();
+    seed.settled_with(&laptop).await;
+    let mut phases = Vec::new();
+    while !phases.ends_with(&[Phase::Syncing, Phase::UpToDate]) {
+        let event = events.next().await.unwrap().expect("the node runs");
+        if let EventKind::FolderPhase {
+            dir: None, phase, ..
+        } = event.kind
+        {
+            phases.push(phase);
+        }
+    }
+    let all = PauseRequest { mesh: None };
+    drop::<PauseReply>(seed.client.post("/v1/pause", &all).await.unwrap());
+    while phases.last() != Some(&Phase::Paused) {
+        let event = events.next().await.unwrap().expect("the node runs");
+        if let EventKind::FolderPhase {
+            dir: None, phase, ..
+        } = event.kind
+        {
+            phases.push(phase);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_seed_holds_everything_without_a_folder() {
     let laptop = Device::start("laptop").await;
     laptop.write("Designs/small.txt", b"small");
@@ -304,6 +440,12 @@ async fn limits_outlast_a_restart() {
             .unwrap(),
         reply
     );
+    let reset: LimitReply = laptop.client.delete("/v1/limit").await.unwrap();
+    assert_eq!(reset.up, Rate::Unlimited, "the settings count again");
+    laptop.stop().await;
+    laptop.restart().await;
+    let limits: LimitReply = laptop.client.get("/v1/limit", &()).await.unwrap();
+    assert_eq!(limits.up, Rate::Unlimited);
     let tiny = LimitRequest {
         up: Some(Rate::BytesPerSecond(1)),
         down: None,
@@ -329,6 +471,22 @@ async fn stopping_ends_every_task_and_every_follower() {
     }
     assert_eq!(last, Some(EventKind::NodeStopping));
     assert!(!laptop.client.socket().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_count_as_requests_until_they_leave() {
+    let laptop = Device::start("laptop").await;
+    let mut followers = Vec::new();
+    let refused = loop {
+        match laptop.client.events().await {
+            Ok(follower) => followers.push(follower),
+            Err(error) => break fault::<Empty>(Err(error)),
+        }
+        assert!(followers.len() <= 64, "the bound holds");
+    };
+    assert_eq!(refused.code, FaultCode::Busy);
+    let stopped: Result<Empty, _> = laptop.client.post("/v1/shutdown", &Empty {}).await;
+    assert!(stopped.is_ok(), "stopping is never refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,9 +27,10 @@ impl Node {
     /// # Errors
     /// A [`LookupError`].
     pub async fn wait(&self, request: &WaitRequest) -> Result<WaitReply, LookupError> {
+        // A time that no clock can hold is as good as none.
         let deadline = request
             .timeout_seconds
-            .map(|s| Instant::now() + Duration::from_secs(s));
+            .and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
         let meshes = self.lookup_all(request.mesh.as_deref())?;
         let settled = async {
             for folder in meshes.iter().flat_map(|mesh| mesh.folders()) {
@@ -69,6 +70,15 @@ impl Node {
             .iter()
             .flat_map(|mesh| self.unfinished(mesh, request.members))
             .collect();
+        if request.mesh.is_none() {
+            // Of a mesh that cannot be opened nothing is known to be here.
+            let broken = self.broken_meshes();
+            waiting.extend(
+                broken
+                    .into_iter()
+                    .map(|broken| about_mesh(&broken.mesh, &broken.problem, "")),
+            );
+        }
         waiting.truncate(LISTED);
         waiting
     }

@@ -58,6 +58,13 @@ pub(super) async fn limit(
     Ok(Json(node.limit(&request).await?))
 }
 
+/// Forgets the limits that were set while the node ran; those of the settings count again.
+#[utoipa::path(delete, path = "/v1/limit",
+    responses((status = 200, body = LimitReply), (status = "5XX", body = Fault)))]
+pub(super) async fn reset_limits(State(node): State<Node>) -> Reply<LimitReply> {
+    Ok(Json(node.reset_limits().await?))
+}
+
 /// Waits until everything known is applied and here.
 #[utoipa::path(post, path = "/v1/wait", request_body = WaitRequest,
     responses((status = 200, body = WaitReply), (status = "4XX", body = Fault)))]
