@@ -17,6 +17,10 @@ pub(crate) async fn sweep_stores(node: Node) {
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
         for mesh in node.local_meshes() {
+            // A sweep that has begun goes to its end: it is the store's own unit of work.
+            if node.tasks().cancel().is_cancelled() {
+                return;
+            }
             sweep(mesh).await;
         }
     }

@@ -12,12 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::Listener;
+use http_body_util::BodyExt;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{Fault, FaultCode, route};
@@ -25,6 +30,15 @@ use crate::node::Node;
 
 /// A CLI sends one request at a time, an app a few; more than this is a program gone wrong.
 const MOST_REQUESTS: usize = 64;
+
+/// The route that stops the node.
+const STOP_ROUTE: &str = "/v1/shutdown";
+
+/// Connections that may be open at once, those that are refused with an answer included.
+const MOST_CONNECTIONS: usize = 4 * MOST_REQUESTS;
+
+/// How long nothing is accepted after the system refused to.
+const REST: Duration = Duration::from_millis(100);
 
 /// How long requests that are under way may still take when the node stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -59,28 +73,58 @@ impl Server {
     /// Answers until `stop` is cancelled, then lets requests that are under way end, for a while.
     pub(crate) async fn serve(self, node: Node, stop: CancellationToken) {
         let app = router(node);
-        let stopped = stop.clone();
-        let serve = axum::serve(
-            SameUser {
-                listener: self.listener,
-            },
-            app,
-        )
-        .with_graceful_shutdown(async move { stopped.cancelled().await });
-        let too_long = async {
-            stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
+        let mut connections = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = connections.join_next() => {
+                    report(ended);
+                    continue;
+                }
+                stream = accept(&self.listener), if connections.len() < MOST_CONNECTIONS => stream,
+            };
+            connections.spawn(answer(stream, app.clone(), stop.clone()));
+        }
+        let all_end = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+            }
         };
-        tokio::select! {
-            ended = serve.into_future() => match ended {
-                Ok(()) => {}
-                Err(error) => tracing::error!(%error, "the local API failed"),
-            },
-            () = too_long => tracing::warn!("requests were cut off because the node stops"),
+        if tokio::time::timeout(GRACE, all_end).await.is_err() {
+            tracing::warn!("requests were cut off because the node stops");
+            connections.shutdown().await;
         }
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
         }
+    }
+}
+
+/// Serves one connection; when the node stops, no more than the request that is under way.
+async fn answer(stream: UnixStream, app: Router, stop: CancellationToken) {
+    let service = TowerToHyperService::new(app);
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+        ended = connection.as_mut() => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client of the local API left in the middle");
+    }
+}
+
+/// A request that panics costs its own connection only.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a request failed: this is a fault of the program");
     }
 }
 
@@ -95,12 +139,23 @@ fn router(node: Node) -> Router {
         .with_state(node)
 }
 
-/// Refuses what is over [`MOST_REQUESTS`].
+/// Refuses what is over [`MOST_REQUESTS`]. An answer keeps its place until its last byte: events and
+/// the content of files go on for long after their headers. Only stopping the node is never refused.
 async fn bounded(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    match places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => Fault::new(FaultCode::Busy, "too many requests at once").into_response(),
+    if request.uri().path() == STOP_ROUTE {
+        return next.run(request).await;
     }
+    let Ok(place) = places.try_acquire_owned() else {
+        return Fault::new(FaultCode::Busy, "too many requests at once").into_response();
+    };
+    let answer = next.run(request).await;
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            // The place goes with the body that owns this closure.
+            let _held = &place;
+            frame
+        }))
+    })
 }
 
 impl IntoResponse for Fault {
@@ -111,28 +166,23 @@ impl IntoResponse for Fault {
     }
 }
 
-/// Accepts connections of the user that the node runs as, and of root.
-struct SameUser {
-    listener: UnixListener,
-}
-
-impl Listener for SameUser {
-    type Io = UnixStream;
-    type Addr = tokio::net::unix::SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = Listener::accept(&mut self.listener).await;
-            match stream.peer_cred() {
-                Ok(peer) if may_enter(peer.uid()) => return (stream, address),
-                Ok(peer) => tracing::warn!(uid = peer.uid(), "refused another user's connection"),
-                Err(error) => tracing::warn!(%error, "refused a connection of an unknown user"),
+/// The next connection of the user that the node runs as, or of root.
+async fn accept(listener: &UnixListener) -> UnixStream {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Most likely too many files are open: what is open must be closed first.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(REST).await;
+                continue;
             }
+        };
+        match stream.peer_cred() {
+            Ok(peer) if may_enter(peer.uid()) => return stream,
+            Ok(peer) => tracing::warn!(uid = peer.uid(), "refused another user's connection"),
+            Err(error) => tracing::warn!(%error, "refused a connection of an unknown user"),
         }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
     }
 }
 
