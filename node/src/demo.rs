@@ -46,8 +46,9 @@ pub(crate) async fn run(demo: Demo, output: Output) -> Result<Outcome, CliError>
             "The folders, homes and logs are left in {}",
             dir.display()
         ));
-    } else {
-        fs::remove_dir_all(&dir).map_err(|source| DemoError::File { path: dir, source })?;
+    } else if let Err(error) = fs::remove_dir_all(&dir) {
+        // What the story came to counts more than what stays behind.
+        note(&format!("{} could not be removed: {error}", dir.display()));
     }
     played?;
     Ok(Outcome::Done)
@@ -73,7 +74,7 @@ fn file_error(path: &Path, source: io::Error) -> DemoError {
 /// Why the demo did not come to its happy end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DemoError {
-    #[error("interrupted; everything was cleaned up")]
+    #[error("interrupted; the three nodes were stopped")]
     Interrupted,
     #[error("cannot use {}", path.display())]
     File { path: PathBuf, source: io::Error },
@@ -85,6 +86,11 @@ pub(crate) enum DemoError {
     Refused {
         name: &'static str,
         source: ClientError,
+    },
+    #[error("node {name} cannot be frozen or thawed")]
+    Signal {
+        name: &'static str,
+        source: io::Error,
     },
     #[error("node {name} listens on no address of this machine")]
     NoAddress { name: &'static str },

@@ -1,9 +1,13 @@
 //! `up` and `down`: running the node in this process or in the background, and stopping it.
 
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setsid, test_kill_process};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wormhole_node::api::{Empty, NodeReply};
 use wormhole_node::config::{Config, Overrides};
@@ -22,6 +26,7 @@ pub(super) async fn run(desk: &Desk, up: Up) -> Result<(), CliError> {
         return detach(desk, &up).await;
     }
     let own_session = up.own_session;
+    let mut owner = Owner::of(&up)?;
     // The terminal's end must not be the node's; done first, before a Ctrl-C can come.
     let session = if own_session {
         setsid().map(|_| ())
@@ -59,6 +64,7 @@ pub(super) async fn run(desk: &Desk, up: Up) -> Result<(), CliError> {
     let ended = tokio::select! {
         biased;
         () = signals.next() => Ended::Asked,
+        () = owner.gone() => Ended::Asked,
         ended = node.join() => ended,
     };
     tokio::select! {
@@ -68,6 +74,32 @@ pub(super) async fn run(desk: &Desk, up: Up) -> Result<(), CliError> {
     match ended {
         Ended::Asked => Ok(()),
         Ended::TaskPanicked { name } => Err(CliError::Crashed { task: name }),
+    }
+}
+
+/// The program that this node belongs to, when it belongs to one: it ends with it, however that ends.
+struct Owner {
+    pipe: Option<pipe::Receiver>,
+}
+
+impl Owner {
+    fn of(up: &Up) -> Result<Self, CliError> {
+        if !up.until_stdin_ends {
+            return Ok(Self { pipe: None });
+        }
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let pipe = stdin.and_then(pipe::Receiver::from_owned_fd);
+        pipe.map(|pipe| Self { pipe: Some(pipe) })
+            .map_err(CliError::Input)
+    }
+
+    /// Waits for its end; for ever without one. What it writes is not read for anything.
+    async fn gone(&mut self) {
+        let Some(pipe) = &mut self.pipe else {
+            return std::future::pending().await;
+        };
+        let mut unread = [0; 64];
+        while let Ok(1..) = pipe.read(&mut unread).await {}
     }
 }
 

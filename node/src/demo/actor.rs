@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::process::{Child, Command};
-use wormhole_node::api::{Empty, NodeReply};
+use wormhole_node::api::{Empty, NodeReply, Progress};
 use wormhole_node::client::{Client, ClientError};
 
 use super::{DemoError, file_error, story};
+
+/// A node that itself waits for so long as the story has patience may answer a little later.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A node with a part in the story.
 #[derive(Debug)]
@@ -92,10 +96,12 @@ impl Actor {
             .arg(&self.home)
             .args(["up", "--device-name", self.name, "--discovery", "off"])
             .args(["--listen", "127.0.0.1", "--port", &self.port.to_string()])
+            // However this process ends, its end of the pipe closes and the node stops.
+            .args(["--until-stdin-ends"])
             // Ctrl-C is for the demo alone; it stops its nodes itself.
             .process_group(0)
             .kill_on_drop(true)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -107,6 +113,29 @@ impl Actor {
             // It can only fail when the process has ended by itself, which is what we want.
             drop(process.kill().await);
         }
+    }
+
+    /// Stops the process as a closed lid does: it neither hears nor says anything.
+    pub(super) fn freeze(&self) -> Result<(), DemoError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(super) fn thaw(&self) -> Result<(), DemoError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), DemoError> {
+        let pid = self.process.as_ref().and_then(Child::id);
+        let pid = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let sent = match pid {
+            Some(pid) => kill_process(pid, signal).map_err(std::io::Error::from),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        sent.map_err(|source| DemoError::Signal {
+            name: self.name,
+            source,
+        })
     }
 
     /// Stops it in order and waits for its end.
@@ -124,10 +153,7 @@ impl Actor {
 
     /// Asks the node.
     pub(super) async fn get<R: DeserializeOwned>(&self, route: &str) -> Result<R, DemoError> {
-        self.client
-            .get(route, &())
-            .await
-            .map_err(|source| self.refused(source))
+        self.answered(route, self.client.get(route, &())).await
     }
 
     /// Tells the node to do something.
@@ -143,10 +169,7 @@ impl Actor {
         route: &str,
         body: &B,
     ) -> Result<R, DemoError> {
-        self.client
-            .post(route, body)
-            .await
-            .map_err(|source| self.refused(source))
+        self.answered(route, self.client.post(route, body)).await
     }
 
     /// The same for what takes long.
@@ -155,14 +178,25 @@ impl Actor {
         route: &str,
         body: &B,
     ) -> Result<R, DemoError> {
-        let answer = self.client.steps(route, body, &mut |_| {}).await;
-        answer.map_err(|source| self.refused(source))
+        let mut ignore = |_: &Progress| {};
+        let answer = self.client.steps(route, body, &mut ignore);
+        self.answered(route, answer).await
     }
 
-    fn refused(&self, source: ClientError) -> DemoError {
-        DemoError::Refused {
-            name: self.name,
-            source,
+    /// A node that hangs is a failure of the demo, not its end in silence.
+    async fn answered<R>(
+        &self,
+        route: &str,
+        answer: impl Future<Output = Result<R, ClientError>>,
+    ) -> Result<R, DemoError> {
+        match tokio::time::timeout(story::PATIENCE + GRACE, answer).await {
+            Ok(answer) => answer.map_err(|source| DemoError::Refused {
+                name: self.name,
+                source,
+            }),
+            Err(_) => Err(DemoError::NotInTime {
+                what: format!("{} answers {route}", self.name),
+            }),
         }
     }
 }

@@ -96,14 +96,15 @@ impl Story {
         for who in [Desktop, Tablet] {
             let wait = WaitRequest {
                 mesh: None,
-                timeout_seconds: None,
+                timeout_seconds: Some(PATIENCE.as_secs()),
                 members: 1,
             };
-            let client = &self.actor(who).client;
-            let watched = crate::cli::watch(self.output, client, None, &wait).await;
-            watched.map_err(|source| DemoError::Output {
+            let actor = self.actor(who);
+            let watched = crate::cli::watch(self.output, &actor.client, None, &wait).await;
+            let reply = watched.map_err(|source| DemoError::Output {
                 source: Box::new(source),
             })?;
+            must_be_done(actor, &reply)?;
         }
         let tree = self.until_equal("the folder is on all three").await?;
         let span = clock.elapsed();
@@ -227,15 +228,19 @@ impl Story {
 
     /// One device is away for a while, and works meanwhile.
     pub(super) async fn lose_one(&mut self) -> Result<(), DemoError> {
-        self.title("tablet is cut off; everybody goes on working")?;
-        self.actor_mut(Tablet).stop().await?;
-        self.write(Tablet, "notes/offline.txt", "Written in a tunnel.\n")?;
+        self.title("tablet falls asleep (its process gets SIGSTOP); work goes on")?;
+        self.actor(Tablet).freeze()?;
+        self.write(
+            Tablet,
+            "notes/offline.txt",
+            "Written while the node slept.\n",
+        )?;
         self.write(Laptop, "while-you-were-away.txt", "The others went on.\n")?;
         self.write(Desktop, "notes/and-desktop-too.txt", "So did I.\n")?;
         let arrived = self.actor(Desktop).folder.join("while-you-were-away.txt");
         until("desktop has what laptop wrote", || arrived.is_file()).await?;
         let clock = Instant::now();
-        self.actor_mut(Tablet).start().await?;
+        self.actor(Tablet).thaw()?;
         let away = self.actor(Tablet).folder.join("while-you-were-away.txt");
         let offline = self.actor(Laptop).folder.join("notes/offline.txt");
         until("tablet has caught up", || {
@@ -245,7 +250,7 @@ impl Story {
         let span = duration(clock.elapsed());
         self.until_equal("tablet has caught up, both ways").await?;
         self.tell(&format!(
-            "It came back: started and caught up, both ways, after {span}"
+            "It woke up (SIGCONT) and had caught up, both ways, after {span}"
         ))
     }
 
@@ -315,14 +320,7 @@ impl Story {
                 members: 2,
             };
             let reply: WaitReply = actor.post("/v1/wait", &wait).await?;
-            if !reply.done {
-                let reason = reply
-                    .waiting_for
-                    .first()
-                    .map_or("", |first| first.reason.as_str());
-                let what = format!("{} is in sync ({reason})", actor.name);
-                return Err(DemoError::NotInTime { what });
-            }
+            must_be_done(actor, &reply)?;
         }
         let tree = self.until_equal("all three folders are the same").await?;
         let lost = self.ledger.lost(&tree);
@@ -348,6 +346,17 @@ impl Story {
             "\nAll of it took {span}. Now with a folder of yours: wormhole share DIR"
         ))
     }
+}
+
+/// A wait that the node gave up is the end of the story, with the node's reason.
+fn must_be_done(actor: &Actor, reply: &WaitReply) -> Result<(), DemoError> {
+    if reply.done {
+        return Ok(());
+    }
+    let reason = reply.waiting_for.first();
+    let reason = reason.map_or("", |first| first.reason.as_str());
+    let what = format!("{} is in sync ({reason})", actor.name);
+    Err(DemoError::NotInTime { what })
 }
 
 /// Three seconds at the limited speed: enough to be killed in the middle.
