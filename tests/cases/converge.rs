@@ -65,6 +65,35 @@ fn a_shared_folder_arrives_whole() -> Result<()> {
 }
 
 #[test]
+fn a_burst_of_files_between_small_and_large_arrives() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let (alice, bob) = pair(&lab)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(17);
+    let mut noise = |length: usize| {
+        let mut bytes = vec![0; length];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    };
+    for n in 0..150 {
+        alice.write(&format!("work/same/{n}.bin"), noise(100_000))?;
+    }
+    same(&[&alice, &bob])?;
+    for n in 0..300_usize {
+        let length = match n % 4 {
+            0 => 40,
+            1 => 70_000,
+            2 => 100_000 + 700 * n,
+            _ => 1_500_000,
+        };
+        bob.write(&format!("work/mixed/{n}.bin"), noise(length))?;
+    }
+    same(&[&alice, &bob])?;
+    ensure!(alice.tree("work")?.files() == 451);
+    alice.settled(1)?;
+    bob.settled(1)
+}
+
+#[test]
 fn edits_on_every_side_reach_every_device() -> Result<()> {
     let lab = Lab::on_loopback()?;
     let (alice, bob) = pair(&lab)?;

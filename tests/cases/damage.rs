@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use wormhole_tests::Lab;
 
 /// Every file below `dir` whose name ends with `ending`.
@@ -75,8 +77,52 @@ fn a_damaged_replica_is_told_and_touches_nothing() -> Result<()> {
         .context("a mesh has a replica")?;
     fs::write(&replica, vec![0x5a; 40_000])?;
     alice.start()?;
-    let status = alice.run(&["status"])?.good()?.json()?.to_string();
-    ensure!(status.contains("problem"), "{status}");
+    let status = alice.run(&["status"])?.good()?.json()?;
+    let problem = status.pointer("/meshes/0/problem");
+    let problem = problem.and_then(serde_json::Value::as_str);
+    ensure!(
+        problem.is_some_and(|problem| problem.contains("replica.redb")),
+        "{status}"
+    );
+    let wait = alice.run(&["wait", "--timeout", "0"])?;
+    ensure!(
+        wait.code == 3,
+        "what cannot be opened is not in sync: {wait:?}"
+    );
     ensure!(alice.read("work/a.txt")? == b"a" && bob.read("work/a.txt")? == b"a");
+    Ok(())
+}
+
+#[test]
+fn a_database_with_flipped_bytes_stops_its_mesh_and_no_other() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    for mesh in ["one", "two"] {
+        alice.write(&format!("{mesh}/a.txt"), mesh)?;
+        alice.share(mesh)?;
+    }
+    alice.stop()?;
+    let record = files(&alice.home(), "mesh.json")?
+        .into_iter()
+        .find(|path| fs::read_to_string(path).is_ok_and(|text| text.contains("\"one\"")))
+        .context("the record of the mesh")?;
+    let replica = record.with_file_name("replica.redb");
+    let whole = fs::read(&replica)?;
+    for seed in 0..6 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut bytes = whole.clone();
+        for _ in 0..400 {
+            let place = rng.random_range(0..bytes.len());
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte ^= 0xff;
+            }
+        }
+        fs::write(&replica, bytes)?;
+        alice
+            .start()
+            .with_context(|| format!("with the bytes of seed {seed} flipped"))?;
+        ensure!(alice.run(&["cat", "two:a.txt"])?.good()?.stdout == "two");
+        alice.stop()?;
+    }
     Ok(())
 }

@@ -5,8 +5,10 @@ mod converge;
 mod damage;
 mod fault;
 mod guard;
+mod hostile;
 mod lan;
 mod refusal;
+mod startup;
 
 #[test]
 fn no_case_file_is_forgotten() {

@@ -55,13 +55,40 @@ fn three_wrong_tries_burn_a_code() -> Result<()> {
         "absurd-abuse-access-accident",
     ] {
         let guess = mallory.join(&format!("{nameplate}-{words}"), "loot", Some(&alice))?;
-        ensure!(guess.code != 0, "{guess:?}");
+        let why = guess.refusal()?;
+        ensure!(
+            matches!(why.as_str(), "ticket_refused" | "ticket_expired"),
+            "{guess:?}"
+        );
     }
     let right = mallory.join(&code, "loot", Some(&alice))?;
     ensure!(
-        right.code != 0,
+        right.refusal()? == "ticket_expired" && right.stderr.contains("too many wrong codes"),
         "even the right code is refused now: {right:?}"
     );
+    ensure!(!mallory.dir("loot").exists());
+    Ok(())
+}
+
+#[test]
+fn a_folder_of_another_node_is_neither_bound_nor_unbound() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/a.txt", "a")?;
+    alice.share("work")?;
+    let other = lab.started("other")?;
+    other.write("own/b.txt", "b")?;
+    other.share("own")?;
+    let folder = alice.dir("work").to_string_lossy().into_owned();
+    ensure!(other.run(&["unbind", &folder])?.refusal()? == "not_found");
+    for command in [&["share", folder.as_str()][..], &["sync", "own", &folder]] {
+        let refused = other.run(command)?;
+        ensure!(refused.refusal()? == "directory_taken", "{refused:?}");
+        ensure!(refused.stderr.contains(".wormhole/folder"), "{refused:?}");
+    }
+    alice.write("work/later.txt", "later")?;
+    alice.settled(0)?;
+    ensure!(alice.dir("work/.wormhole/folder").exists());
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,6 +23,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// The last line of standard output, as JSON: long commands print progress lines before it.
     ///
     /// # Errors
@@ -34,6 +42,16 @@ impl Answer {
             .rfind(|line| line.starts_with(['{', '[']));
         let line = line.with_context(|| format!("no JSON in {self:?}"))?;
         Ok(serde_json::from_str(line)?)
+    }
+
+    /// The code of the error that the command failed with, as docs/cli.md names it.
+    ///
+    /// # Errors
+    /// When it did not fail, or not in a way that is described.
+    pub fn refusal(&self) -> Result<String> {
+        let error: Value = serde_json::from_str(self.stderr.lines().last().unwrap_or_default())
+            .with_context(|| format!("no error in {self:?}"))?;
+        string(&error, "/error/code")
     }
 
     /// The same answer, if the command succeeded.
@@ -138,6 +156,38 @@ impl Peer {
         .with_context(|| fs::read_to_string(self.place.join("node.out")).unwrap_or_default())
     }
 
+    /// Starts the process of the node and does not wait for anything; the caller owns it.
+    ///
+    /// # Errors
+    /// When the program cannot be run at all.
+    pub fn spawn_up(&self) -> Result<Child> {
+        self.spawn(&["up"], &[])
+    }
+
+    /// Starts a command with more in its environment, and does not wait for it; the caller owns it.
+    ///
+    /// # Errors
+    /// When the program cannot be run at all.
+    pub fn spawn(&self, arguments: &[&str], environment: &[(&str, &Path)]) -> Result<Child> {
+        let mut command = self.command(arguments);
+        command
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Ok(command.spawn()?)
+    }
+
+    /// Runs one command, which starts a node in the background when none runs.
+    ///
+    /// # Errors
+    /// When the program cannot be run at all.
+    pub fn run_starting(&self, arguments: &[&str]) -> Result<Answer> {
+        let mut command = self.command(arguments);
+        command.arg("--json").stdin(Stdio::null());
+        Ok(Answer::of(&command.output()?))
+    }
+
     /// Runs one command against the node; never starts a node by itself.
     ///
     /// # Errors
@@ -170,11 +220,7 @@ impl Peer {
         {
             return Err(error.into());
         }
-        Ok(Answer {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Answer::of(&output))
     }
 
     /// Shares the directory `name` and returns the join code.
