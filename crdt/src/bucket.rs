@@ -25,6 +25,8 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::error::{ChangeFault, Damage, EditError, StorageError};
@@ -33,7 +35,26 @@ use crate::register::{Put, Register};
 use change::{Draft, Incoming};
 use key::RegisterKey;
 use past::Past;
-use row::{OpRef, Sibling, State};
+pub(crate) use row::OpRef;
+use row::{Sibling, State};
+
+/// Which values the writes of a change replace.
+#[derive(Debug)]
+pub(crate) enum Replaces {
+    /// All that the author has seen.
+    Seen,
+    /// Those of them that these operations wrote.
+    Only(BTreeSet<(RegisterKey, OpRef)>),
+}
+
+impl Replaces {
+    fn holds(&self, key: RegisterKey, op: OpRef) -> bool {
+        match self {
+            Self::Seen => true,
+            Self::Only(named) => named.contains(&(key, op)),
+        }
+    }
+}
 
 /// An author's name in changes: [`Author::actor`].
 pub(crate) type Actor = [u8; 16];
@@ -143,14 +164,32 @@ impl<'t> Buckets<'t> {
         self.store(bucket, &state)
     }
 
-    /// Makes this device's change, for its envelope of that number: each put replaces all values of its register.
-    /// Returns the bytes, to be sent.
+    /// Every operation that wrote a value which is there, with the number of its envelope and the value.
+    pub(crate) fn operations(
+        &self,
+        key: RegisterKey,
+    ) -> Result<Vec<(OpRef, u64, Vec<u8>)>, StorageError> {
+        let Some(row) = self.registers.get(&key.to_bytes())? else {
+            return Ok(Vec::new());
+        };
+        let siblings = row::unpack(row.value()).ok_or_else(|| damaged(key.id.bucket()))?;
+        let all = siblings.iter();
+        Ok(all
+            .map(|one| (one.op, one.envelope, one.value.to_vec()))
+            .collect())
+    }
+
+    /// Makes this device's change, for its envelope of that number: each put replaces those values of its register
+    /// that `replaces` says, among those that the author will have said it had seen. Returns the bytes, to be
+    /// sent.
     pub(crate) fn write(
         &mut self,
         bucket: BucketId,
         author: &Author,
         envelope: u64,
+        past: &Past,
         puts: &[Put],
+        replaces: &Replaces,
     ) -> Result<Vec<u8>, EditError> {
         let actor = author.actor();
         let mut state = self.state(bucket)?;
@@ -169,13 +208,17 @@ impl<'t> Buckets<'t> {
                 envelope,
                 value: &put.value,
             };
-            let mut replaces = Vec::new();
+            let mut named = Vec::new();
             let replaced = |old: &Sibling<'_>| {
-                replaces.push(old.op);
-                true
+                let replaced =
+                    past.holds(&old.op.actor, old.envelope) && replaces.holds(key, old.op);
+                if replaced {
+                    named.push(old.op);
+                }
+                replaced
             };
             self.put(&mut state, key, replaced, new)?;
-            draft.put(key, put.value.clone(), replaces);
+            draft.put(key, put.value.clone(), named);
         }
         let (bytes, last) = draft
             .encode()

@@ -162,6 +162,9 @@ impl<'a> Envelope<'a> {
                 format: head.format,
             });
         }
+        if head.seq == 0 {
+            return Err(EnvelopeFault::Malformed);
+        }
         Ok(Label {
             author: head.author,
             seq: head.seq,

@@ -145,6 +145,12 @@ pub enum EditError {
     Storage(#[from] StorageError),
 }
 
+impl From<IndexError> for EditError {
+    fn from(error: IndexError) -> Self {
+        Self::Storage(error.into())
+    }
+}
+
 /// Why a member could not be admitted or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum MemberError {
@@ -352,7 +358,9 @@ pub enum SessionError {
         /// The device.
         device: DeviceId,
     },
-    /// This device's own log forked: it ran from a copy of its database.
-    #[error("another copy of this device's database is in use; remove the database and join again")]
+    /// This device's own log forked, and it may not write what it wrote anew.
+    #[error(
+        "another copy of this device's database was in use; remove the database and join again"
+    )]
     OwnLogForked,
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::bucket::past::Past;
+use crate::envelope;
 use crate::error::{Damage, StorageError};
 use crate::id::{Author, Hash};
 use crate::vector::VersionVector;
@@ -137,6 +138,17 @@ pub(crate) fn stored(
     let table = txn.open_table(LOG)?;
     let row = table.get((&author.to_key(), seq))?;
     Ok(row.map(|row| row.value().1.to_vec()))
+}
+
+/// The hash of one stored envelope.
+pub(crate) fn hash_at(
+    txn: &ReadTransaction,
+    author: &Author,
+    seq: u64,
+) -> Result<Option<Hash>, StorageError> {
+    let table = txn.open_table(LOG)?;
+    let row = table.get((&author.to_key(), seq))?;
+    Ok(row.map(|row| envelope::hash(row.value().1)))
 }
 
 /// Visits every stored envelope, in the order in which they came.

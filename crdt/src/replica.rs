@@ -10,6 +10,7 @@
 mod admin;
 mod apply;
 mod edit;
+mod fork;
 mod header;
 mod intake;
 mod observe;
@@ -38,6 +39,7 @@ use crate::vector::VersionVector;
 use header::Header;
 
 pub use edit::EditOutcome;
+pub(crate) use fork::Fork;
 pub use observe::{Change, Entries, Observer, Subscription};
 
 /// A mesh to be founded.
@@ -513,6 +515,11 @@ fn renew(
     let incarnation = Incarnation::random(rng);
     header::set_incarnation(txn, incarnation)?;
     writer.position.author.incarnation = incarnation;
-    writer.position.clock += 1 + rng.next_u64() % RENEWAL_LEAP;
+    leap(writer, rng);
     Ok(())
+}
+
+/// Moves the clock beyond the stamps of a history that was lost.
+fn leap(writer: &mut Writer, rng: &mut dyn Rng) {
+    writer.position.clock += 1 + rng.next_u64() % RENEWAL_LEAP;
 }

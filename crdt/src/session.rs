@@ -16,9 +16,9 @@ mod wire;
 use rand::Rng;
 
 use crate::error::{Misbehaviour, SessionError};
-use crate::id::{DeviceId, Hash};
-use crate::limit::MAX_REASKS;
-use crate::replica::Replica;
+use crate::id::{Author, DeviceId, Hash};
+use crate::limit::{MAX_REASKS, MAX_VECTOR_AUTHORS};
+use crate::replica::{Fork, Replica};
 use crate::vector::VersionVector;
 use wire::{End, Hello, VERSION, Wire};
 
@@ -41,7 +41,21 @@ pub struct Session {
     /// have been cut, so it is told anew.
     told_at: Option<Vec<Hash>>,
     reasks: u32,
+    /// While it is looked for where this device's history and the peer's version of it part.
+    search: Option<Search>,
     diverged: bool,
+}
+
+/// The search for the last envelope of this device that the peer has, too.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    author: Author,
+    /// What is said to be here, so that the peer sends what comes after it.
+    claim: u64,
+    /// How much less is claimed next.
+    step: u64,
+    /// An envelope of the peer's version: when it is here, another session found the place.
+    other: (u64, [u8; 8]),
 }
 
 impl Session {
@@ -57,6 +71,7 @@ impl Session {
             served: None,
             told_at: None,
             reasks: 0,
+            search: None,
             diverged: false,
         }
     }
@@ -87,7 +102,7 @@ impl Session {
                 self.their_members = Some(heads);
                 Ok(Vec::new())
             }
-            Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes),
+            Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes, rng),
             Wire::Have(have) => {
                 let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
                 let shared = self.replica.shared();
@@ -136,14 +151,15 @@ impl Session {
         let member = shared.members.state().role_of(&self.peer).is_some();
         self.told_at = member.then(|| members.clone());
         let ends = member.then(|| {
-            let ends = shared.ends.iter();
+            let ends = shared.ends.iter().take(MAX_VECTOR_AUTHORS);
             ends.map(|(author, end)| End {
                 author: *author,
                 seq: end.seq,
                 check: check(&end.hash),
             })
-            .collect()
+            .collect::<Vec<_>>()
         });
+        let ends = ends.map(|ends| self.claimed(ends)).transpose()?;
         let mesh = shared.members.mesh();
         let hello = Hello {
             version: VERSION,
@@ -169,7 +185,7 @@ impl Session {
         let Some(ends) = &hello.ends else {
             return Ok(Vec::new());
         };
-        self.compare_own_log(ends, rng)?;
+        self.compare_own_logs(ends, rng)?;
         let theirs: VersionVector = ends.iter().map(|end| (end.author, end.seq)).collect();
         if let (Some(ours), Some(hash)) = (self.replica.digest_of(&shared)?, hello.digest)
             && theirs == shared.vector
@@ -183,26 +199,98 @@ impl Session {
         self.theirs = Some(theirs);
         self.sent = VersionVector::default();
         self.served = None;
-        Ok(Vec::new())
+        match self.search {
+            Some(_) => Ok(vec![self.hello()?]),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Looks for signs that this device lost the end of its own log, as a restored backup does.
-    fn compare_own_log(&self, ends: &[End], rng: &mut dyn Rng) -> Result<(), SessionError> {
+    fn compare_own_logs(&mut self, ends: &[End], rng: &mut dyn Rng) -> Result<(), SessionError> {
         let shared = self.replica.shared();
-        let own = ends.iter().find(|end| end.author == shared.author);
-        let Some(theirs) = own else { return Ok(()) };
-        let ours = shared.ends.get(&shared.author);
-        if ours.is_none_or(|ours| ours.seq < theirs.seq) {
-            // They know more of us than we do. Never number on from here: others hold other
-            // envelopes under those numbers. The lost ones come back by the ordinary exchange.
-            self.replica.renew(rng)?;
-        } else if let Some(ours) = ours
-            && ours.seq == theirs.seq
-            && check(&ours.hash) != theirs.check
-        {
-            return Err(SessionError::OwnLogForked);
+        let own = ends
+            .iter()
+            .filter(|end| end.author.device == shared.author.device);
+        for theirs in own {
+            let ours = shared.ends.get(&theirs.author).map_or(0, |end| end.seq);
+            if ours < theirs.seq {
+                // They know more of us than we do. Never number on from here: others hold other
+                // envelopes under those numbers. The lost ones come back by the ordinary exchange.
+                if theirs.author == shared.author {
+                    self.replica.renew(rng)?;
+                }
+                continue;
+            }
+            if theirs.author != shared.author && shared.ends.contains_key(&shared.author) {
+                // It has given way already, to somebody with yet another history.
+                continue;
+            }
+            let hash = self.replica.envelope_hash(&theirs.author, theirs.seq)?;
+            if hash.is_some_and(|hash| check(&hash) != theirs.check) && self.search.is_none() {
+                self.search_before(theirs.author, (theirs.seq, theirs.check));
+            }
         }
         Ok(())
+    }
+
+    /// Has the peer send this device's envelopes from before this one on.
+    fn search_before(&mut self, author: Author, other: (u64, [u8; 8])) {
+        let step = match self.search {
+            Some(search) if search.author == author => search.step.saturating_mul(4),
+            Some(_) | None => 1,
+        };
+        let claim = other.0.saturating_sub(1 + step);
+        let search = Search {
+            author,
+            claim,
+            step,
+            other,
+        };
+        self.search = Some(search);
+    }
+
+    /// Ends the search if this device has the peer's version by now.
+    fn end_search(&mut self) -> Result<bool, SessionError> {
+        let Some(Search { author, other, .. }) = self.search else {
+            return Ok(false);
+        };
+        let ours = self.replica.envelope_hash(&author, other.0)?;
+        let ends = ours.is_some_and(|hash| check(&hash) == other.1);
+        if ends {
+            self.search = None;
+        }
+        Ok(ends)
+    }
+
+    /// What a hello says of this device's logs during a search.
+    fn claimed(&self, mut ends: Vec<End>) -> Result<Vec<End>, SessionError> {
+        let Some(Search { author, claim, .. }) = self.search else {
+            return Ok(ends);
+        };
+        ends.retain(|end| end.author != author);
+        if let Some(hash) = self.replica.envelope_hash(&author, claim)? {
+            ends.push(End {
+                author,
+                seq: claim,
+                check: check(&hash),
+            });
+        }
+        Ok(ends)
+    }
+
+    /// The peer has another history of this device, whose numbers count: others build on them.
+    fn on_fork(&mut self, fork: Fork, rng: &mut dyn Rng) -> Result<(), SessionError> {
+        if !fork.first {
+            self.search_before(fork.author, (fork.at, check(&fork.hash)));
+            return Ok(());
+        }
+        self.search = None;
+        if self.replica.give_way(fork.author, fork.at - 1, rng)? {
+            tracing::warn!("this device was restored from a backup and has written since");
+            Ok(())
+        } else {
+            Err(SessionError::OwnLogForked)
+        }
     }
 
     fn on_members(
@@ -215,7 +303,11 @@ impl Session {
         Ok(vec![Message::new(&Wire::MemberHeads(heads))])
     }
 
-    fn on_envelopes(&mut self, envelopes: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
+    fn on_envelopes(
+        &mut self,
+        envelopes: &[&[u8]],
+        rng: &mut dyn Rng,
+    ) -> Result<Vec<Message>, SessionError> {
         if self.replica.role_of(&self.peer).is_none() {
             return Err(SessionError::NotMember { device: self.peer });
         }
@@ -228,6 +320,11 @@ impl Session {
             }
         }
         let mut answers = vec![Message::new(&Wire::Have(applied.have))];
+        if let Some(fork) = applied.fork {
+            self.on_fork(fork, rng)?;
+            answers.push(self.hello()?);
+            return Ok(answers);
+        }
         if applied.causes_missing {
             self.reasks += 1;
             if self.reasks > MAX_REASKS {

@@ -8,7 +8,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable};
 use super::change::Incoming;
 use super::key::RegisterKey;
 use super::past::Past;
-use super::{Buckets, REGISTERS, STATES, create, digest};
+use super::{Buckets, REGISTERS, Replaces, STATES, create, digest};
 use crate::error::ChangeFault;
 use crate::id::{Author, BucketId, Hash};
 use crate::register::Put;
@@ -35,11 +35,27 @@ impl Desk {
 
     /// Makes a change of the puts' bucket.
     pub(crate) fn write(&mut self, author: &Author, envelope: u64, puts: &[Put]) -> Vec<u8> {
+        self.write_having_seen(author, envelope, &[], puts)
+    }
+
+    /// Makes a change by an author that had seen these envelopes of others.
+    pub(crate) fn write_having_seen(
+        &mut self,
+        author: &Author,
+        envelope: u64,
+        deps: &[(Author, u64)],
+        puts: &[Put],
+    ) -> Vec<u8> {
+        let past = self
+            .pasts
+            .entry(*author)
+            .or_insert_with(|| Past::of(author));
+        past.learn(deps);
         let txn = self.db.begin_write().unwrap();
         let bucket = puts[0].id.bucket();
         let bytes = Buckets::open(&txn)
             .unwrap()
-            .write(bucket, author, envelope, puts)
+            .write(bucket, author, envelope, past, puts, &Replaces::Seen)
             .unwrap();
         txn.commit().unwrap();
         bytes

@@ -65,7 +65,11 @@ impl Replica {
             puts.insert(*key, put(*key, *stamp));
         }
         let puts: Vec<_> = puts.into_values().collect();
-        let bytes = self.desk.write(&writer(number), seq, &puts);
+        let deps = self.seen.iter().filter(|(author, _)| **author != number);
+        let deps: Vec<_> = deps.map(|(author, seq)| (writer(*author), *seq)).collect();
+        let bytes = self
+            .desk
+            .write_having_seen(&writer(number), seq, &deps, &puts);
         let mut transaction = self.own.transaction();
         for put in &puts {
             let name = RegisterKey {
@@ -77,11 +81,10 @@ impl Replica {
                 .unwrap();
         }
         transaction.commit();
-        let deps = self.seen.iter().filter(|(author, _)| **author != number);
         let sent = Sent {
             author: number,
             seq,
-            deps: deps.map(|(author, seq)| (writer(*author), *seq)).collect(),
+            deps,
             own: self.own.get_last_local_change().unwrap(),
             bytes,
         };

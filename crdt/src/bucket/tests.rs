@@ -97,7 +97,7 @@ fn values_written_apart_stay_beside_one_another_until_one_replaces_them() {
     one.offer(BUCKET(), &author(2), 1, &[], &b).unwrap();
     assert_eq!(one.values(register(1)), [value(1), value(2)]);
     assert_eq!(one.bytes(), two.bytes());
-    let c = one.write(&author(1), 2, &[put(1, 3)]);
+    let c = one.write_having_seen(&author(1), 2, &[(author(2), 1)], &[put(1, 3)]);
     two.offer(BUCKET(), &author(1), 2, &[(author(2), 1)], &c)
         .unwrap();
     assert_eq!(one.values(register(1)), [value(3)]);

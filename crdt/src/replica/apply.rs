@@ -6,8 +6,9 @@
 //! held against the rules is in `replica/intake`.
 
 use super::intake::{Intake, Refusal, Step};
-use super::{Change, Commit, Entries, Replica, Writer};
-use crate::error::{Misbehaviour, SessionError, StorageError};
+use super::{Change, Commit, Entries, Fork, Replica, Writer};
+use crate::entry::EntryChange;
+use crate::error::{BlamesIndex, Misbehaviour, SessionError, StorageError};
 use crate::id::Author;
 
 /// More changed entries than this are told to observers as one "everything changed".
@@ -22,6 +23,35 @@ pub(crate) struct Applied {
     pub(crate) sent: Vec<(Author, u64)>,
     /// Whether some were left because what they build on is not here.
     pub(crate) causes_missing: bool,
+    /// Where the others' history of this device is found not to be its own. What came after it was left.
+    pub(crate) fork: Option<Fork>,
+}
+
+/// What one try took, the fault that ended it, and what the tree shows differently.
+type Taken = (Applied, Option<Misbehaviour>, Vec<EntryChange>);
+
+/// Why a try left nothing.
+enum Interrupted {
+    Storage(StorageError),
+    /// The envelope at this position cannot be taken, but others were released from quarantine for it.
+    Undo {
+        at: usize,
+    },
+}
+
+impl From<StorageError> for Interrupted {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl BlamesIndex for Interrupted {
+    fn blames_index(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.blames_index(),
+            Self::Undo { .. } => false,
+        }
+    }
 }
 
 impl Replica {
@@ -43,36 +73,15 @@ impl Replica {
         writer: &mut Writer,
         envelopes: &[&[u8]],
     ) -> Result<(Applied, Option<Misbehaviour>), StorageError> {
-        let mesh = self.inner.mesh;
-        let taken = self
-            .inner
-            .transact(writer, Commit::Deferred, |txn, writer| {
-                let mut intake = Intake::new(txn, writer, mesh);
-                let mut causes_missing = false;
-                let mut fault = None;
-                for bytes in envelopes {
-                    match intake.offer(bytes) {
-                        Ok(Step::Taken | Step::Known | Step::Beyond) => {}
-                        Ok(Step::Early) => causes_missing = true,
-                        Err(Refusal::Storage(error)) => return Err(error),
-                        Err(Refusal::Fault(found)) => {
-                            fault = Some(found);
-                            break;
-                        }
-                    }
-                }
-                let (changes, have, sent) = intake.finish()?;
-                Ok((
-                    Applied {
-                        have,
-                        sent,
-                        causes_missing,
-                    },
-                    fault,
-                    changes,
-                ))
-            });
-        let (applied, fault, changes) = taken?;
+        let mut some = envelopes;
+        let (mut applied, fault, changes) = loop {
+            match self.take_some(writer, some) {
+                Ok(taken) => break taken,
+                Err(Interrupted::Storage(error)) => return Err(error),
+                Err(Interrupted::Undo { at }) => some = some.get(..at).unwrap_or_default(),
+            }
+        };
+        applied.causes_missing |= some.len() < envelopes.len();
         if !changes.is_empty() {
             let listed = changes.len() <= MAX_LISTED;
             let entries = if listed {
@@ -87,5 +96,43 @@ impl Replica {
             });
         }
         Ok((applied, fault))
+    }
+
+    /// One try at [`Replica::apply_until_fault`], in one transaction.
+    fn take_some(&self, writer: &mut Writer, envelopes: &[&[u8]]) -> Result<Taken, Interrupted> {
+        let mesh = self.inner.mesh;
+        self.inner
+            .transact(writer, Commit::Deferred, |txn, writer| {
+                let mut intake = Intake::new(txn, writer, mesh);
+                let mut causes_missing = false;
+                let (mut fault, mut fork) = (None, None);
+                for (at, bytes) in envelopes.iter().enumerate() {
+                    match intake.offer(bytes) {
+                        Ok(Step::Taken | Step::Known | Step::Beyond) => {}
+                        Ok(Step::Early) => causes_missing = true,
+                        Ok(Step::Forked(found)) => {
+                            fork = Some(found);
+                            break;
+                        }
+                        Err(Refusal::Storage(error)) => return Err(error.into()),
+                        Err(Refusal::Undo) => return Err(Interrupted::Undo { at }),
+                        Err(Refusal::Fault(found)) => {
+                            fault = Some(found);
+                            break;
+                        }
+                    }
+                }
+                let (changes, have, sent) = intake.finish()?;
+                Ok((
+                    Applied {
+                        have,
+                        sent,
+                        causes_missing,
+                        fork,
+                    },
+                    fault,
+                    changes,
+                ))
+            })
     }
 }

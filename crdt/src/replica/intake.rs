@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use redb::WriteTransaction;
 
 use super::view::View;
-use super::{Writer, retract};
+use super::{Fork, Writer, retract};
 use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
 use crate::entry::EntryChange;
-use crate::envelope::{Envelope, Label};
+use crate::envelope::{self, Envelope, Label};
 use crate::error::{EnvelopeFault, Misbehaviour, StorageError};
-use crate::id::{Author, EntryId, Hash, MeshId};
+use crate::id::{Author, EntryId, Hash, Incarnation, MeshId};
 use crate::index;
-use crate::limit::{MAX_CLOCK_LEAP, MAX_RELEASE_DEPTH};
+use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_RELEASE_DEPTH, MAX_VECTOR_AUTHORS};
 use crate::log::{self, LogEnd};
 use crate::member::Verdict;
 use crate::vector::VersionVector;
@@ -28,13 +28,19 @@ pub(super) enum Step {
     Known,
     /// Its causes, or the membership that it names, are not here.
     Early,
-    /// By a removed member, beyond what was accepted of it: kept aside until something builds on it.
+    /// By this device, but not the one that is here under its number.
+    Forked(Fork),
+    /// By a removed member, beyond what was accepted of it, or by one life too many of a member: kept aside
+    /// until something builds on it.
     Beyond,
 }
 
 /// Why an envelope goes no further.
 pub(super) enum Refusal {
     Storage(StorageError),
+    /// It does not count after all, but something was released from quarantine for it: the transaction must
+    /// be made again without it.
+    Undo,
     /// It broke a rule; nothing of it was applied.
     Fault(Misbehaviour),
 }
@@ -117,32 +123,81 @@ impl<'a> Intake<'a> {
         let end = self.end(&label.author);
         let last = end.map_or(0, |end| end.seq);
         if label.seq <= last {
-            return Ok(Step::Known);
+            return self.compare_own(bytes, label);
         }
         let follows = label.seq == last + 1;
         if !follows && !retract::holds(self.txn, label.author, label.seq - 1)? {
             return Ok(Step::Early);
         }
         let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
+        let crowded = last == 0 && self.is_crowded(&label.author, standing);
         match self.judge(&envelope, end.filter(|_| follows), follows) {
-            Ok(Verdict::Admit) if follows => {}
-            Ok(Verdict::BeyondCut) if follows && standing != Standing::Offered => {}
-            Ok(Verdict::BeyondCut) => {
+            Ok(Verdict::Admit) if follows && !crowded => {}
+            Ok(Verdict::BeyondCut) if follows && !crowded && standing != Standing::Offered => {}
+            verdict @ Ok(Verdict::Admit | Verdict::BeyondCut)
+                if crowded || verdict == Ok(Verdict::BeyondCut) =>
+            {
                 retract::keep(self.txn, label.author, label.seq, bytes)?;
                 return Ok(Step::Beyond);
             }
-            Ok(Verdict::Admit | Verdict::UnknownHeads) => return Ok(Step::Early),
+            Ok(Verdict::Admit | Verdict::BeyondCut | Verdict::UnknownHeads) => {
+                return Ok(Step::Early);
+            }
+            Err(EnvelopeFault::Forked) if self.is_own(&label.author) => {
+                return Ok(Step::Forked(Fork {
+                    author: label.author,
+                    at: label.seq,
+                    hash: envelope.hash,
+                    first: false,
+                }));
+            }
             Ok(Verdict::NotWriter) => return Err(blame(label, EnvelopeFault::NotWriter)),
             Err(fault) => return Err(blame(label, fault)),
         }
-        if !self.has_causes(&envelope, standing)? {
-            return Ok(Step::Early);
-        }
+        // First, because it depends on nothing but the author's own log: what breaks a rule releases nothing.
         let incoming = self
             .check(&envelope)?
             .map_err(|fault| blame(label, fault))?;
+        if !self.has_causes(&envelope, standing)? {
+            return Ok(Step::Early);
+        }
         self.commit(&envelope, &incoming)?;
         Ok(Step::Taken)
+    }
+
+    fn is_own(&self, author: &Author) -> bool {
+        author.device == self.writer.position.author.device
+    }
+
+    /// An envelope with a number that is here. Of others it must be the same one, for they number on; this
+    /// device may have been restored from a backup.
+    fn compare_own(&self, bytes: &[u8], label: Label) -> Result<Step, Refusal> {
+        let Label { author, seq: at } = label;
+        if !self.is_own(&author) {
+            return Ok(Step::Known);
+        }
+        let stored = |seq| -> Result<Option<Hash>, StorageError> {
+            let bytes = log::stored(self.txn, author, seq)?;
+            Ok(bytes.map(|bytes| envelope::hash(&bytes)))
+        };
+        if stored(at)?.is_none_or(|ours| ours == envelope::hash(bytes)) {
+            return Ok(Step::Known);
+        }
+        let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
+        if envelope.body.mesh != self.mesh {
+            return Err(blame(label, EnvelopeFault::OtherMesh));
+        }
+        let before = match at {
+            1 => Some(Hash::from_bytes([0; 32])),
+            _ => stored(at - 1)?,
+        };
+        let first = before == Some(envelope.body.prev);
+        Ok(Step::Forked(Fork {
+            author,
+            at,
+            hash: envelope.hash,
+            first,
+        }))
     }
 
     /// Holds an envelope against the mesh, its author's log, the clock and the membership.
@@ -174,28 +229,68 @@ impl<'a> Intake<'a> {
             .judge(body.author, body.seq, &body.members))
     }
 
+    /// Whether an author that is new here is one life too many of its device, or of all devices. What such
+    /// a life writes counts if somebody builds on it, as long as there is room at all.
+    fn is_crowded(&self, author: &Author, standing: Standing) -> bool {
+        let ends = &self.writer.position.ends;
+        let lives = || {
+            let first = Author {
+                incarnation: Incarnation(0),
+                ..*author
+            };
+            let last = Author {
+                incarnation: Incarnation(u64::MAX),
+                ..*author
+            };
+            ends.range(first..=last).count()
+        };
+        ends.len() >= MAX_VECTOR_AUTHORS
+            || (standing == Standing::Offered && lives() >= MAX_DEVICE_LIVES)
+    }
+
     /// Whether all that an envelope builds on is here; what waits in quarantine for exactly this is taken.
     fn has_causes(&mut self, envelope: &Envelope<'_>, standing: Standing) -> Result<bool, Refusal> {
         let depth = match standing {
             Standing::Offered => 0,
             Standing::Vouched(depth) => depth,
         };
+        let mut released = false;
         for (author, seq) in &envelope.body.deps {
             let first = self.end(author).map_or(0, |end| end.seq) + 1;
             for missing in first..=*seq {
-                if depth >= MAX_RELEASE_DEPTH {
-                    return Ok(false);
-                }
-                let Some(bytes) = retract::release(self.txn, *author, missing)? else {
-                    return Ok(false);
+                let taken = if depth < MAX_RELEASE_DEPTH {
+                    self.release(*author, missing, depth + 1)?
+                } else {
+                    false
                 };
-                if self.take(&bytes, Standing::Vouched(depth + 1))? != Step::Taken {
-                    retract::keep(self.txn, *author, missing, &bytes)?;
-                    return Ok(false);
+                if !taken {
+                    return if released {
+                        Err(Refusal::Undo)
+                    } else {
+                        Ok(false)
+                    };
                 }
+                released = true;
             }
         }
         Ok(true)
+    }
+
+    /// Takes an envelope out of quarantine, if it is there and counts now.
+    fn release(&mut self, author: Author, seq: u64, depth: u32) -> Result<bool, Refusal> {
+        let Some(bytes) = retract::release(self.txn, author, seq)? else {
+            return Ok(false);
+        };
+        match self.take(&bytes, Standing::Vouched(depth)) {
+            Ok(Step::Taken) => Ok(true),
+            // Who built on what breaks a rule is no honest member, but who brought it may be.
+            Ok(Step::Known | Step::Early | Step::Beyond | Step::Forked(_))
+            | Err(Refusal::Fault(_)) => {
+                retract::keep(self.txn, author, seq, &bytes)?;
+                Ok(false)
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Holds every change of an envelope against its bucket. The outer error is ours.

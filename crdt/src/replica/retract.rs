@@ -69,6 +69,15 @@ pub(super) fn release(
     Ok(row.map(|row| row.value().to_vec()))
 }
 
+/// What becomes of envelopes that are taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// They return if something that counts builds on them.
+    Quarantine,
+    /// What they said was said anew.
+    Forget,
+}
+
 /// What one envelope says that it builds on.
 struct Causes {
     author: Author,
@@ -85,8 +94,20 @@ impl Writer {
         own: DeviceId,
     ) -> Result<Vec<EntryChange>, StorageError> {
         let limits = self.limits(txn, own)?;
+        let touched = self.take_back(txn, &limits, Fate::Quarantine)?;
+        Ok(index::apply(txn, &View::open(txn)?, &touched)?)
+    }
+
+    /// Ends logs earlier, and derives anew what the rest of them wrote to. The tree's index is not told:
+    /// gives the entries.
+    pub(super) fn take_back(
+        &mut self,
+        txn: &WriteTransaction,
+        limits: &BTreeMap<Author, u64>,
+        fate: Fate,
+    ) -> Result<Vec<EntryId>, StorageError> {
         let (mut buckets, mut touched) = (BTreeSet::new(), BTreeSet::new());
-        for (author, limit) in &limits {
+        for (author, limit) in limits {
             let (author, limit) = (*author, *limit);
             let damaged = || StorageError::Damaged(Damage::Log(author));
             let Some(end) = self.position.ends.get(&author).copied() else {
@@ -100,15 +121,17 @@ impl Writer {
                     buckets.insert(*bucket);
                     touched.extend(change.writes.iter().map(|write| write.key.id));
                 }
-                keep(txn, author, envelope.body.seq, &bytes)?;
+                match fate {
+                    Fate::Quarantine => keep(txn, author, envelope.body.seq, &bytes)?,
+                    Fate::Forget => {}
+                }
             }
             self.end_at(txn, author, limit)?;
         }
         if !limits.is_empty() {
             rebuild(txn, &buckets, limits.keys())?;
         }
-        let touched: Vec<EntryId> = touched.into_iter().collect();
-        Ok(index::apply(txn, &View::open(txn)?, &touched)?)
+        Ok(touched.into_iter().collect())
     }
 
     /// Where the logs have to end that end too late.

@@ -13,7 +13,7 @@ use crate::envelope::{self, Draft, Envelope};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
 use crate::id::{BucketId, DeviceTag};
 use crate::lab::{Disk, NOW, create, creation, key, listing, mesh, mesh_on, rng, sync};
-use crate::limit::MAX_CLOCK_LEAP;
+use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS};
 use crate::member::Role;
 use crate::register::{Attributes, Packed, Put, Register};
 
@@ -50,14 +50,10 @@ impl Forger {
     }
 
     fn forge(&mut self, spoil: impl FnOnce(&mut Draft<'_>)) -> Vec<u8> {
-        let id = EntryId::from_bytes(
-            [0; 15]
-                .into_iter()
-                .chain([1])
-                .collect::<Vec<_>>()
-                .try_into()
-                .unwrap(),
-        );
+        // Each life writes to an entry of its own.
+        let mut id = [0; 16];
+        id[8..].copy_from_slice(&self.author.incarnation.0.to_be_bytes());
+        let id = EntryId::from_bytes(id);
         let written = Version {
             lamport: self.seq + 1,
             device: DeviceTag::from_bytes([1; 8]),
@@ -317,6 +313,88 @@ fn only_admins_admit_and_the_last_admin_stays() {
         refused,
         Err(crate::MemberError::AlreadyMember { .. })
     ));
+}
+
+#[test]
+fn an_envelope_numbered_zero_is_refused() {
+    let replica = mesh(&[Role::Writer]).remove(0);
+    let zero = Forger::new(2, &replica).forge(|draft| draft.seq = 0);
+    assert!(replica.apply(&[&zero]).unwrap_err().is_peer_fault());
+}
+
+/// The first envelopes of many lives of one device.
+fn lives(number: u8, count: usize, of: &Replica) -> Vec<Vec<u8>> {
+    let mut envelopes = Vec::new();
+    for life in (1..).take(count) {
+        let mut forger = Forger::new(number, of);
+        forger.author.incarnation = Incarnation(life);
+        envelopes.push(forger.next());
+    }
+    envelopes
+}
+
+fn apply_all(replica: &Replica, envelopes: &[Vec<u8>]) {
+    let envelopes: Vec<&[u8]> = envelopes.iter().map(Vec::as_slice).collect();
+    assert!(!replica.apply(&envelopes).unwrap().causes_missing);
+}
+
+#[test]
+fn a_device_of_very_many_lives_is_heard_in_some_and_nobody_is_blamed() {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    apply_all(&replicas[0], &lives(2, MAX_DEVICE_LIVES + 50, &replicas[0]));
+    assert_eq!(replicas[0].vector().len(), MAX_DEVICE_LIVES);
+    create(&replicas[0], "a", 1, 1);
+    sync(&replicas[0], &replicas[2]);
+    assert_eq!(listing(&replicas[2]), ["a 1"]);
+}
+
+#[test]
+fn more_lives_than_an_envelope_can_name_silence_nobody() {
+    let devices = u8::try_from(MAX_ENVELOPE_DEPS / MAX_DEVICE_LIVES + 1).unwrap();
+    let replicas = mesh(&vec![Role::Writer; usize::from(devices) + 1]);
+    for number in 3..3 + devices {
+        apply_all(&replicas[0], &lives(number, MAX_DEVICE_LIVES, &replicas[0]));
+    }
+    assert!(replicas[0].vector().len() > MAX_ENVELOPE_DEPS);
+    let id = create(&replicas[0], "a", 1, 1);
+    crate::lab::write(&replicas[0], id, 2);
+    sync(&replicas[0], &replicas[1]);
+    assert_eq!(listing(&replicas[1]), ["a 2"]);
+    assert_eq!(replicas[0].digest().unwrap(), replicas[1].digest().unwrap());
+}
+
+#[test]
+fn what_waits_in_quarantine_is_released_only_for_an_envelope_that_counts() {
+    let replicas = mesh(&[Role::Writer, Role::Reader, Role::Writer]);
+    let [admin, removed, reader] = [&replicas[0], &replicas[1], &replicas[2]];
+    let forger = || Forger::new(4, admin);
+    let (mut early, mut bad, mut good) = (forger(), forger(), forger());
+    create(removed, "late", 1, 1);
+    sync(removed, reader);
+    admin.revoke(removed.device(), NOW).unwrap();
+    sync(admin, reader);
+    assert!(listing(reader).is_empty());
+    let cause = (removed.shared().author, 1);
+    let stranger = (
+        Author {
+            device: key(77).device_id(),
+            incarnation: Incarnation(1),
+        },
+        1,
+    );
+    let early = early.forge(|draft| draft.deps = vec![cause, stranger]);
+    assert!(reader.apply(&[&early]).unwrap().causes_missing);
+    assert!(listing(reader).is_empty());
+    let elsewhere = BucketId::new(5).unwrap();
+    let bad = bad.forge(|draft| {
+        draft.deps = vec![cause];
+        draft.changes[0].0 = elsewhere;
+    });
+    assert!(reader.apply(&[&bad]).is_err());
+    assert!(listing(reader).is_empty());
+    let good = good.forge(|draft| draft.deps = vec![cause]);
+    assert!(!reader.apply(&[&good]).unwrap().causes_missing);
+    assert_eq!(listing(reader), ["late 1"]);
 }
 
 const TREE_ROWS: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("tree_row");

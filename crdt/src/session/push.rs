@@ -30,10 +30,13 @@ impl Session {
         let mut messages = self.push_members(&shared);
         let member = shared.members.state().role_of(&self.peer).is_some();
         let told = self.told_at.as_ref() == Some(&shared.members.heads());
-        if member && !told && self.their_members.is_some() {
+        let found = self.end_search()?;
+        if member && (found || !told) && self.their_members.is_some() {
             messages.push(self.hello()?);
         }
-        let Some(theirs) = self.theirs.clone().filter(|_| member) else {
+        // What this device wrote and the peer has otherwise must not be sent.
+        let may = member && self.search.is_none();
+        let Some(theirs) = self.theirs.clone().filter(|_| may) else {
             return Ok(messages);
         };
         let mut left = max_bytes;

@@ -318,6 +318,45 @@ fn a_restored_backup_takes_a_new_incarnation_and_gets_its_lost_log_back() {
 }
 
 #[test]
+fn what_was_written_after_and_before_a_restore_is_all_kept() {
+    for (lost, more) in [(1, 1), (3, 1), (1, 3), (7, 7), (40, 2), (2, 40), (1, 60)] {
+        let disks = [Disk::default(), Disk::default(), Disk::default()];
+        let replicas = mesh_on(&disks, &[Role::Writer, Role::Writer]);
+        let shared = create(&replicas[1], "shared", 1, 1);
+        for round in 0..5 {
+            create(&replicas[1], &format!("before {round}"), 2, 10 + round);
+        }
+        sync(&replicas[0], &replicas[1]);
+        let backup = disks[1].crash();
+        write(&replicas[1], shared, 3);
+        for round in 1..lost {
+            create(&replicas[1], &format!("lost {round}"), 4, 100 + round);
+        }
+        sync(&replicas[0], &replicas[1]);
+        sync(&replicas[0], &replicas[2]);
+
+        let restored = Replica::open(backup.database(), key(2)).unwrap();
+        write(&restored, shared, 5);
+        for round in 1..more {
+            create(&restored, &format!("more {round}"), 6, 200 + round);
+        }
+        sync(&restored, &replicas[0]);
+        sync(&replicas[0], &replicas[2]);
+        let all = listing(&restored);
+        let marks = |mark: &str| all.iter().filter(|line| line.ends_with(mark)).count() as u64;
+        let found = [" 2", " 3", " 4", " 5", " 6"].map(marks);
+        assert_eq!(found, [5, 1, lost - 1, 1, more - 1], "{all:?}");
+        for other in [&replicas[0], &replicas[2]] {
+            assert_eq!(listing(other), all);
+            assert_eq!(other.digest().unwrap(), restored.digest().unwrap());
+        }
+        create(&restored, "later", 7, 999);
+        sync(&restored, &replicas[2]);
+        assert_eq!(listing(&restored), listing(&replicas[2]));
+    }
+}
+
+#[test]
 fn a_database_that_was_copied_elsewhere_starts_a_new_incarnation() {
     let disk = Disk::default();
     let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
