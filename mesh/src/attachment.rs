@@ -20,7 +20,7 @@ use wormhole_store::Store;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use self::herald::Herald;
-use crate::peer::NetworkEvent;
+use crate::{peer::NetworkEvent, version::Terms};
 
 /// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -93,7 +93,7 @@ pub(crate) struct Attachment {
 /// with the former one knows from that that it is over, however short the absence.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Presence {
-    visits: BTreeMap<DeviceId, Visit>,
+    visits: BTreeMap<DeviceId, (Visit, Terms)>,
     last: u64,
 }
 
@@ -104,20 +104,22 @@ pub(crate) struct Visit(u64);
 impl Presence {
     /// Who is there.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (DeviceId, Visit)> + '_ {
-        self.visits.iter().map(|(device, visit)| (*device, *visit))
+        self.visits
+            .iter()
+            .map(|(device, (visit, _))| (*device, *visit))
     }
 
     /// The device's visit, if it is there.
     pub(crate) fn visit(&self, device: &DeviceId) -> Option<Visit> {
-        self.visits.get(device).copied()
+        self.visits.get(device).map(|(visit, _)| *visit)
     }
 
-    fn arrived(&mut self, device: DeviceId) -> bool {
+    fn arrived(&mut self, device: DeviceId, terms: Terms) -> bool {
         if self.visits.contains_key(&device) {
             return false;
         }
         self.last += 1;
-        self.visits.insert(device, Visit(self.last));
+        self.visits.insert(device, (Visit(self.last), terms));
         true
     }
 }
@@ -223,11 +225,17 @@ impl Attachment {
         self.present.borrow().visit(device)
     }
 
+    /// What was agreed on with the device when it said hello, if it is there.
+    pub(crate) fn terms(&self, device: &DeviceId) -> Option<Terms> {
+        let present = self.present.borrow();
+        present.visits.get(device).map(|(_, terms)| *terms)
+    }
+
     /// The device has proved the secret, perhaps not for the first time: it says hello again when it goes
     /// on after a pause.
-    pub(crate) fn arrived(&self, device: DeviceId) {
+    pub(crate) fn arrived(&self, device: DeviceId, terms: Terms) {
         self.present
-            .send_if_modified(|present| present.arrived(device));
+            .send_if_modified(|present| present.arrived(device, terms));
         self.herald.greeted(device);
     }
 

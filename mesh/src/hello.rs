@@ -5,7 +5,10 @@
 //! noise, it is good for this conversation only, and there are always [`PROOFS`] of them, the rest random.
 //! Names and program versions are told only once a mesh is shared.
 //!
-//! Order: both send preamble and nonce → opener proofs → acceptor proofs of the meshes that it recognised →
+//! Both state their versions and capabilities before anything is proved, and every proof is over what both
+//! stated: whoever changes that on the way, to make two devices speak an older version, has them share nothing.
+//!
+//! Order: both send preamble, nonce and capabilities → opener proofs → acceptor proofs of the meshes that it recognised →
 //! both tell about themselves, if there was one. A proof shows knowledge of the secret;
 //! whether the device is a member is then for the membership log to say.
 
@@ -23,7 +26,7 @@ use crate::{
     attachment::MeshSecret,
     frame::{self, FrameError},
     streams::Protocol,
-    version::{self, PreambleError, VersionMismatch},
+    version::{self, Capabilities, PreambleError, Terms, VersionMismatch, VersionRange},
 };
 
 pub(crate) const PROTOCOL: Protocol = Protocol {
@@ -73,6 +76,8 @@ pub(crate) struct Greeted {
     pub(crate) shared: Vec<MeshId>,
     /// What the other side said about itself; `None` for a stranger.
     pub(crate) about: Option<Introduction>,
+    /// What both speak.
+    pub(crate) terms: Terms,
 }
 
 /// Why there was no hello.
@@ -132,16 +137,16 @@ where
 {
     let conversation = async {
         let ours = begin(stream, rng).await?;
-        version::read_preamble(stream, version::OURS).await?;
-        let theirs = read_array(stream).await?;
+        let theirs = Statement::read(stream).await?;
+        let terms = ours.agree(&theirs)?;
         let proofs = Proofs {
             opener: local.device,
             acceptor: peer,
-            nonces: (ours, theirs),
+            statements: (ours, theirs),
         };
         send_proofs(stream, &proofs, Speaker::Opener, &local.meshes, rng).await?;
         let shared = receive_proofs(stream, &proofs, Speaker::Acceptor, &local.meshes).await?;
-        introduce(stream, shared, local.introduction).await
+        introduce(stream, shared, terms, local.introduction).await
     };
     timeout(DEADLINE, conversation)
         .await
@@ -155,7 +160,7 @@ pub(crate) async fn accept<S>(
     peer: DeviceId,
     local: Local<'_>,
     rng: &mut (impl CryptoRng + Send),
-    recognised: impl FnOnce(&[MeshId]) + Send,
+    recognised: impl FnOnce(&[MeshId], Terms) + Send,
 ) -> Result<Greeted, HelloError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -163,39 +168,89 @@ where
     let conversation = async {
         // Before anything is read: a program of another version must hear which one this is.
         let ours = begin(stream, rng).await?;
-        version::read_preamble(stream, version::OURS).await?;
-        let theirs = read_array(stream).await?;
+        let theirs = Statement::read(stream).await?;
+        let terms = ours.agree(&theirs)?;
         let proofs = Proofs {
             opener: peer,
             acceptor: local.device,
-            nonces: (theirs, ours),
+            statements: (theirs, ours),
         };
         let shared = receive_proofs(stream, &proofs, Speaker::Opener, &local.meshes).await?;
-        recognised(&shared);
+        recognised(&shared, terms);
         let mut meshes = local.meshes;
         meshes.retain(|(mesh, _)| shared.contains(mesh));
         send_proofs(stream, &proofs, Speaker::Acceptor, &meshes, rng).await?;
-        introduce(stream, shared, local.introduction).await
+        introduce(stream, shared, terms, local.introduction).await
     };
     timeout(DEADLINE, conversation)
         .await
         .map_err(|_elapsed| HelloError::Deadline)?
 }
 
-/// Sends preamble and nonce; gives the nonce.
+/// What each side states first.
+#[derive(Clone, Copy, Debug)]
+struct Statement {
+    versions: VersionRange,
+    nonce: [u8; NONCE],
+    capabilities: Capabilities,
+}
+
+impl Statement {
+    async fn read<S>(stream: &mut S) -> Result<Self, PreambleError>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let versions = version::read_range(stream).await?;
+        // What follows a preamble is another version's business.
+        version::OURS.common(versions)?;
+        Ok(Self {
+            versions,
+            nonce: read_array(stream).await?,
+            capabilities: Capabilities::from_bits(stream.read_u64_le().await?),
+        })
+    }
+
+    async fn write<S>(&self, stream: &mut S) -> io::Result<()>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        version::write_preamble(stream, self.versions).await?;
+        stream.write_all(&self.nonce).await?;
+        stream.write_u64_le(self.capabilities.bits()).await?;
+        stream.flush().await
+    }
+
+    fn agree(&self, theirs: &Self) -> Result<Terms, VersionMismatch> {
+        Ok(Terms {
+            version: self.versions.common(theirs.versions)?,
+            capabilities: self.capabilities.common(theirs.capabilities),
+        })
+    }
+
+    fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.versions.encode());
+        hasher.update(&self.nonce);
+        hasher.update(&self.capabilities.bits().to_le_bytes());
+    }
+}
+
+/// Makes our statement and sends it.
 async fn begin<S>(
     stream: &mut S,
     rng: &mut (impl CryptoRng + Send),
-) -> Result<[u8; NONCE], HelloError>
+) -> Result<Statement, HelloError>
 where
     S: AsyncWrite + Unpin + Send,
 {
     let mut nonce = [0; NONCE];
     rng.fill(&mut nonce);
-    version::write_preamble(stream, version::OURS).await?;
-    stream.write_all(&nonce).await?;
-    stream.flush().await?;
-    Ok(nonce)
+    let ours = Statement {
+        versions: version::OURS,
+        nonce,
+        capabilities: Capabilities::OURS,
+    };
+    ours.write(stream).await?;
+    Ok(ours)
 }
 
 async fn read_array<S, const N: usize>(stream: &mut S) -> io::Result<[u8; N]>
@@ -211,7 +266,8 @@ where
 struct Proofs {
     opener: DeviceId,
     acceptor: DeviceId,
-    nonces: ([u8; NONCE], [u8; NONCE]),
+    /// The opener's and the acceptor's.
+    statements: (Statement, Statement),
 }
 
 impl Proofs {
@@ -224,8 +280,8 @@ impl Proofs {
         });
         hasher.update(self.opener.as_bytes());
         hasher.update(self.acceptor.as_bytes());
-        hasher.update(&self.nonces.0);
-        hasher.update(&self.nonces.1);
+        self.statements.0.hash_into(&mut hasher);
+        self.statements.1.hash_into(&mut hasher);
         hasher.finalize()
     }
 }
@@ -280,6 +336,7 @@ where
 async fn introduce<S>(
     stream: &mut S,
     shared: Vec<MeshId>,
+    terms: Terms,
     ours: &Introduction,
 ) -> Result<Greeted, HelloError>
 where
@@ -289,6 +346,7 @@ where
         return Ok(Greeted {
             shared,
             about: None,
+            terms,
         });
     }
     frame::write(stream, &ours.clone().shortened(), MAX_ABOUT).await?;
@@ -299,6 +357,7 @@ where
     Ok(Greeted {
         shared,
         about: Some(theirs.shortened()),
+        terms,
     })
 }
 

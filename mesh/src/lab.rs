@@ -24,12 +24,19 @@ use crate::{
     AttachedMesh, MeshSecret, NetworkEvent,
     protocol::{LocalDevice, Protocols},
     streams::{Streams, memory::Memory},
+    version::{Capabilities, Terms},
 };
 
 /// The least that a test waits for what must happen; reached only when it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const SECRET: [u8; 32] = [42; 32];
+
+/// What devices have agreed on that say no hello.
+pub(crate) const TERMS: Terms = Terms {
+    version: 1,
+    capabilities: Capabilities::OURS,
+};
 
 /// A network in memory with a clock of its own.
 pub(crate) struct Lab {

@@ -59,6 +59,8 @@ pub struct PeerStatus {
     pub down_rate: u64,
     /// The version of the program over there; `None` until it said hello.
     pub version: Option<String>,
+    /// The version of the protocol that both speak; `None` until it said hello.
+    pub protocol: Option<u16>,
     /// Why the last attempt to reach it, or the last exchange with it, failed.
     pub last_error: Option<String>,
 }
@@ -165,6 +167,7 @@ impl PeerStatus {
             up_rate: 0,
             down_rate: 0,
             version: None,
+            protocol: None,
             last_error: None,
         }
     }

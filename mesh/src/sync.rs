@@ -214,6 +214,7 @@ where
     S: Carrier,
 {
     let visit = mesh.visit(&peer).ok_or(SyncError::Gone)?;
+    tracing::debug!(%peer, terms = ?mesh.terms(&peer), "a metadata exchange begins");
     let patience = Patience {
         reading: SILENCE,
         writing: STALLED,

@@ -44,7 +44,8 @@ impl VersionRange {
         }
     }
 
-    fn encode(self) -> [u8; PREAMBLE] {
+    /// A preamble.
+    pub(crate) fn encode(self) -> [u8; PREAMBLE] {
         let mut bytes = [0; PREAMBLE];
         let (magic, numbers) = bytes.split_at_mut(MAGIC.len());
         magic.copy_from_slice(&MAGIC);
@@ -73,6 +74,38 @@ impl fmt::Display for VersionRange {
             write!(f, "{} to {}", self.least, self.greatest)
         }
     }
+}
+
+/// What a program can do beyond its version, one bit each. Bits that a program does not know it ignores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Capabilities(u64);
+
+impl Capabilities {
+    /// Those of this program: version 1 needs none.
+    pub(crate) const OURS: Self = Self(0);
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// What both can do.
+    #[must_use]
+    pub(crate) const fn common(self, theirs: Self) -> Self {
+        Self(self.0 & theirs.0)
+    }
+}
+
+/// What two devices have agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// The version that they speak.
+    pub(crate) version: u16,
+    /// What both can do.
+    pub(crate) capabilities: Capabilities,
 }
 
 /// Two programs have no version in common.
@@ -118,10 +151,17 @@ pub(crate) async fn read_preamble<R>(
 where
     R: AsyncRead + Unpin,
 {
+    Ok(ours.common(read_range(reader).await?)?)
+}
+
+/// Reads what the other side speaks.
+pub(crate) async fn read_range<R>(reader: &mut R) -> Result<VersionRange, PreambleError>
+where
+    R: AsyncRead + Unpin,
+{
     let mut bytes = [0; PREAMBLE];
     reader.read_exact(&mut bytes).await?;
-    let theirs = VersionRange::decode(bytes).ok_or(PreambleError::Malformed)?;
-    Ok(ours.common(theirs)?)
+    VersionRange::decode(bytes).ok_or(PreambleError::Malformed)
 }
 
 #[cfg(test)]
@@ -151,6 +191,14 @@ mod tests {
                 .to_string()
                 .ends_with("update wormhole on the other device")
         );
+    }
+
+    #[test]
+    fn capabilities_that_one_side_does_not_know_are_ignored() {
+        let (older, newer) = (Capabilities::from_bits(0b01), Capabilities::from_bits(0b11));
+        assert_eq!(older.common(newer), older);
+        assert_eq!(newer.common(older), older);
+        assert_eq!(Capabilities::OURS.common(newer), Capabilities::OURS);
     }
 
     #[test]

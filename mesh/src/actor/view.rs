@@ -151,11 +151,13 @@ impl View {
             let About {
                 name,
                 version,
+                protocol,
                 meshes,
                 problem,
             } = about;
             peer.status.name = name.or(peer.status.name.take());
             peer.status.version = version.or(peer.status.version.take());
+            peer.status.protocol = protocol.or(peer.status.protocol.take());
             peer.status.meshes = meshes;
             peer.status.last_error = problem;
             self.publish();

@@ -8,6 +8,9 @@ use super::*;
 
 const ALICE: DeviceId = DeviceId::from_bytes([1; 32]);
 const BOB: DeviceId = DeviceId::from_bytes([2; 32]);
+/// Bytes of a statement.
+const STATEMENT: usize = 12 + NONCE + 8;
+
 const MALLORY: DeviceId = DeviceId::from_bytes([3; 32]);
 
 fn mesh(n: u8) -> (MeshId, MeshSecret) {
@@ -45,7 +48,7 @@ async fn greet(alice: &[u8], bob: &[u8]) -> (Greeted, Greeted) {
             ALICE,
             local(BOB, &about_bob, bob),
             &mut rng_b,
-            |meshes| {
+            |meshes, _| {
                 recognised = Some(meshes.to_vec());
             }
         ),
@@ -71,14 +74,16 @@ async fn strangers_learn_neither_meshes_nor_names() {
         alice,
         Greeted {
             shared: vec![],
-            about: None
+            about: None,
+            terms: TERMS,
         }
     );
     assert_eq!(
         bob,
         Greeted {
             shared: vec![],
-            about: None
+            about: None,
+            terms: TERMS,
         }
     );
 }
@@ -90,6 +95,59 @@ async fn more_meshes_than_proofs_are_no_error() {
     assert_eq!(alice.shared.len(), PROOFS);
 }
 
+const TERMS: Terms = Terms {
+    version: 1,
+    capabilities: Capabilities::OURS,
+};
+
+/// Carries `bytes` of a statement and what follows, after changing one byte.
+async fn tamper(from: &mut DuplexStream, to: &mut DuplexStream, at: usize) {
+    let mut statement = [0; STATEMENT];
+    from.read_exact(&mut statement).await.unwrap();
+    statement[at] ^= 2;
+    to.write_all(&statement).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_changes_what_the_devices_stated_has_them_share_nothing() {
+    // The greatest version; the first and the last byte of the capabilities; and, to be fair, nothing.
+    for at in [10, STATEMENT - 8, STATEMENT - 1] {
+        let ((mut a, mut near), (mut far, mut b)) =
+            (tokio::io::duplex(8192), tokio::io::duplex(8192));
+        let (about_alice, about_bob) = (introduction("alice"), introduction("bob"));
+        let (mut rng_a, mut rng_b) = (ChaCha20Rng::seed_from_u64(1), ChaCha20Rng::seed_from_u64(2));
+        let relay = async {
+            tamper(&mut near, &mut far, at).await;
+            tokio::io::copy_bidirectional(&mut near, &mut far)
+                .await
+                .unwrap();
+        };
+        let alice = async {
+            let said = open(&mut a, BOB, local(ALICE, &about_alice, &[5]), &mut rng_a).await;
+            drop(a);
+            said.unwrap()
+        };
+        let bob = async {
+            let local = local(BOB, &about_bob, &[5]);
+            let said = accept(&mut b, ALICE, local, &mut rng_b, |_, _| {}).await;
+            drop(b);
+            said.unwrap()
+        };
+        let (alice, bob, ()) = tokio::join!(alice, bob, relay);
+        assert!(
+            alice.shared.is_empty() && bob.shared.is_empty(),
+            "byte {at}"
+        );
+        assert!(alice.about.is_none() && bob.about.is_none(), "byte {at}");
+    }
+}
+
+#[tokio::test]
+async fn both_sides_know_what_they_speak() {
+    let (alice, bob) = greet(&[5], &[5]).await;
+    assert_eq!((alice.terms, bob.terms), (TERMS, TERMS));
+}
+
 /// Everything that `device` says when it opens to a stranger that only listens.
 async fn overhear(meshes: &[u8], seed: u64) -> Vec<u8> {
     let (mut a, mut b) = tokio::io::duplex(8192);
@@ -99,7 +157,7 @@ async fn overhear(meshes: &[u8], seed: u64) -> Vec<u8> {
         version::write_preamble(&mut b, version::OURS)
             .await
             .unwrap();
-        b.write_all(&[0; NONCE]).await.unwrap();
+        b.write_all(&[0; NONCE + 8]).await.unwrap();
         b.write_all(&[0; PROOFS * PROOF]).await.unwrap();
         let mut heard = Vec::new();
         b.read_to_end(&mut heard).await.unwrap();
@@ -137,7 +195,13 @@ async fn a_replayed_or_reflected_proof_proves_nothing() {
     let (mut m, mut b) = tokio::io::duplex(8192);
     let about = introduction("bob");
     let mut rng = ChaCha20Rng::seed_from_u64(2);
-    let bob = accept(&mut b, MALLORY, local(BOB, &about, &[5]), &mut rng, |_| {});
+    let bob = accept(
+        &mut b,
+        MALLORY,
+        local(BOB, &about, &[5]),
+        &mut rng,
+        |_, _| {},
+    );
     let mallory = replay(&mut m, &recorded);
     let (greeted, ()) = tokio::join!(bob, mallory);
     assert!(greeted.unwrap().shared.is_empty());
@@ -145,7 +209,7 @@ async fn a_replayed_or_reflected_proof_proves_nothing() {
 
 async fn replay(stream: &mut DuplexStream, recorded: &[u8]) {
     stream.write_all(recorded).await.unwrap();
-    let mut answer = vec![0; 12 + NONCE + PROOFS * PROOF];
+    let mut answer = vec![0; STATEMENT + PROOFS * PROOF];
     stream.read_exact(&mut answer).await.unwrap();
 }
 
@@ -156,12 +220,11 @@ async fn an_end_before_the_introduction_is_a_broken_connection_and_no_offence() 
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let bob = async {
         let ours = begin(&mut b, &mut rng).await.unwrap();
-        version::read_preamble(&mut b, version::OURS).await.unwrap();
-        let theirs = read_array(&mut b).await.unwrap();
+        let theirs = Statement::read(&mut b).await.unwrap();
         let proofs = Proofs {
             opener: ALICE,
             acceptor: BOB,
-            nonces: (theirs, ours),
+            statements: (theirs, ours),
         };
         let meshes = local(BOB, &about_bob, &[5]).meshes;
         receive_proofs(&mut b, &proofs, Speaker::Opener, &meshes)
@@ -184,14 +247,14 @@ async fn silence_and_garbage_end_the_conversation() {
     let about = introduction("bob");
     let mut rng = ChaCha20Rng::seed_from_u64(2);
     let (_silent, mut b) = tokio::io::duplex(64);
-    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_| {})
+    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_, _| {})
         .await
         .unwrap_err();
     assert!(matches!(error, HelloError::Deadline), "{error}");
 
     let (mut garbage, mut b) = tokio::io::duplex(64);
     garbage.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_| {})
+    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_, _| {})
         .await
         .unwrap_err();
     assert!(matches!(error, HelloError::Malformed), "{error}");
@@ -202,12 +265,12 @@ async fn another_version_is_told_which_side_to_update() {
     let about = introduction("bob");
     let mut rng = ChaCha20Rng::seed_from_u64(2);
     let (mut newer, mut b) = tokio::io::duplex(64);
-    let range = version::VersionRange {
+    let range = VersionRange {
         least: 7,
         greatest: 9,
     };
     version::write_preamble(&mut newer, range).await.unwrap();
-    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_| {})
+    let error = accept(&mut b, ALICE, local(BOB, &about, &[]), &mut rng, |_, _| {})
         .await
         .unwrap_err();
     assert!(

@@ -12,6 +12,7 @@ use crate::{
     hello::{self, Greeted, HelloError, Local},
     peer::Misbehaviour,
     streams::{About, Handler, Protocol, Quota, Standing, Stream},
+    version::Terms,
 };
 
 /// Why a hello came to nothing.
@@ -59,7 +60,7 @@ impl Handler for Greeter {
         Box::pin(async move {
             let peer = stream.peer();
             let mut rng: StdRng = rand::make_rng();
-            let recognised = |shared: &[MeshId]| protocols.recognise(peer, shared);
+            let recognised = |shared: &[MeshId], terms| protocols.recognise(peer, shared, terms);
             let local = protocols.local();
             let said = hello::accept(&mut stream, peer, local, &mut rng, recognised).await;
             protocols.after_hello(peer, said).await;
@@ -87,7 +88,7 @@ impl Protocols {
         let mut rng: StdRng = rand::make_rng();
         let said = hello::open(&mut stream, peer, self.local(), &mut rng).await;
         if let Ok(greeted) = &said {
-            self.recognise(peer, &greeted.shared);
+            self.recognise(peer, &greeted.shared, greeted.terms);
         }
         let unheard = matches!(said, Err(HelloError::Io(_) | HelloError::Deadline));
         self.after_hello(peer, said).await;
@@ -108,10 +109,10 @@ impl Protocols {
 
     /// The device has proved these meshes. Others that it proved before, it still shares: hellos may
     /// overtake one another, and what ends a sharing is the end of the connection.
-    fn recognise(&self, peer: DeviceId, shared: &[MeshId]) {
+    fn recognise(&self, peer: DeviceId, shared: &[MeshId], terms: Terms) {
         for mesh in shared {
             if let Some(mesh) = self.inner.registry.get(*mesh) {
-                mesh.arrived(peer);
+                mesh.arrived(peer, terms);
             }
         }
     }
@@ -143,6 +144,7 @@ impl Protocols {
         let described = About {
             name: Some(about.name),
             version: Some(about.program),
+            protocol: Some(greeted.terms.version),
             meshes: self.shared(&peer),
             problem: None,
         };

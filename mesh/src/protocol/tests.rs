@@ -174,7 +174,11 @@ async fn who_knows_the_secret_is_told_of_once_it_is_known_to_be_a_member() {
     let at_a = lab.found(&a);
     let mesh = at_a.mesh_id();
     // It has the secret and was never admitted, or is no member any more.
-    a.protocols.registry().get(mesh).unwrap().arrived(b.id);
+    a.protocols
+        .registry()
+        .get(mesh)
+        .unwrap()
+        .arrived(b.id, crate::lab::TERMS);
     let _at_c = lab.admit(&at_a, &c, Role::Writer);
     assert_eq!(present(&mut a).await, (mesh, c.id));
     at_a.admit(b.id, "late", Role::Writer, lab.now()).unwrap();

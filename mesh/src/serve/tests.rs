@@ -50,7 +50,7 @@ impl Served {
         self.registry
             .get(self.mesh.mesh_id())
             .unwrap()
-            .arrived(device);
+            .arrived(device, crate::lab::TERMS);
     }
 
     /// Sends requests as `peer`, reads all replies, and says how serving ended.

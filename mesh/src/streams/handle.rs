@@ -84,6 +84,8 @@ pub(crate) struct About {
     pub(crate) name: Option<String>,
     /// The version of its program.
     pub(crate) version: Option<String>,
+    /// The version of the protocol that it speaks with us.
+    pub(crate) protocol: Option<u16>,
     /// Meshes proved by both sides.
     pub(crate) meshes: Vec<MeshId>,
     /// What went wrong last, in a sentence.

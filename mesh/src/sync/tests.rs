@@ -34,7 +34,10 @@ impl Pair {
                 replica: replica.clone(),
                 store,
             });
-            registry.get(replica.mesh_id()).unwrap().arrived(peer);
+            registry
+                .get(replica.mesh_id())
+                .unwrap()
+                .arrived(peer, crate::lab::TERMS);
             registry
         };
         let (of_a, of_b) = (registry(&a, &at_a, b.id), registry(&b, &at_b, a.id));
@@ -187,7 +190,7 @@ async fn an_exchange_ends_when_the_peer_goes_or_the_mesh_is_paused() {
         },
     ] {
         mesh.resume();
-        mesh.arrived(pair.b.0.id);
+        mesh.arrived(pair.b.0.id, crate::lab::TERMS);
         let (ours, theirs) = duplex(64 * 1024);
         let stopping = async {
             eventually("it runs", || !mesh.sync_state().is_empty()).await;
