@@ -20,7 +20,7 @@ use wormhole_store::Store;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use self::herald::Herald;
-use crate::{peer::NetworkEvent, version::Terms};
+use crate::{peer::NetworkEvent, serve::Uploads, version::Terms};
 
 /// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -79,6 +79,8 @@ pub(crate) struct Attachment {
     pub(crate) store: Store,
     /// Ended by `detach`: everything that runs for this mesh stops.
     pub(crate) cancel: CancellationToken,
+    /// What is being sent to its members.
+    pub(crate) uploads: Uploads,
     paused: watch::Sender<bool>,
     present: watch::Sender<Presence>,
     news: watch::Sender<u64>,
@@ -157,6 +159,7 @@ impl Attachment {
             replica: mesh.replica,
             store: mesh.store,
             cancel,
+            uploads: Uploads::default(),
             paused: watch::Sender::new(false),
             present: watch::Sender::default(),
             news,

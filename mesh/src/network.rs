@@ -41,6 +41,7 @@ use crate::{
     peer::{Neighbour, NetworkEvent, PeerStatus},
     probe::{self, ProbeError, Probed, Prober},
     protocol::{LocalDevice, Protocols},
+    serve::Upload,
     streams::{Discovered, Handler, Streams},
     transport::{self, Endpoints},
 };
@@ -253,6 +254,11 @@ impl Network {
     /// Contents that are being brought now.
     pub fn transfers(&self) -> Vec<Transfer> {
         self.inner.protocols.transfers()
+    }
+
+    /// Content that is being sent to members now, for each of them and each mesh.
+    pub fn uploads(&self) -> Vec<Upload> {
+        self.inner.protocols.uploads()
     }
 
     /// For each member that metadata is exchanged with, whether both know the same.

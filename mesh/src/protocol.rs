@@ -30,7 +30,7 @@ use crate::{
         self, Clock, Invite, InviteError, InviteOffer, Inviter, JoinError, Joined, Seeker, Ticket,
     },
     peer::NetworkEvent,
-    serve::Server,
+    serve::{Server, Upload},
     streams::{Handler, Streams},
 };
 
@@ -175,6 +175,13 @@ impl Protocols {
     /// The contents that are being brought now.
     pub(crate) fn transfers(&self) -> Vec<Transfer> {
         self.inner.fetcher.transfers()
+    }
+
+    /// What is being sent to the members of all carried meshes.
+    pub(crate) fn uploads(&self) -> Vec<Upload> {
+        let meshes = self.inner.registry.all();
+        let uploads = meshes.iter().map(|(id, mesh)| mesh.uploads.snapshot(*id));
+        uploads.flatten().collect()
     }
 
     /// Opens an invite; `addrs` are where this node listens.

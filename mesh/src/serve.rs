@@ -6,18 +6,24 @@
 //! bounded by [`GROUP_BYTES`] and the number of streams, whatever is asked and however slowly it is read.
 
 pub(crate) mod message;
+mod upload;
 
 use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, split},
     sync::mpsc,
 };
 use wormhole_crdt::DeviceId;
 use wormhole_store::{ChunkId, Content, Encoded, ReadError, Store};
 
-use self::message::{MAX_IDS, MAX_REQUEST, Open, Refusal, Reply, Request, write_reply};
+pub use self::upload::Upload;
+pub(crate) use self::upload::Uploads;
+use self::{
+    message::{MAX_IDS, MAX_REQUEST, Open, Refusal, Reply, Request, write_reply},
+    upload::{Account, Counted},
+};
 use crate::{
     attachment::{Attachment, Registry},
     frame::{self, FrameError},
@@ -157,10 +163,11 @@ where
         sign: Sign::Moved,
     };
     let (reader, writer) = split(Patient::new(stream, patience));
+    let account = Account::new(peer);
     let (groups, groups_rx) = mpsc::channel(1);
     let (answered, written) = tokio::join!(
-        answer(reader, groups, peer, squeeze, registry),
-        write(writer, groups_rx),
+        answer(reader, groups, &account, squeeze, registry),
+        write(Counted::new(writer, &account), groups_rx),
     );
     written.and(answered)
 }
@@ -169,7 +176,7 @@ where
 async fn answer<S>(
     mut reader: ReadHalf<S>,
     groups: mpsc::Sender<Vec<Reply>>,
-    peer: DeviceId,
+    account: &Account,
     squeeze: Squeeze,
     registry: &Registry,
 ) -> Result<(), ServeError>
@@ -179,12 +186,14 @@ where
     let Some(Open { mesh }) = next(&mut reader).await? else {
         return Ok(());
     };
+    let peer = account.device();
     let mesh = registry.get(mesh);
     let mesh = match mesh.as_ref().map(|mesh| admit(mesh, &peer)) {
         Some(Ok(mesh)) => mesh,
         Some(Err(refusal)) => return refuse(&groups, refusal).await,
         None => return refuse(&groups, Refusal::NotMember).await,
     };
+    account.assign(mesh);
     if groups.send(vec![Reply::Opened]).await.is_err() {
         return Ok(()); // the writer has failed, and says why
     }
@@ -235,13 +244,10 @@ async fn refuse(groups: &mpsc::Sender<Vec<Reply>>, refusal: Refusal) -> Result<(
     Err(ServeError::Refused(refusal))
 }
 
-async fn write<S>(
-    writer: WriteHalf<S>,
+async fn write(
+    writer: impl AsyncWrite + Unpin + Send,
     mut groups: mpsc::Receiver<Vec<Reply>>,
-) -> Result<(), ServeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+) -> Result<(), ServeError> {
     let mut writer = BufWriter::with_capacity(WRITE_BUFFER, writer);
     while let Some(group) = groups.recv().await {
         for reply in &group {

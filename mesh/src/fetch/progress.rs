@@ -7,20 +7,16 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use tokio::time::Instant;
 use wormhole_crdt::MeshId;
 use wormhole_store::{Content, FetchJob};
 
 use super::plan::JobId;
+use crate::rate::Rate;
 
 /// Transfers of one fetch that a snapshot lists; a fetch may have many thousand jobs.
 const SHOWN: usize = 100;
-
-/// The rate is that of about this long.
-const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// A content that is being brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,11 +58,7 @@ impl Running {
             begun: Mutex::default(),
             peers: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
-            rate: Mutex::new(Rate {
-                since: Instant::now(),
-                bytes: 0,
-                last: 0,
-            }),
+            rate: Mutex::default(),
         });
         let mut fetches = lock(&self.fetches);
         fetches.next += 1;
@@ -106,13 +98,6 @@ impl fmt::Debug for Counters {
     }
 }
 
-#[derive(Debug)]
-struct Rate {
-    since: Instant,
-    bytes: u64,
-    last: u64,
-}
-
 impl Counters {
     fn snapshot(&self) -> Vec<Transfer> {
         let rate = lock(&self.rate).now(self.bytes.load(Ordering::Relaxed));
@@ -132,23 +117,6 @@ impl Counters {
             })
         };
         shown.filter_map(transfer).collect()
-    }
-}
-
-impl Rate {
-    fn now(&mut self, bytes: u64) -> u64 {
-        let elapsed = self.since.elapsed();
-        let nanos = elapsed.as_nanos().max(1);
-        let fresh = u128::from(bytes.saturating_sub(self.bytes)) * 1_000_000_000 / nanos;
-        let fresh = u64::try_from(fresh).unwrap_or(u64::MAX);
-        if elapsed >= RATE_WINDOW {
-            *self = Self {
-                since: Instant::now(),
-                bytes,
-                last: fresh,
-            };
-        }
-        if self.last == 0 { fresh } else { self.last }
     }
 }
 

@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     lab::{Lab, Node, eventually},
     limit::RateLimits,
+    serve::Upload,
     streams::Handler,
 };
 
@@ -74,6 +75,16 @@ async fn contents_of_every_size_arrive_from_several_holders() {
         assert!(result.is_ok() && b.has(content), "{result:?} {content:?}");
     }
     assert!(b.protocols.transfers().is_empty());
+    let sent: Vec<_> = [a, c]
+        .iter()
+        .flat_map(|node| node.protocols.uploads())
+        .collect();
+    let to = |upload: &Upload| (upload.mesh, upload.device);
+    assert!(
+        sent.iter()
+            .all(|upload| to(upload) == (mesh.mesh_id(), b.id))
+    );
+    assert!(sent.iter().any(|upload| upload.sent_bytes > 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
