@@ -201,7 +201,7 @@ impl Actor {
                 });
             }
             Command::Dial { addr, reply } => self.dial_address(addr, reply),
-            Command::Trust { peer, standing } => self.trust(peer, standing),
+            Command::Trust { peer } => self.trust(peer),
             Command::Describe { peer, about } => self.view.described(&peer, about),
             Command::Misbehaved { peer, reason } => self.punish(peer, reason),
         }
@@ -447,19 +447,15 @@ impl Actor {
         }
     }
 
-    fn trust(&mut self, device: DeviceId, standing: Standing) {
+    fn trust(&mut self, device: DeviceId) {
         let Some(peer) = identity::peer_id(&device) else {
             return;
         };
         if !self.swarm.is_connected(&peer) {
             return;
         }
-        match standing {
-            Standing::Member => self.trusted.insert(peer),
-            Standing::Stranger => self.trusted.remove(&peer),
-        };
-        let known = self.standing(&peer) == Standing::Member;
-        self.swarm.behaviour_mut().links.set_known(peer, known);
+        self.trusted.insert(peer);
+        self.swarm.behaviour_mut().links.set_known(peer, true);
         self.write_down(device, peer);
     }
 

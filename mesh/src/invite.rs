@@ -1,9 +1,9 @@
 //! How a device joins: a short code or a link, one use, over a password-authenticated key exchange.
 //!
 //! The inviter opens an invite on its `desk` and hands out the [`Code`] and the [`Link`] of it. The joiner
-//! finds the inviter (`join`), both run the conversation of `exchange` on a stream, keyed by `pake`; the joiner
-//! sees who invites into what before it consents, and only then is it admitted and given the mesh's
-//! secrets. Whoever tries codes gets three guesses of 2^44 and then nothing.
+//! finds the inviter (`join`), both run the conversation of `exchange` on a stream, keyed by `pake`; the inviter
+//! admits the joiner once it has proved that it knows the secret and has seen that it is not a member of that
+//! mesh, and gives it the mesh's secrets. Whoever tries codes gets three guesses of 2^44 and then nothing.
 
 mod code;
 mod desk;

@@ -25,7 +25,6 @@ mod lab;
 mod limit;
 mod network;
 mod peer;
-mod probe;
 mod protocol;
 mod rate;
 mod serve;
@@ -47,6 +46,5 @@ pub use invite::{
 pub use limit::RateLimits;
 pub use network::Network;
 pub use peer::{Misbehaviour, Neighbour, NetworkEvent, PathKind, PeerStatus};
-pub use probe::{ProbeError, Probed};
 pub use serve::Upload;
 pub use version::{VersionMismatch, VersionRange};

@@ -26,7 +26,7 @@ use wormhole_crdt::DeviceId;
 
 use crate::{
     peer::PathKind,
-    probe, serve,
+    serve,
     streams::{Carrier, Held, Protocol, Stream},
 };
 
@@ -68,7 +68,7 @@ pub(crate) enum Urgency {
 impl Urgency {
     /// That of a protocol.
     pub(crate) fn of(protocol: Protocol) -> Self {
-        if [serve::PROTOCOL, probe::PROTOCOL].contains(&protocol) {
+        if protocol == serve::PROTOCOL {
             Self::Bulk
         } else {
             Self::Talk

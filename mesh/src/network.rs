@@ -13,7 +13,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use libp2p::{Swarm, swarm};
@@ -39,7 +39,6 @@ use crate::{
     invite::{Invite, InviteError, InviteOffer, JoinError, Joined, Ticket},
     limit::{Limits, RateLimits},
     peer::{Neighbour, NetworkEvent, PeerStatus},
-    probe::{self, ProbeError, Probed, Prober},
     protocol::{LocalDevice, Protocols},
     serve::Upload,
     streams::{Discovered, Handler, Streams},
@@ -69,6 +68,7 @@ struct Inner {
     statuses: watch::Receiver<Statuses>,
     events: broadcast::Sender<NetworkEvent>,
     limits: Arc<Limits>,
+    #[cfg(test)]
     book: Arc<Mutex<Book>>,
     membership: Arc<Membership>,
     tasks: Mutex<Option<Tasks>>,
@@ -96,6 +96,14 @@ impl Tasks {
             connections,
             endpoints,
         }
+    }
+
+    fn start_users(&mut self, membership: &Arc<Membership>, protocols: &Protocols) {
+        let cancel = &self.users_cancel;
+        let (membership, protocols) = (Arc::clone(membership), protocols.clone());
+        self.users.spawn(membership.run(cancel.clone()));
+        let ending = cancel.clone();
+        self.users.spawn(async move { protocols.run(ending).await });
     }
 }
 
@@ -126,7 +134,6 @@ impl Network {
         };
         let protocols = Protocols::new(local, streams.clone(), events.clone());
         handlers.extend(protocols.handlers());
-        handlers.push(Arc::new(Prober));
 
         let connections = TaskTracker::new();
         let (mut swarm, endpoints) = swarm(&identity, &handlers, &connections)?;
@@ -145,24 +152,18 @@ impl Network {
         let membership = Arc::new(Membership::new(device, wiring.wanted));
         let mut tasks = Tasks::new(connections, endpoints);
         tasks.actor.spawn(actor.run(tasks.actor_cancel.clone()));
-        let cancel = tasks.users_cancel.clone();
-        tasks
-            .users
-            .spawn(Arc::clone(&membership).run(cancel.clone()));
-        let (running, ending) = (protocols.clone(), cancel.clone());
-        tasks.users.spawn(async move { running.run(ending).await });
-        let nameplates = wiring.nameplates;
+        tasks.start_users(&membership, &protocols);
         let presence = Presence {
             key: identity.device_key(),
             port,
-            nameplates,
+            nameplates: wiring.nameplates,
         };
         discovery::start(
             &config,
             &presence,
             &wiring.sightings,
             &mut tasks.users,
-            &cancel,
+            &tasks.users_cancel,
         );
 
         let tasks = Mutex::new(Some(tasks));
@@ -174,6 +175,7 @@ impl Network {
             statuses: wiring.statuses,
             events,
             limits,
+            #[cfg(test)]
             book,
             membership,
             tasks,
@@ -300,36 +302,6 @@ impl Network {
     /// [`DialError`] says what is wrong with the address.
     pub async fn dial(&self, addr: &PeerAddr) -> Result<DeviceId, DialError> {
         self.inner.streams.dial(*addr).await
-    }
-
-    /// Measures how fast `bytes` come from a member, memory to memory, over one stream.
-    ///
-    /// # Errors
-    ///
-    /// [`ProbeError`], for instance if we share no mesh with the device.
-    pub async fn probe(&self, device: DeviceId, bytes: u64) -> Result<Probed, ProbeError> {
-        let stream = self
-            .inner
-            .streams
-            .open(device, probe::PROTOCOL)
-            .await
-            .map_err(|error| {
-                tracing::debug!(%device, %error, "no probe");
-                ProbeError::Refused
-            })?;
-        probe::measure(stream, bytes).await
-    }
-
-    /// Remembers where a device can be reached; used when it has to be dialled.
-    pub fn remember(&self, device: DeviceId, addrs: &[PeerAddr]) {
-        let mut book = self
-            .inner
-            .book
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for addr in addrs {
-            book.note(device, *addr, SystemTime::now());
-        }
     }
 
     /// Devices that discovery sees on the local network now, members or not. Nothing about them is proved.

@@ -134,8 +134,6 @@ pub enum Misbehaviour {
     BadChunk,
     /// It sent metadata that the rules of the mesh refuse.
     BadMetadata,
-    /// It claimed a membership that it could not prove.
-    FalseProof,
     /// It asked for more than any honest peer needs.
     Flood,
 }
@@ -146,7 +144,6 @@ impl fmt::Display for Misbehaviour {
             Self::BadFrame => "it sent a message that breaks the protocol",
             Self::BadChunk => "it sent content that does not match its id",
             Self::BadMetadata => "it sent metadata that the rules refuse",
-            Self::FalseProof => "it claimed a membership that it cannot prove",
             Self::Flood => "it asked for too much at once",
         })
     }

@@ -17,7 +17,9 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use wormhole_crdt::{DeviceId, MeshId, Message, Session, SessionError, limit::MAX_MESSAGE_BYTES};
+use wormhole_crdt::{
+    DeviceId, MeshId, Message, Replica, Session, SessionError, limit::MAX_MESSAGE_BYTES,
+};
 
 use crate::{
     attachment::{Attachment, Registry},
@@ -303,8 +305,8 @@ impl Driver {
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_sent = Instant::now();
-        let mut session = Session::new(&self.mesh.replica, self.peer);
-        self.enqueue(session.start()?)?;
+        let (mut session, greeting) = start(self.mesh.replica.clone(), self.peer).await?;
+        self.enqueue(greeting)?;
         // Whether the session may have more to push than it gave last time.
         let mut has_news = false;
         loop {
@@ -368,6 +370,18 @@ impl Driver {
             Ok(())
         }
     }
+}
+
+/// Begins a session, where it may block.
+async fn start(replica: Replica, peer: DeviceId) -> Result<(Session, Vec<Message>), SyncError> {
+    let work = move || {
+        let mut session = Session::new(&replica, peer);
+        let greeting = session.start()?;
+        Ok((session, greeting))
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_panicked| SyncError::Panicked)?
 }
 
 /// Lets the session take a batch and look for what to push, where it may block.

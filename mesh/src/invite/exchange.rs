@@ -2,7 +2,8 @@
 //!
 //! The joiner proves first. An attacker who plays the joiner has spent a try before it hears anything that
 //! depends on the secret; one who plays the inviter learns whether one guess was right, and nothing else.
-//! The inviter admits only after the joiner, knowing who invites into what, has consented.
+//! The inviter says into what it invites before it admits, so that a joiner that is a member already can stop
+//! there. No person is asked in between.
 
 use std::{io, time::Duration};
 
@@ -263,7 +264,7 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// Offers, waits for consent, admits, hands over. The joiner has proved itself.
+/// Offers, waits for the answer, admits, hands over. The joiner has proved itself.
 async fn admit<S>(
     inviter: &Inviter,
     stream: &mut S,

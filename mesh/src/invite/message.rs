@@ -13,8 +13,9 @@ use super::{code::Nameplate, link::LinkId};
 /// Every message but the admission fits in this.
 pub(super) const MAX_SMALL: usize = 4 * 1024;
 
-/// An admission carries the membership log: the limits of `crdt` allow a few thousand members in this.
-pub(super) const MAX_ADMISSION: usize = 16 * 1024 * 1024;
+/// An admission carries the membership log: some twenty thousand records of usual size. It goes at a
+/// stranger's rate, 512 KiB/s, and must come through before the deadline of a message.
+pub(super) const MAX_ADMISSION: usize = 8 * 1024 * 1024;
 
 /// Longest name of a device or mesh that is taken, in bytes.
 pub(super) const MAX_NAME: usize = 256;

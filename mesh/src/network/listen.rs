@@ -35,7 +35,7 @@ pub(super) fn listen<B: NetworkBehaviour>(
     Err(last)
 }
 
-/// Listens on one port of every address that works; it is enough if one does. A port that is taken on
+/// Listens on one port of every address that works, by QUIC or TCP or both; it is enough if one does. A port that is taken on
 /// any of them is an error, because addresses are given away with a single port.
 fn listen_on<B: NetworkBehaviour>(
     swarm: &mut Swarm<B>,
@@ -49,7 +49,7 @@ fn listen_on<B: NetworkBehaviour>(
             let error = match swarm.listen_on(to_multiaddr(wire, socket)) {
                 Ok(listener) => {
                     listeners.push(listener);
-                    if wire == Wire::Quic {
+                    if !open.contains(&socket) {
                         open.push(socket);
                     }
                     continue;

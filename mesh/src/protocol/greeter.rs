@@ -11,7 +11,7 @@ use crate::{
     error::OpenError,
     hello::{self, Greeted, HelloError, Local},
     peer::Misbehaviour,
-    streams::{About, Handler, Protocol, Quota, Standing, Stream},
+    streams::{About, Handler, Protocol, Quota, Stream},
     version::Terms,
 };
 
@@ -140,7 +140,7 @@ impl Protocols {
             }
         };
         let Some(about) = greeted.about else { return };
-        self.inner.streams.trust(peer, Standing::Member).await;
+        self.inner.streams.trust(peer).await;
         let described = About {
             name: Some(about.name),
             version: Some(about.program),

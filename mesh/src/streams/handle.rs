@@ -45,12 +45,10 @@ pub(crate) enum Command {
         /// Who answered.
         reply: oneshot::Sender<Result<DeviceId, DialError>>,
     },
-    /// The device proved (or lost) its membership in a mesh of ours.
+    /// The device proved that it shares a mesh with us.
     Trust {
         /// The device.
         peer: DeviceId,
-        /// What it may do from now on.
-        standing: Standing,
     },
     /// What the device said about itself.
     Describe {
@@ -242,9 +240,9 @@ impl Streams {
         });
     }
 
-    /// Says that `peer` proved its membership (or lost it). Forgotten when it disconnects.
-    pub(crate) async fn trust(&self, peer: DeviceId, standing: Standing) {
-        self.tell(Command::Trust { peer, standing }).await;
+    /// Says that `peer` proved that it shares a mesh with us. Forgotten when it disconnects.
+    pub(crate) async fn trust(&self, peer: DeviceId) {
+        self.tell(Command::Trust { peer }).await;
     }
 
     /// Records what `peer` said about itself, for the status page.

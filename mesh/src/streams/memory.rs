@@ -16,8 +16,7 @@ use tokio::{
 use wormhole_crdt::DeviceId;
 
 use super::{
-    Command, Connected, ConnectedPeers, Discovered, Handler, Protocol, Standing, Stream, Streams,
-    Verdict,
+    Command, Connected, ConnectedPeers, Discovered, Handler, Protocol, Stream, Streams, Verdict,
 };
 use crate::{
     address::Wire,
@@ -39,7 +38,7 @@ pub(crate) struct Memory {
 struct Inner {
     nodes: BTreeMap<DeviceId, Node>,
     blamed: Vec<(DeviceId, DeviceId, Misbehaviour)>,
-    trusted: BTreeMap<(DeviceId, DeviceId), Standing>,
+    trusted: BTreeSet<(DeviceId, DeviceId)>,
     limits: BTreeMap<DeviceId, Arc<Limits>>,
     busy: BTreeMap<(DeviceId, Protocol), u32>,
     epoch: u64,
@@ -133,7 +132,7 @@ impl Memory {
 
     /// Whether `by` was told that `peer` proved its membership.
     pub(crate) fn trusts(&self, by: DeviceId, peer: DeviceId) -> bool {
-        self.lock().trusted.get(&(by, peer)) == Some(&Standing::Member)
+        self.lock().trusted.contains(&(by, peer))
     }
 
     async fn run(self, device: DeviceId, mut inbox: mpsc::Receiver<Command>) {
@@ -155,8 +154,8 @@ impl Memory {
                         tracing::trace!("the dialler went away");
                     }
                 }
-                Command::Trust { peer, standing } => {
-                    self.lock().trusted.insert((device, peer), standing);
+                Command::Trust { peer } => {
+                    self.lock().trusted.insert((device, peer));
                 }
                 Command::Describe { .. } => {}
                 Command::Misbehaved { peer, reason } => {
