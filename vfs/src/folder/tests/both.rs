@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -63,10 +63,14 @@ fn only_copy_after(act: fn(&Device), order: fn(&mut Vec<EntryKey>)) {
     let mut devices = [one, two, three];
     devices[0].write("plan", "start");
     converge(&mut devices);
-    devices[1].write("plan", "known everywhere");
     devices[0].write("plan", "only here");
     devices[0].settle(&[]);
-    devices[1].settle(&[]);
+    // The later of two writes made apart keeps the name.
+    for text in ["something", "known everywhere"] {
+        devices[1].write("plan", text);
+        devices[1].settle(&[]);
+    }
+    settle_for_certain(&mut devices[0], "plan");
     sync(&devices[0], &devices[2]);
     sync(&devices[1], &devices[2]);
     let store = devices[1].store.clone();
@@ -84,16 +88,68 @@ fn only_copy_after(act: fn(&Device), order: fn(&mut Vec<EntryKey>)) {
 #[test]
 fn the_only_copy_of_a_version_outlives_what_is_done_to_another() {
     let orders: [fn(&mut Vec<EntryKey>); 2] = [|_as_they_are| {}, |keys| keys.reverse()];
-    for order in orders {
-        only_copy_after(
-            |device| std::fs::write(device.path("plan"), "next").unwrap(),
-            order,
-        );
-        only_copy_after(
-            |device| std::fs::remove_file(device.path("plan")).unwrap(),
-            order,
-        );
+    let acts: [fn(&Device); 4] = [
+        |device| std::fs::write(device.path("plan"), "next").unwrap(),
+        |device| std::fs::remove_file(device.path("plan")).unwrap(),
+        |device| std::fs::rename(device.path("plan"), device.path("moved")).unwrap(),
+        |device| {
+            let executable = Permissions::from_mode(0o755);
+            std::fs::set_permissions(device.path("plan"), executable).unwrap();
+        },
+    ];
+    for (act, order) in acts
+        .into_iter()
+        .flat_map(|act| orders.map(|order| (act, order)))
+    {
+        only_copy_after(act, order);
     }
+}
+
+/// Looks at a file when its stamp tells for certain that nobody has written to it since.
+fn settle_for_certain(device: &mut Device, path: &str) {
+    let written = device.path(path).metadata().unwrap().modified().unwrap();
+    while written.elapsed().unwrap_or_default() < Duration::from_millis(50) {
+        std::thread::yield_now();
+    }
+    device.settle(&[]);
+}
+
+/// A device that knows a file by name only makes a copy of it and removes the file itself, and its holder hears of that.
+fn copied_and_removed(devices: &[Device; 2]) -> EntryKey {
+    let [holder, other] = devices;
+    sync(holder, other);
+    let replica = &other.replica;
+    let entry = replica.lookup(EntryId::ROOT, "plan").unwrap().unwrap();
+    let file = entry.file.unwrap();
+    let content = FileInput {
+        content: file.content,
+        mtime: file.mtime,
+    };
+    let copy = Edit::Create {
+        id: replica.fresh_id(EntryId::ROOT, &mut rand::rng()).unwrap(),
+        parent: EntryId::ROOT,
+        name: EntryName::parse("copy").unwrap(),
+        node: NewNode::File(content),
+        executable: false,
+    };
+    let edits = [Edit::Remove { key: entry.key }, copy];
+    replica.edit(&edits, Timestamp(9)).unwrap();
+    sync(holder, other);
+    entry.key
+}
+
+#[test]
+fn the_only_copy_outlives_its_file_while_changes_are_not_looked_at() {
+    let mut devices = pair();
+    devices[0].write("plan", "wanted again");
+    devices[0].settle(&[]);
+    settle_for_certain(&mut devices[0], "plan");
+    let key = copied_and_removed(&devices);
+    devices[0].engine().caught_up = None;
+    devices[0].engine().withdraw(&[key]).unwrap();
+    assert!(!devices[0].path("plan").exists());
+    devices[0].settle(&[]);
+    assert_eq!(devices[0].read("copy"), "wanted again");
 }
 
 #[test]
@@ -101,36 +157,13 @@ fn a_version_that_the_store_lost_sight_of_is_kept_when_another_replaces_it() {
     let mut devices = pair();
     devices[0].write("plan", "wanted again");
     devices[0].settle(&[]);
-    sync(&devices[0], &devices[1]);
+    settle_for_certain(&mut devices[0], "plan");
+    let key = copied_and_removed(&devices);
     let file = devices[0].engine().file_path(Path::new("plan"));
     devices[0].store.forgotten(&file.root, &file.path).unwrap();
-    let entry = devices[1]
-        .replica
-        .lookup(EntryId::ROOT, "plan")
-        .unwrap()
-        .unwrap();
-    // Known by name only, a copy of it is made and the file itself removed.
-    let file = entry.file.unwrap();
-    let id = devices[1]
-        .replica
-        .fresh_id(EntryId::ROOT, &mut rand::rng())
-        .unwrap();
-    let content = FileInput {
-        content: file.content,
-        mtime: file.mtime,
-    };
-    let copy = Edit::Create {
-        id,
-        parent: EntryId::ROOT,
-        name: EntryName::parse("copy").unwrap(),
-        node: NewNode::File(content),
-        executable: false,
-    };
-    let edits = [Edit::Remove { key: entry.key }, copy];
-    devices[1].replica.edit(&edits, Timestamp(9)).unwrap();
-    sync(&devices[0], &devices[1]);
-    devices[0].apply_one_by_one(|_| {}, &[]);
-    devices[0].apply_one_by_one(|_| {}, &[]);
+    devices[0].engine().caught_up = None;
+    devices[0].engine().withdraw(&[key]).unwrap();
+    devices[0].settle(&[]);
     assert_eq!(devices[0].read("copy"), "wanted again");
 }
 

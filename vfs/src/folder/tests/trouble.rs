@@ -81,6 +81,31 @@ async fn lost_hints_lead_to_a_scan() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hints_that_are_lost_all_the_time_keep_no_scan_from_its_end() {
+    let mut one = Device::found();
+    // More names than one step compares.
+    for number in 0..5_000 {
+        one.write(&format!("{}/{number}", number % 10), "");
+    }
+    one.settle(&[]);
+    let store = one.store.clone();
+    let running = Running::start(one, 0, &store);
+    assert!(running.folder.settled().await);
+    std::fs::remove_file(running.device.path("0/0")).unwrap();
+    let lose = async {
+        loop {
+            running.trouble.lose();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = lose => {}
+        () = running.until("the deletion is judged", |now| now.counts.files == 4_999) => {}
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_few_watches_are_told_with_what_to_do() {
     let running = alone();
     assert!(running.folder.settled().await);
