@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::{Direction, MeshRef, PathName, Phase, RoleName};
+use crate::api::{MeshRef, PathName, Phase, RoleName};
 
 pub(crate) use bus::now_ms;
 pub use bus::{EventBus, EventStream};
@@ -190,38 +190,32 @@ pub enum EventKind {
         /// The path inside the folder, safe to print.
         path: String,
     },
-    /// Content began to move.
+    /// Content began to arrive.
     TransferStarted {
         /// In which mesh.
         mesh: MeshRef,
         /// The path inside the mesh, safe to print.
         path: String,
-        /// Which way.
-        direction: Direction,
         /// Bytes in all.
         total_bytes: u64,
     },
-    /// Content moved on (at most once a second for each transfer).
+    /// More of it arrived (at most once a second for each transfer).
     TransferProgress {
         /// In which mesh.
         mesh: MeshRef,
         /// The path inside the mesh, safe to print.
         path: String,
-        /// Which way.
-        direction: Direction,
         /// Bytes done.
         done_bytes: u64,
         /// Bytes in all.
         total_bytes: u64,
     },
-    /// Content no longer moves: it is complete, or was given up.
+    /// Content no longer arrives: it is complete, or was given up.
     TransferFinished {
         /// In which mesh.
         mesh: MeshRef,
         /// The path inside the mesh, safe to print.
         path: String,
-        /// Which way.
-        direction: Direction,
     },
     /// A mesh was paused.
     Paused {

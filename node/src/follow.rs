@@ -16,7 +16,7 @@ use wormhole_mesh::NetworkEvent;
 use wormhole_store::ContentId;
 use wormhole_vfs::{Folder, FolderStatus};
 
-use crate::api::{Direction, MeshRef, TransferInfo};
+use crate::api::{MeshRef, TransferInfo};
 use crate::event::EventKind;
 use crate::node::Node;
 use crate::status;
@@ -175,7 +175,6 @@ struct TransferKey {
 struct Known {
     mesh: MeshRef,
     path: String,
-    direction: Direction,
     done_bytes: u64,
 }
 
@@ -205,7 +204,6 @@ fn compare(
         let TransferInfo {
             mesh,
             path,
-            direction,
             done_bytes,
             total_bytes,
             ..
@@ -213,7 +211,6 @@ fn compare(
         let seen = Known {
             mesh: mesh.clone(),
             path: path.clone(),
-            direction,
             done_bytes,
         };
         match before.remove(key) {
@@ -221,7 +218,6 @@ fn compare(
                 events.push(EventKind::TransferStarted {
                     mesh,
                     path,
-                    direction,
                     total_bytes,
                 });
             }
@@ -229,7 +225,6 @@ fn compare(
                 events.push(EventKind::TransferProgress {
                     mesh,
                     path,
-                    direction,
                     done_bytes,
                     total_bytes,
                 });
@@ -242,7 +237,6 @@ fn compare(
         events.push(EventKind::TransferFinished {
             mesh: gone.mesh,
             path: gone.path,
-            direction: gone.direction,
         });
     }
     events
@@ -337,7 +331,6 @@ mod tests {
                 name: "Designs".to_owned(),
             },
             path: path.to_owned(),
-            direction: Direction::Down,
             done_bytes,
             total_bytes: 100,
             bytes_per_s: 1,

@@ -12,9 +12,9 @@ use wormhole_crdt::{Counts, EntryName, Kind, Role, StorageError};
 use wormhole_mesh::{PathKind, PeerStatus, Transfer};
 
 use crate::api::{
-    BindingStatus, Direction, Keep, KindName, MemberInfo, MembersReply, MeshStatus, MeshSummary,
-    MeshesReply, NodeReply, PathName, PeerInfo, PeersReply, Phase, Problem, RoleName, StatusReply,
-    TransferInfo, TransfersReply,
+    BindingStatus, Keep, KindName, MemberInfo, MembersReply, MeshStatus, MeshSummary, MeshesReply,
+    NodeReply, PathName, PeerInfo, PeersReply, Phase, Problem, RoleName, StatusReply, TransferInfo,
+    TransfersReply, UploadInfo,
 };
 use crate::error::{LookupError, TreeError};
 use crate::node::{Bound, BrokenMesh, FolderState, LocalMesh, Node, blocking};
@@ -214,8 +214,18 @@ impl Node {
                 let mesh = self.local_mesh(&transfer.mesh)?;
                 Some(self::transfer(&mesh, &transfer))
             });
+        let uploads = self.network().uploads().into_iter().filter_map(|upload| {
+            Some(UploadInfo {
+                mesh: self.local_mesh(&upload.mesh)?.reference(),
+                device: upload.device.to_string(),
+                name: crate::follow::name_of(self, &upload.device),
+                sent_bytes: upload.sent_bytes,
+                bytes_per_s: upload.rate,
+            })
+        });
         TransfersReply {
             transfers: transfers.collect(),
+            uploads: uploads.collect(),
         }
     }
 }
@@ -225,8 +235,6 @@ pub(crate) fn transfer(mesh: &LocalMesh, transfer: &Transfer) -> TransferInfo {
     TransferInfo {
         mesh: mesh.reference(),
         path: transfer.label.to_string(),
-        // Who asks knows what it is for: what is sent is not told apart by file.
-        direction: Direction::Down,
         done_bytes: transfer.done_bytes,
         total_bytes: transfer.total_bytes,
         bytes_per_s: transfer.rate,

@@ -388,22 +388,22 @@ pub struct PeerInfo {
     pub last_error: Option<String>,
 }
 
-/// `GET /v1/transfers`: content in flight.
+/// `GET /v1/transfers`: content in flight, both ways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TransfersReply {
-    /// In the order they started.
+    /// What is received, in the order in which it was begun.
     pub transfers: Vec<TransferInfo>,
+    /// What is sent.
+    pub uploads: Vec<UploadInfo>,
 }
 
-/// One content in flight.
+/// One content on its way to this device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TransferInfo {
     /// In which mesh.
     pub mesh: MeshRef,
     /// The path inside the mesh, safe to print.
     pub path: String,
-    /// Which way.
-    pub direction: Direction,
     /// Bytes done.
     pub done_bytes: u64,
     /// Bytes in all.
@@ -414,14 +414,19 @@ pub struct TransferInfo {
     pub peers: u32,
 }
 
-/// Which way content moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// From this device.
-    Up,
-    /// To this device.
-    Down,
+/// Content on its way to another member. Who asks for it knows what it is for: it is not told apart by file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UploadInfo {
+    /// In which mesh.
+    pub mesh: MeshRef,
+    /// The device that gets it, in hex.
+    pub device: String,
+    /// Its name, safe to print; empty if it is not known.
+    pub name: String,
+    /// Bytes sent since it began to fetch, with pauses of a few seconds at most.
+    pub sent_bytes: u64,
+    /// Bytes a second, lately.
+    pub bytes_per_s: u64,
 }
 
 /// `GET /v1/ls` and `GET /v1/conflicts`: entries of the tree.

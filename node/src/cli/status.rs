@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use wormhole_node::api::{
-    BindingStatus, Direction, ExplainQuery, ExplainReply, Keep, MemberInfo, MembersReply,
-    MeshQuery, MeshStatus, MeshSummary, MeshesReply, NodeReply, PathName, PeerInfo, PeersReply,
-    Phase, Rate, RoleName, StatusReply, TransferInfo, TransfersReply,
+    BindingStatus, ExplainQuery, ExplainReply, Keep, MemberInfo, MembersReply, MeshQuery,
+    MeshStatus, MeshSummary, MeshesReply, NodeReply, PathName, PeerInfo, PeersReply, Phase, Rate,
+    RoleName, StatusReply, TransferInfo, TransfersReply, UploadInfo,
 };
 use wormhole_node::client::segment;
 
@@ -250,25 +250,24 @@ fn peer_row(peer: &PeerInfo) -> [String; 7] {
 pub(super) async fn transfers(desk: &Desk) -> Result<(), CliError> {
     let reply: TransfersReply = desk.client().await?.get("/v1/transfers", &()).await?;
     desk.output.answer(&reply, |reply| {
-        if reply.transfers.is_empty() {
+        if reply.transfers.is_empty() && reply.uploads.is_empty() {
             return "Nothing is being sent or received".to_owned();
         }
-        let rows: Vec<_> = reply.transfers.iter().map(transfer_row).collect();
+        let received = reply.transfers.iter().map(transfer_row);
+        let rows: Vec<_> = received
+            .chain(reply.uploads.iter().map(upload_row))
+            .collect();
         table(["", "FILE", "DONE", "SPEED", "LEFT", "DEVICES"], &rows)
     })
 }
 
 fn transfer_row(transfer: &TransferInfo) -> [String; 6] {
-    let direction = match transfer.direction {
-        Direction::Up => "↑",
-        Direction::Down => "↓",
-    };
     let left = transfer.total_bytes.saturating_sub(transfer.done_bytes);
     let eta = left
         .checked_div(transfer.bytes_per_s)
         .map(std::time::Duration::from_secs);
     [
-        direction.to_owned(),
+        "↓".to_owned(),
         format!("{}:{}", transfer.mesh.name, transfer.path),
         format!(
             "{} of {}",
@@ -278,6 +277,22 @@ fn transfer_row(transfer: &TransferInfo) -> [String; 6] {
         speed(transfer.bytes_per_s),
         eta.map(duration).unwrap_or_default(),
         transfer.peers.to_string(),
+    ]
+}
+
+fn upload_row(upload: &UploadInfo) -> [String; 6] {
+    let name = if upload.name.is_empty() {
+        short(&upload.device)
+    } else {
+        upload.name.clone()
+    };
+    [
+        "↑".to_owned(),
+        format!("{} to {name}", upload.mesh.name),
+        bytes(upload.sent_bytes),
+        speed(upload.bytes_per_s),
+        String::new(),
+        "1".to_owned(),
     ]
 }
 
