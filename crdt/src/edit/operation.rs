@@ -153,8 +153,11 @@ impl Draft<'_> {
             return Err(TreeError::WrongKind { key: *key });
         }
         let id = entry.key.id;
-        if key.version.is_none() && base.is_some_and(|base| base != entry.version) {
+        if key.version.is_none()
+            && let Some(base) = base.filter(|base| *base != entry.version)
+        {
             self.keep_copy(&entry, &body)?;
+            self.trash_copies(&id, base)?;
             if let Some(copy) = copy
                 && let Some(copy) = self.shown(&copy.key)?
             {
@@ -162,6 +165,21 @@ impl Draft<'_> {
             }
         }
         self.overwrite(&id, body)
+    }
+
+    /// Removes what somebody else made of a version that is now replaced by its writer, unless it was moved or
+    /// written to since.
+    fn trash_copies(&mut self, id: &EntryId, version: Version) -> Result<(), TreeError> {
+        for copy in self.index.copies(id)? {
+            let untouched = self
+                .placement(&copy)?
+                .is_some_and(|at| at.state == State::Live && at.moved == version);
+            let same = matches!(self.contents(&copy)?.as_slice(), [one] if one.version == version);
+            if untouched && same {
+                self.trash(&copy)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives what a leaf shows an entry of its own under a conflict name, unless `body` is the same.

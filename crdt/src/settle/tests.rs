@@ -3,7 +3,7 @@
 use crate::edit::Edit;
 use crate::entry::{Entry, EntryKey};
 use crate::id::EntryId;
-use crate::lab::{NOW, create, listing, mesh, name, sync, write};
+use crate::lab::{NOW, content, create, listing, mesh, name, sync, write};
 use crate::member::Role;
 use crate::replica::Replica;
 
@@ -108,6 +108,24 @@ fn a_copy_goes_when_somebody_who_saw_its_version_wrote_over_it() {
     }
     meet(&replicas);
     assert_eq!(marks(&replicas[0]), [3, 9, 59]);
+}
+
+#[test]
+fn a_copy_goes_when_its_writer_has_heard_of_it_and_replaces_what_it_holds() {
+    let (replicas, id) = split();
+    let in_hand = replicas[0].entry(&id.into()).unwrap().unwrap().version;
+    rename(&replicas[2], id.into(), "b");
+    sync(&replicas[2], &replicas[0]);
+    assert_eq!(marks(&replicas[0]), [2, 3, 9]);
+    let edit = Edit::Write {
+        key: id.into(),
+        content: content(4),
+        base: Some(in_hand),
+    };
+    replicas[0].edit(&[edit], NOW).unwrap();
+    assert_eq!(marks(&replicas[0]), [3, 4, 9]);
+    meet(&replicas);
+    assert_eq!(marks(&replicas[1]), [3, 4, 9]);
 }
 
 #[test]

@@ -390,9 +390,19 @@ impl<P: Peer> World<P> {
                 id: key.id,
                 version: base,
             };
-            if let Some(entry) = entries.get(&copy) {
+            // What the writer had in hand is a copy now, or somebody has made an entry of that already.
+            let became = |entry: &&Entry| {
+                entry.key.id != key.id
+                    && entry.file.map(|file| file.version) == base
+                    && entry.name.as_str().contains("(conflict ")
+            };
+            for entry in entries
+                .get(&copy)
+                .into_iter()
+                .chain(entries.values().filter(became))
+            {
                 plan.replaces.extend(replaced(entry));
-                let copy = path(entries, &copy);
+                let copy = path(entries, &entry.key);
                 plan.change(|disk| {
                     disk.take(&copy);
                     Ok(())
