@@ -1,15 +1,14 @@
 //! The rules of the tree: how merged registers become what everybody sees.
 //!
 //! All of it is a pure function of the replicated state, so devices that have seen the same writes
-//! show the same tree, and merging never writes. Three steps, each usable alone because the
-//! index re-derives only what a change affects:
+//! show the same tree, and merging never writes. Three steps, each usable alone because the index
+//! re-derives only what a change affects:
 //!
 //! 1. [`merge`]: the values of one entry's registers become one state.
 //! 2. [`cycle`]: directories that moves made apart have put into one another are pulled out.
 //! 3. [`naming`]: entries that claim one name in one directory share it or get other names.
 //!
-//! A conflict copy that became an entry of its own goes when the version that it holds turns out to have
-//! been replaced ([`copy`]).
+//! A conflict copy that became an entry of its own goes when its version was replaced ([`copy`]).
 //!
 //! An entry is shown if it has content, or is a live directory, or a removed directory with something
 //! shown below it (a *ghost*: somebody still works in there). `full`, in tests, runs the steps over
