@@ -20,7 +20,12 @@ use wormhole_store::Store;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use self::herald::Herald;
-use crate::{peer::NetworkEvent, serve::Uploads, version::Terms};
+use crate::{
+    limit::{Limits, RateLimits},
+    peer::NetworkEvent,
+    serve::Uploads,
+    version::Terms,
+};
 
 /// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -62,6 +67,12 @@ pub struct AttachedMesh {
     pub replica: Replica,
     /// The bytes.
     pub store: Store,
+    /// How fast its bytes may go, within the limits of the node. See [`Network::set_mesh_limits`].
+    ///
+    /// [`Network::set_mesh_limits`]: crate::Network::set_mesh_limits
+    pub limits: RateLimits,
+    /// Whether it begins paused. See [`Network::resume`](crate::Network::resume).
+    pub paused: bool,
 }
 
 impl fmt::Debug for AttachedMesh {
@@ -77,6 +88,8 @@ pub(crate) struct Attachment {
     pub(crate) secret: MeshSecret,
     pub(crate) replica: Replica,
     pub(crate) store: Store,
+    /// Its own limits, which its streams keep to beside those of the node.
+    pub(crate) limits: Arc<Limits>,
     /// Ended by `detach`: everything that runs for this mesh stops.
     pub(crate) cancel: CancellationToken,
     /// What is being sent to its members.
@@ -158,9 +171,10 @@ impl Attachment {
             secret: mesh.secret,
             replica: mesh.replica,
             store: mesh.store,
+            limits: Arc::new(Limits::new(mesh.limits)),
             cancel,
             uploads: Uploads::default(),
-            paused: watch::Sender::new(false),
+            paused: watch::Sender::new(mesh.paused),
             present: watch::Sender::default(),
             news,
             in_sync: Mutex::default(),

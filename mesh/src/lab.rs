@@ -141,6 +141,8 @@ impl Node {
             secret: MeshSecret::from_bytes(SECRET),
             replica: replica.clone(),
             store: self.store.clone(),
+            limits: crate::RateLimits::default(),
+            paused: false,
         });
     }
 

@@ -1,36 +1,31 @@
-//! How fast bytes may go, and how many went: token buckets and counters around every stream.
+//! How fast bytes may go: token buckets, and who takes from which.
 //!
 //! Content gives way to everything else ([`Urgency`]): under a limit, metadata does not queue behind files.
 //! One pair of buckets (up, down) is shared by all streams to known devices, so the limits hold for the
-//! whole node. A stranger has a small pair of its own. Without limits a stream pays two atomic adds per
-//! read or write.
+//! whole node. A mesh may have a smaller pair of its own, which its streams take from too; a stranger has
+//! one of its own. `throttle` holds streams back, `meter` counts their bytes.
+
+mod meter;
+mod throttle;
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
-};
-use tokio_util::compat::FuturesAsyncReadCompatExt as _;
-use wormhole_crdt::DeviceId;
+use tokio::time::Instant;
 
-use crate::{
-    peer::PathKind,
-    serve,
-    streams::{Carrier, Held, Protocol, Stream},
+pub(crate) use self::{
+    meter::{Meter, Traffic},
+    throttle::Throttled,
 };
+use crate::{serve, streams::Protocol};
 
-/// Bandwidth limits of this node, all meshes and peers together.
+/// Bandwidth limits: of this node, all meshes and peers together, or of one mesh within them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimits {
     /// Bytes sent per second; `None` is unlimited.
@@ -163,7 +158,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The node's limits.
+    /// Those of a node or of a mesh.
     pub(crate) fn new(rates: RateLimits) -> Self {
         let limits = Self::default();
         limits.set(rates);
@@ -185,194 +180,9 @@ impl Limits {
     }
 }
 
-/// Bytes that went to and came from one peer, since it was first connected.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    up: AtomicU64,
-    down: AtomicU64,
-}
-
-impl Traffic {
-    /// (sent, received)
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        (
-            self.up.load(Ordering::Relaxed),
-            self.down.load(Ordering::Relaxed),
-        )
-    }
-}
-
-/// What a new stream is measured and limited by.
-#[derive(Clone, Debug)]
-pub(crate) struct Meter {
-    /// Whose bytes they are.
-    pub(crate) traffic: Arc<Traffic>,
-    /// Who shares the rate.
-    pub(crate) limits: Arc<Limits>,
-    /// Whether it goes before others that do.
-    pub(crate) urgency: Urgency,
-}
-
-impl Meter {
-    /// Makes a raw stream into one for protocols.
-    pub(crate) fn wrap(self, raw: libp2p::swarm::Stream, peer: DeviceId, path: PathKind) -> Stream {
-        self.around(raw.compat(), peer, path)
-    }
-
-    /// [`Meter::wrap`] for anything that carries bytes.
-    pub(crate) fn around<T>(self, io: T, peer: DeviceId, path: PathKind) -> Stream
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        Stream::new(Metered::new(io, self), peer, path)
-    }
-}
-
-/// A stream whose bytes are counted and held back.
-struct Metered<T> {
-    io: T,
-    meter: Meter,
-    read_wait: Option<Pin<Box<Sleep>>>,
-    write_wait: Option<Pin<Box<Sleep>>>,
-}
-
-impl<T> Metered<T> {
-    fn new(io: T, meter: Meter) -> Self {
-        Self {
-            io,
-            meter,
-            read_wait: None,
-            write_wait: None,
-        }
-    }
-}
-
-/// Waits until the bucket gives something.
-fn poll_take(
-    bucket: &Bucket,
-    wait: &mut Option<Pin<Box<Sleep>>>,
-    want: usize,
-    urgency: Urgency,
-    cx: &mut Context<'_>,
-) -> Poll<usize> {
-    loop {
-        if let Some(sleep) = wait {
-            ready!(sleep.as_mut().poll(cx));
-            *wait = None;
-        }
-        match bucket.take(want, urgency, Instant::now()) {
-            Ok(granted) => return Poll::Ready(granted),
-            Err(later) => *wait = Some(Box::pin(sleep_until(later))),
-        }
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Carrier for Metered<T> {
-    fn held(&self) -> Held {
-        Held {
-            reading: self.read_wait.is_some(),
-            writing: self.write_wait.is_some(),
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let bucket = &this.meter.limits.down;
-        let (want, urgency) = (buf.remaining(), this.meter.urgency);
-        let granted = ready!(poll_take(bucket, &mut this.read_wait, want, urgency, cx));
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(granted));
-        let polled = Pin::new(&mut this.io).poll_read(cx, &mut part);
-        let read = part.filled().len();
-        bucket.put_back(granted - read);
-        ready!(polled)?;
-        buf.advance(read);
-        this.meter
-            .traffic
-            .down
-            .fetch_add(read as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        let bucket = &this.meter.limits.up;
-        let (want, urgency) = (buf.len(), this.meter.urgency);
-        let granted = ready!(poll_take(bucket, &mut this.write_wait, want, urgency, cx));
-        let part = buf.get(..granted).unwrap_or(buf);
-        let polled = Pin::new(&mut this.io).poll_write(cx, part);
-        let written = match &polled {
-            Poll::Ready(Ok(written)) => *written,
-            Poll::Ready(Err(_)) | Poll::Pending => 0,
-        };
-        bucket.put_back(granted.saturating_sub(written));
-        this.meter
-            .traffic
-            .up
-            .fetch_add(written as u64, Ordering::Relaxed);
-        polled
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_limit_holds_over_a_second() -> io::Result<()> {
-        let rates = RateLimits {
-            up: Some(1 << 20),
-            down: None,
-        };
-        let meter = Meter {
-            traffic: Arc::default(),
-            limits: Arc::new(Limits::new(rates)),
-            urgency: Urgency::Bulk,
-        };
-        let traffic = Arc::clone(&meter.traffic);
-        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
-        let mut sender = Metered::new(ours, meter);
-        let start = Instant::now();
-        let send = async {
-            sender.write_all(&vec![7; 4 << 20]).await?;
-            sender.shutdown().await
-        };
-        let receive = async {
-            let mut sink = Vec::new();
-            theirs.read_to_end(&mut sink).await
-        };
-        let (sent, received) = tokio::join!(send, receive);
-        sent?;
-        assert_eq!(received?, 4 << 20);
-        assert_eq!(traffic.totals().0, 4 << 20);
-        let took = start.elapsed().as_secs_f64();
-        assert!(
-            (3.5..4.5).contains(&took),
-            "4 MiB at 1 MiB/s took {took} s of virtual time"
-        );
-        Ok(())
-    }
+    use super::{throttle::poll_take, *};
 
     #[tokio::test(start_paused = true)]
     async fn streams_share_one_limit() {

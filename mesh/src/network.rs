@@ -326,9 +326,14 @@ impl Network {
         self.inner.events.subscribe()
     }
 
-    /// Changes the bandwidth limits, also for what is under way.
+    /// Changes the bandwidth limits of the node, also for what is under way.
     pub fn set_limits(&self, limits: RateLimits) {
         self.inner.limits.set(limits);
+    }
+
+    /// Changes the bandwidth limits of one mesh, also for what is under way. Those of the node hold too.
+    pub fn set_mesh_limits(&self, mesh: MeshId, limits: RateLimits) {
+        self.inner.protocols.limit(mesh, limits);
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     invite::{
         self, Clock, Invite, InviteError, InviteOffer, Inviter, JoinError, Joined, Seeker, Ticket,
     },
+    limit::RateLimits,
     peer::NetworkEvent,
     serve::{Server, Upload},
     streams::{Handler, Streams},
@@ -159,6 +160,13 @@ impl Protocols {
         if let Some(mesh) = self.inner.registry.get(mesh) {
             mesh.resume();
             self.inner.resumed.notify_one();
+        }
+    }
+
+    /// Changes the limits of one mesh.
+    pub(crate) fn limit(&self, mesh: MeshId, rates: RateLimits) {
+        if let Some(mesh) = self.inner.registry.get(mesh) {
+            mesh.limits.set(rates);
         }
     }
 

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, split},
     sync::mpsc,
+    time::timeout,
 };
 use wormhole_crdt::DeviceId;
 use wormhole_store::{ChunkId, Content, Encoded, ReadError, Store};
@@ -22,11 +23,12 @@ pub use self::upload::Upload;
 pub(crate) use self::upload::Uploads;
 use self::{
     message::{MAX_IDS, MAX_REQUEST, Open, Refusal, Reply, Request, write_reply},
-    upload::{Account, Counted},
+    upload::Counted,
 };
 use crate::{
     attachment::{Attachment, Registry},
     frame::{self, FrameError},
+    limit::{Throttled, Urgency},
     peer::{Misbehaviour, PathKind},
     streams::{Carrier, Handler, Patience, Patient, Protocol, Quota, Sign, Stream, Streams},
 };
@@ -145,7 +147,7 @@ enum Squeeze {
 
 /// Serves a stream until the fetcher closes it.
 pub(crate) async fn serve<S>(
-    stream: S,
+    mut stream: S,
     peer: DeviceId,
     path: PathKind,
     registry: &Registry,
@@ -157,47 +159,71 @@ where
         PathKind::Local | PathKind::Lan => Squeeze::No,
         PathKind::Direct | PathKind::Relayed => Squeeze::Yes,
     };
+    let Some(mesh) = open(&mut stream, &peer, registry).await? else {
+        return Ok(());
+    };
+    let stream = Throttled::new(stream, Arc::clone(&mesh.limits), Urgency::Bulk);
     let patience = Patience {
         reading: IDLE,
         writing: STALLED,
         sign: Sign::Moved,
     };
     let (reader, writer) = split(Patient::new(stream, patience));
-    let account = Account::new(peer);
     let (groups, groups_rx) = mpsc::channel(1);
     let (answered, written) = tokio::join!(
-        answer(reader, groups, &account, squeeze, registry),
-        write(Counted::new(writer, &account), groups_rx),
+        answer(reader, groups, peer, &mesh, squeeze),
+        write(Counted::new(writer, peer, &mesh.uploads), groups_rx),
     );
     written.and(answered)
+}
+
+/// Hears which mesh a stream is about, and says whether it is served.
+async fn open<S>(
+    stream: &mut S,
+    peer: &DeviceId,
+    registry: &Registry,
+) -> Result<Option<Arc<Attachment>>, ServeError>
+where
+    S: Carrier,
+{
+    let opening = frame::read(stream, MAX_REQUEST);
+    let opening = timeout(IDLE, opening).await;
+    let Some(Open { mesh }) = opening.map_err(|_elapsed| ServeError::Stalled)?? else {
+        return Ok(None);
+    };
+    let mesh = registry.get(mesh).ok_or(Refusal::NotMember);
+    let admitted = mesh.and_then(|mesh| admit(&mesh, peer).map(|()| mesh));
+    let reply = match &admitted {
+        Ok(_) => Reply::Opened,
+        Err(refusal) => Reply::Refused(*refusal),
+    };
+    let mut writer = BufWriter::new(&mut *stream);
+    let answering = async {
+        write_reply(&mut writer, &reply).await?;
+        match &admitted {
+            Ok(_) => writer.flush().await,
+            Err(_) => writer.shutdown().await,
+        }
+    };
+    let answered = timeout(STALLED, answering).await;
+    answered
+        .map_err(|_elapsed| ServeError::Stalled)?
+        .map_err(FrameError::from)?;
+    admitted.map(Some).map_err(ServeError::Refused)
 }
 
 /// Reads requests and produces groups of replies. Dropping the sender ends the writer.
 async fn answer<S>(
     mut reader: ReadHalf<S>,
     groups: mpsc::Sender<Vec<Reply>>,
-    account: &Account,
+    peer: DeviceId,
+    mesh: &Arc<Attachment>,
     squeeze: Squeeze,
-    registry: &Registry,
 ) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Some(Open { mesh }) = next(&mut reader).await? else {
-        return Ok(());
-    };
-    let peer = account.device();
-    let mesh = registry.get(mesh);
-    let mesh = match mesh.as_ref().map(|mesh| admit(mesh, &peer)) {
-        Some(Ok(mesh)) => mesh,
-        Some(Err(refusal)) => return refuse(&groups, refusal).await,
-        None => return refuse(&groups, Refusal::NotMember).await,
-    };
-    account.assign(mesh);
-    if groups.send(vec![Reply::Opened]).await.is_err() {
-        return Ok(()); // the writer has failed, and says why
-    }
-    while let Some(request) = next(&mut reader).await? {
+    while let Some(request) = frame::read(&mut reader, MAX_REQUEST).await? {
         // Asked each time: membership and pauses change while a stream is open.
         if let Err(refusal) = admit(mesh, &peer) {
             return refuse(&groups, refusal).await;
@@ -211,29 +237,21 @@ where
             };
             pending = rest;
             if groups.send(group).await.is_err() {
-                return Ok(());
+                return Ok(()); // the writer has failed, and says why
             }
         }
     }
     Ok(())
 }
 
-async fn next<T, S>(reader: &mut ReadHalf<S>) -> Result<Option<T>, ServeError>
-where
-    T: serde::de::DeserializeOwned,
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    Ok(frame::read(reader, MAX_REQUEST).await?)
-}
-
-fn admit<'a>(mesh: &'a Arc<Attachment>, peer: &DeviceId) -> Result<&'a Arc<Attachment>, Refusal> {
+fn admit(mesh: &Attachment, peer: &DeviceId) -> Result<(), Refusal> {
     if mesh.visit(peer).is_none() || !mesh.is_member(peer) || mesh.cancel.is_cancelled() {
         return Err(Refusal::NotMember);
     }
     if mesh.is_paused() {
         Err(Refusal::Paused)
     } else {
-        Ok(mesh)
+        Ok(())
     }
 }
 

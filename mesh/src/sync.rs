@@ -24,6 +24,7 @@ use wormhole_crdt::{
 use crate::{
     attachment::{Attachment, Registry},
     frame::{self, FrameError},
+    limit::{Throttled, Urgency},
     streams::{Carrier, Patience, Patient, Protocol, Sign},
 };
 
@@ -222,6 +223,7 @@ where
         writing: STALLED,
         sign: Sign::Received,
     };
+    let stream = Throttled::new(stream, Arc::clone(&mesh.limits), Urgency::Talk);
     let (reader, writer) = split(Patient::new(stream, patience));
     let (inbox_tx, inbox) = mpsc::channel(INBOX);
     let (outbox, outbox_rx) = mpsc::channel(1);

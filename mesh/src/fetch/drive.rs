@@ -293,6 +293,7 @@ impl Drive {
                             device,
                             id: lane,
                             mesh: self.mesh.id(),
+                            limits: Arc::clone(&self.mesh.limits),
                             store: self.mesh.store.clone(),
                             streams: self.streams.clone(),
                             commands: inbox,

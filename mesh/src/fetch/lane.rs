@@ -4,7 +4,7 @@
 //! are handed on in groups, to be verified and written elsewhere; manifests, which are few and needed whole,
 //! are verified and kept right here. Whatever does not fit what was asked ends the lane with a reason.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncWriteExt, BufReader, BufWriter, ReadHalf, WriteHalf, split},
@@ -18,6 +18,7 @@ use super::plan::{Ask, ItemId, JobId, Want};
 use crate::{
     error::OpenError,
     frame::{self, FrameError},
+    limit::{Limits, Throttled, Urgency},
     peer::Misbehaviour,
     serve::{
         PROTOCOL,
@@ -136,6 +137,7 @@ pub(super) struct Lane {
     pub(super) device: DeviceId,
     pub(super) id: LaneId,
     pub(super) mesh: MeshId,
+    pub(super) limits: Arc<Limits>,
     pub(super) store: Store,
     pub(super) streams: Streams,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -167,6 +169,7 @@ impl Lane {
 
     async fn speak(self) -> Result<(), LaneError> {
         let stream = self.streams.open(self.device, PROTOCOL).await?;
+        let stream = Throttled::new(stream, self.limits, Urgency::Bulk);
         let patience = Patience {
             reading: SILENCE,
             writing: STALLED,
@@ -190,7 +193,7 @@ impl Lane {
 
 /// Writes requests, and notes what is expected for each before it is sent.
 async fn ask(
-    writer: WriteHalf<Patient<Stream>>,
+    writer: WriteHalf<Patient<Throttled<Stream>>>,
     mesh: MeshId,
     mut commands: mpsc::Receiver<Command>,
     expect: mpsc::Sender<Expect>,
@@ -264,7 +267,7 @@ struct Listener {
     id: LaneId,
     store: Store,
     events: mpsc::Sender<Event>,
-    reader: BufReader<ReadHalf<Patient<Stream>>>,
+    reader: BufReader<ReadHalf<Patient<Throttled<Stream>>>>,
 }
 
 impl Listener {

@@ -144,6 +144,33 @@ async fn under_the_lowest_limits_of_either_side_a_file_takes_long_and_arrives() 
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_mesh_keeps_to_its_own_limits_on_either_side_and_follows_their_changes() {
+    let rates = |up, down| RateLimits { up, down };
+    let slow = Some(64 * 1024);
+    for (of_a, of_b) in [
+        (rates(slow, None), rates(None, None)),
+        (rates(None, None), rates(None, slow)),
+    ] {
+        let (_lab, mesh, nodes) = mesh(1).await;
+        let (a, b) = (&nodes[0], &nodes[1]);
+        for (node, rates) in [(a, of_a), (b, of_b)] {
+            node.protocols.limit(mesh.mesh_id(), rates);
+        }
+        for (seed, expected) in [(1, 20..30), (2, 0..2)] {
+            let begun = tokio::time::Instant::now();
+            let content = a.import(seed, MIB + MIB / 2);
+            let results = fetch(b, &mesh, vec![b.job(content)]).await;
+            assert!(results[0].is_ok() && b.has(&content), "{results:?}");
+            let took = begun.elapsed().as_secs();
+            assert!(expected.contains(&took), "{took} s of virtual time");
+            for node in [a, b] {
+                node.protocols.limit(mesh.mesh_id(), RateLimits::default());
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_content_named_twice_is_fetched_once_and_lands_twice() {
     let (lab, mesh, nodes) = mesh(1).await;

@@ -28,6 +28,8 @@ impl Served {
             secret: crate::MeshSecret::from_bytes(crate::lab::SECRET),
             replica: mesh.clone(),
             store: node.store.clone(),
+            limits: crate::RateLimits::default(),
+            paused: false,
         });
         Self {
             lab,

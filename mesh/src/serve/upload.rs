@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
 };
 use wormhole_crdt::{DeviceId, MeshId};
 
-use crate::{attachment::Attachment, rate::Rate};
+use crate::rate::Rate;
 
 /// An upload of which nothing went for this long is over.
 const IDLE: Duration = Duration::from_secs(10);
@@ -87,42 +87,20 @@ impl Uploads {
     }
 }
 
-/// Which upload the bytes of a stream belong to, once it is known.
-#[derive(Debug)]
-pub(super) struct Account {
-    device: DeviceId,
-    mesh: OnceLock<Arc<Attachment>>,
-}
-
-impl Account {
-    pub(super) fn new(device: DeviceId) -> Self {
-        Self {
-            device,
-            mesh: OnceLock::new(),
-        }
-    }
-
-    /// Who fetches.
-    pub(super) fn device(&self) -> DeviceId {
-        self.device
-    }
-
-    /// The stream is about this mesh.
-    pub(super) fn assign(&self, mesh: &Arc<Attachment>) {
-        // A stream is opened once.
-        self.mesh.get_or_init(|| Arc::clone(mesh));
-    }
-}
-
-/// Counts what is written.
+/// Counts what is written to a member.
 pub(super) struct Counted<'a, W> {
     io: W,
-    account: &'a Account,
+    device: DeviceId,
+    uploads: &'a Uploads,
 }
 
 impl<'a, W> Counted<'a, W> {
-    pub(super) fn new(io: W, account: &'a Account) -> Self {
-        Self { io, account }
+    pub(super) fn new(io: W, device: DeviceId, uploads: &'a Uploads) -> Self {
+        Self {
+            io,
+            device,
+            uploads,
+        }
     }
 }
 
@@ -133,9 +111,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Counted<'_, W> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        if let Some(mesh) = self.account.mesh.get() {
-            mesh.uploads.sent(self.account.device, written as u64);
-        }
+        self.uploads.sent(self.device, written as u64);
         Poll::Ready(Ok(written))
     }
 

@@ -33,6 +33,8 @@ impl Pair {
                 secret,
                 replica: replica.clone(),
                 store,
+                limits: crate::RateLimits::default(),
+                paused: false,
             });
             registry
                 .get(replica.mesh_id())
