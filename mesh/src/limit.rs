@@ -27,6 +27,7 @@ use crate::{serve, streams::Protocol};
 
 /// Bandwidth limits: of this node, all meshes and peers together, or of one mesh within them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RateLimits {
     /// Bytes sent per second; `None` is unlimited.
     pub up: Option<u64>,

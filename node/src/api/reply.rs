@@ -492,8 +492,21 @@ pub struct PauseState {
 }
 
 /// `GET /v1/limit` and `POST /v1/limit`: the limits in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LimitReply {
+    /// For sending, all meshes together.
+    pub up: Rate,
+    /// For receiving, all meshes together.
+    pub down: Rate,
+    /// The meshes that have limits of their own within those.
+    pub meshes: Vec<MeshLimit>,
+}
+
+/// The limits of one mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MeshLimit {
+    /// Which mesh.
+    pub mesh: MeshRef,
     /// For sending.
     pub up: Rate,
     /// For receiving.

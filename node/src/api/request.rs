@@ -162,6 +162,9 @@ pub struct PauseRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitRequest {
+    /// Whose: those of a mesh, by name or by the beginning of its id; those of the node when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
     /// The new limit for sending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up: Option<Rate>,
@@ -179,6 +182,23 @@ pub enum Rate {
     Unlimited,
     /// At most so many bytes in a second (at least 1,024).
     BytesPerSecond(u64),
+}
+
+impl Rate {
+    /// The number; `None` is unlimited.
+    #[must_use]
+    pub const fn bytes_per_second(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::BytesPerSecond(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl From<Option<u64>> for Rate {
+    fn from(limit: Option<u64>) -> Self {
+        limit.map_or(Self::Unlimited, Self::BytesPerSecond)
+    }
 }
 
 /// `POST /v1/wait`: waits until everything known is applied and here.

@@ -233,13 +233,15 @@ pub(crate) struct Join {
 
 #[derive(Debug, Args)]
 pub(crate) struct Limit {
+    /// Those of this mesh, within those of the node [default: those of the node]
+    pub(crate) mesh: Option<String>,
     /// For sending: bytes a second such as 2MiB, or `off`
     #[arg(long, value_parser = rate, value_name = "RATE")]
     pub(crate) up: Option<Rate>,
     /// For receiving: bytes a second such as 500KB, or `off`
     #[arg(long, value_parser = rate, value_name = "RATE")]
     pub(crate) down: Option<Rate>,
-    /// Forget what was set: the limits of the settings count again
+    /// Forget what was set: the limits of the settings count again, and a mesh has none of its own
     #[arg(long, conflicts_with_all = ["up", "down"])]
     pub(crate) reset: bool,
 }

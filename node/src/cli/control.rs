@@ -5,7 +5,7 @@ use std::path::Path;
 
 use wormhole_node::api::{
     DialReply, DialRequest, Empty, FolderRequest, LimitReply, LimitRequest, PauseReply,
-    PauseRequest, SyncReply, SyncRequest, UnbindReply, UnbindRequest,
+    PauseRequest, Rate, SyncReply, SyncRequest, UnbindReply, UnbindRequest,
 };
 
 use super::args::{Limit, Place};
@@ -92,23 +92,34 @@ async fn set_paused(desk: &Desk, route: &str, mesh: Option<String>) -> Result<()
 
 pub(super) async fn limit(desk: &Desk, limit: &Limit) -> Result<(), CliError> {
     let client = desk.client().await?;
-    let reply: LimitReply = if limit.reset {
-        client.delete("/v1/limit").await?
-    } else if limit.up.is_none() && limit.down.is_none() {
-        client.get("/v1/limit", &()).await?
-    } else {
-        let request = LimitRequest {
-            up: limit.up,
-            down: limit.down,
-        };
-        client.post("/v1/limit", &request).await?
+    let reset = limit.reset.then_some(Rate::Unlimited);
+    let request = LimitRequest {
+        mesh: limit.mesh.clone(),
+        up: limit.up.or(reset),
+        down: limit.down.or(reset),
+    };
+    let reply: LimitReply = match (&limit.mesh, reset) {
+        (None, Some(_)) => client.delete("/v1/limit").await?,
+        // Also with nothing to change: a mesh that is not there is told then.
+        (Some(_), _) => client.post("/v1/limit", &request).await?,
+        (None, None) if request == LimitRequest::default() => client.get("/v1/limit", &()).await?,
+        (None, None) => client.post("/v1/limit", &request).await?,
     };
     desk.output.answer(&reply, |reply| {
-        format!(
-            "Sending: {}\nReceiving: {}",
+        let mut text = format!(
+            "Sending: {}\nReceiving: {}\n",
             rate(reply.up),
             rate(reply.down)
-        )
+        );
+        for own in &reply.meshes {
+            text.push_str(&format!(
+                "{}: sending {}, receiving {}\n",
+                printable(&own.mesh.name),
+                rate(own.up),
+                rate(own.down)
+            ));
+        }
+        text
     })
 }
 

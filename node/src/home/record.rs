@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use wormhole_crdt::{EntryId, MeshId};
+use wormhole_mesh::RateLimits;
 use wormhole_store::RootId;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -30,6 +31,8 @@ pub struct MeshRecord {
     pub content_key: SecretBytes,
     /// Whether the user paused it.
     pub paused: bool,
+    /// How fast its bytes may go, within the limits of the node.
+    pub limits: RateLimits,
     /// Where it appears on this device.
     pub bindings: Vec<BindingRecord>,
 }
@@ -159,6 +162,8 @@ struct RecordFile {
     #[serde(default)]
     paused: bool,
     #[serde(default)]
+    limits: RateLimits,
+    #[serde(default)]
     bindings: Vec<BindingFile>,
 }
 
@@ -216,6 +221,7 @@ impl From<&MeshRecord> for RecordFile {
             secret: Hex(record.secret.0),
             content_key: Hex(record.content_key.0),
             paused: record.paused,
+            limits: record.limits,
             bindings: bindings.collect(),
         }
     }
@@ -242,6 +248,7 @@ impl From<RecordFile> for MeshRecord {
             secret: SecretBytes(file.secret.0),
             content_key: SecretBytes(file.content_key.0),
             paused: file.paused,
+            limits: file.limits,
             bindings: bindings.collect(),
         }
     }

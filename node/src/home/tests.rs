@@ -1,6 +1,7 @@
 //! The promises of the home: private, single, and never half made.
 
 use wormhole_crdt::EntryId;
+use wormhole_mesh::RateLimits;
 use wormhole_store::RootId;
 
 use super::*;
@@ -12,6 +13,7 @@ fn record(mesh: u8) -> MeshRecord {
         secret: SecretBytes([1; 32]),
         content_key: SecretBytes([2; 32]),
         paused: false,
+        limits: RateLimits::default(),
         bindings: vec![
             BindingRecord {
                 id: RootId::from_bytes([3; 16]),

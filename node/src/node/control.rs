@@ -1,18 +1,20 @@
 //! `pause`, `resume`, `limit` and `dial`: what can be changed while the node runs.
 //!
-//! Whether a mesh is paused is in its record, limits are in the home: both outlast a restart.
+//! Whether a mesh is paused and how fast it may be is in its record, the limits of the node are in the home:
+//! all outlast a restart.
 
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use wormhole_mesh::{PeerAddr, RateLimits};
 
+use super::LocalMesh;
 use super::Node;
 use super::local::{RecordChange, blocking};
-use crate::api::{DialReply, LimitReply, LimitRequest, PauseReply, PauseState, Rate};
+use crate::api::{DialReply, LimitReply, LimitRequest, MeshLimit, PauseReply, PauseState, Rate};
 use crate::config::ByteCount;
 use crate::error::{ControlError, SpawnError};
 use crate::event::EventKind;
@@ -110,18 +112,24 @@ impl Node {
     /// The bandwidth limits in force.
     #[must_use]
     pub fn limits(&self) -> LimitReply {
-        let saved = *self.saved_limits();
-        let configured = |limit: Option<ByteCount>| match limit {
-            Some(limit) => Rate::BytesPerSecond(limit.bytes()),
-            None => Rate::Unlimited,
-        };
+        let RateLimits { up, down } = self.node_limits();
+        let meshes = self.local_meshes();
+        let own = meshes.iter().filter_map(|mesh| {
+            let limits = mesh.record().limits;
+            (limits != RateLimits::default()).then(|| MeshLimit {
+                mesh: mesh.reference(),
+                up: limits.up.into(),
+                down: limits.down.into(),
+            })
+        });
         LimitReply {
-            up: saved.up.unwrap_or_else(|| configured(self.config().up)),
-            down: saved.down.unwrap_or_else(|| configured(self.config().down)),
+            up: up.into(),
+            down: down.into(),
+            meshes: own.collect(),
         }
     }
 
-    /// Changes the bandwidth limits.
+    /// Changes the bandwidth limits of the node, or of one mesh.
     ///
     /// # Errors
     /// A [`ControlError`]; nothing is changed then.
@@ -133,27 +141,60 @@ impl Node {
                 return Err(ControlError::Limit { bytes_per_second });
             }
         }
-        let request = request.clone();
-        self.change_limits(move |saved| {
-            saved.up = request.up.or(saved.up);
-            saved.down = request.down.or(saved.down);
-        })
-        .await
+        let LimitRequest { mesh, up, down } = request.clone();
+        match mesh {
+            None => {
+                self.change_limits(move |saved| {
+                    saved.up = up.or(saved.up);
+                    saved.down = down.or(saved.down);
+                })
+                .await?;
+            }
+            Some(mesh) => {
+                self.limit_mesh(&self.lookup(&mesh)?, up, down).await?;
+            }
+        }
+        Ok(self.limits())
     }
 
-    /// Forgets the limits that were set while the node ran: the settings count again.
+    async fn limit_mesh(
+        &self,
+        mesh: &Arc<LocalMesh>,
+        up: Option<Rate>,
+        down: Option<Rate>,
+    ) -> Result<(), ControlError> {
+        // What is on disk and what the network does must not part.
+        let _one_at_a_time = self.inner.steering.lock().await;
+        self.change_record(mesh, move |record| {
+            let RateLimits {
+                up: sending,
+                down: receiving,
+            } = record.limits;
+            record.limits = RateLimits {
+                up: up.map_or(sending, Rate::bytes_per_second),
+                down: down.map_or(receiving, Rate::bytes_per_second),
+            };
+        })
+        .await?;
+        let limits = mesh.record().limits;
+        self.network().set_mesh_limits(mesh.id(), limits);
+        Ok(())
+    }
+
+    /// Forgets the limits of the node that were set while it ran: the settings count again.
     ///
     /// # Errors
     /// A [`ControlError`]; nothing is changed then.
     pub async fn reset_limits(&self) -> Result<LimitReply, ControlError> {
         self.change_limits(|saved| *saved = SavedLimits::default())
-            .await
+            .await?;
+        Ok(self.limits())
     }
 
     async fn change_limits(
         &self,
         change: impl FnOnce(&mut SavedLimits),
-    ) -> Result<LimitReply, ControlError> {
+    ) -> Result<(), ControlError> {
         let _one_at_a_time = self.inner.steering.lock().await;
         let mut saved = *self.saved_limits();
         change(&mut saved);
@@ -161,7 +202,7 @@ impl Node {
         blocking(move || saved.save(&path)).await?;
         *self.saved_limits() = saved;
         self.apply_limits();
-        Ok(self.limits())
+        Ok(())
     }
 
     fn saved_limits(&self) -> MutexGuard<'_, SavedLimits> {
@@ -171,17 +212,22 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the network what the limits are.
-    pub(super) fn apply_limits(&self) {
-        let rate = |rate| match rate {
-            Rate::Unlimited => None,
-            Rate::BytesPerSecond(bytes) => Some(bytes),
+    /// The limits of the node: those that were set while it ran, or else those of the settings.
+    fn node_limits(&self) -> RateLimits {
+        let saved = *self.saved_limits();
+        let chosen = |saved: Option<Rate>, configured: Option<ByteCount>| match saved {
+            Some(rate) => rate.bytes_per_second(),
+            None => configured.map(ByteCount::bytes),
         };
-        let LimitReply { up, down } = self.limits();
-        self.network().set_limits(RateLimits {
-            up: rate(up),
-            down: rate(down),
-        });
+        RateLimits {
+            up: chosen(saved.up, self.config().up),
+            down: chosen(saved.down, self.config().down),
+        }
+    }
+
+    /// Tells the network what the limits of the node are.
+    pub(super) fn apply_limits(&self) {
+        self.network().set_limits(self.node_limits());
     }
 
     /// Connects to an address by hand. The device that answers is remembered.

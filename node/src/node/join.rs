@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 use wormhole_crdt::{EntryId, EntryName, Replica};
-use wormhole_mesh::{Joined, PeerAddr, Ticket};
+use wormhole_mesh::{Joined, PeerAddr, RateLimits, Ticket};
 use wormhole_store::RootId;
 
 use super::share::{Place, random};
@@ -138,6 +138,7 @@ impl Node {
             secret,
             content_key,
             paused: false,
+            limits: RateLimits::default(),
             bindings: binding.into_iter().collect(),
         };
         self.keep_mesh(replica, record).await

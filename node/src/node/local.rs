@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{DeviceId, DeviceKey, EntryId, Member, MeshId, Replica, Role};
-use wormhole_mesh::{AttachedMesh, MeshSecret, RateLimits};
+use wormhole_mesh::{AttachedMesh, MeshSecret};
 use wormhole_store::{ContentKey, RootId, Store, StoreOptions};
 use wormhole_vfs::{Folder, FolderConfig, Memory, Writing};
 
@@ -295,7 +295,7 @@ impl Node {
             secret: MeshSecret::from_bytes(record.secret.0),
             replica: mesh.replica.clone(),
             store: mesh.store.clone(),
-            limits: RateLimits::default(),
+            limits: record.limits,
             paused: record.paused,
         });
         for binding in &record.bindings {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use wormhole_crdt::{EntryId, NewMesh, Replica};
+use wormhole_mesh::RateLimits;
 use wormhole_store::RootId;
 use wormhole_vfs::{Folder, Phase};
 
@@ -107,6 +108,7 @@ impl Node {
             secret,
             content_key,
             paused: false,
+            limits: RateLimits::default(),
             bindings: vec![binding],
         };
         self.keep_mesh(replica, record).await

@@ -274,7 +274,7 @@ async fn nothing_else_waits_while_a_join_searches() {
         let all = PauseRequest { mesh: None };
         drop::<PauseReply>(client.post("/v1/pause", &all).await.unwrap());
         let limit = LimitRequest::default();
-        let _: LimitReply = client.post("/v1/limit", &limit).await.unwrap();
+        let _limits: LimitReply = client.post("/v1/limit", &limit).await.unwrap();
         let (mesh, dir) = ("Designs".to_owned(), laptop.path("More"));
         let path = String::new();
         let sync = SyncRequest { mesh, path, dir };
@@ -420,14 +420,15 @@ async fn limits_outlast_a_restart() {
     let up = Rate::BytesPerSecond(1 << 20);
     let request = LimitRequest {
         up: Some(up),
-        down: None,
+        ..LimitRequest::default()
     };
     let reply: LimitReply = laptop.client.post("/v1/limit", &request).await.unwrap();
     assert_eq!(
         reply,
         LimitReply {
             up,
-            down: Rate::Unlimited
+            down: Rate::Unlimited,
+            meshes: Vec::new(),
         }
     );
     laptop.stop().await;
@@ -448,10 +449,44 @@ async fn limits_outlast_a_restart() {
     assert_eq!(limits.up, Rate::Unlimited);
     let tiny = LimitRequest {
         up: Some(Rate::BytesPerSecond(1)),
-        down: None,
+        ..LimitRequest::default()
     };
     let refused: Result<LimitReply, _> = laptop.client.post("/v1/limit", &tiny).await;
     assert_eq!(fault(refused).code, FaultCode::BadRequest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_a_mesh_outlast_a_restart_and_leave_the_others_alone() {
+    let mut laptop = Device::start("laptop").await;
+    for name in ["Designs", "Music"] {
+        laptop.write(&format!("{name}/a.txt"), b"a");
+        laptop.share(name).await;
+    }
+    let limit = |mesh: &str, up, down| LimitRequest {
+        mesh: Some(mesh.to_owned()),
+        up,
+        down,
+    };
+    let (slow, slower) = (Rate::BytesPerSecond(1 << 20), Rate::BytesPerSecond(1 << 10));
+    for (up, down) in [(Some(slow), None), (None, Some(slower))] {
+        let request = limit("Designs", up, down);
+        let _limits: LimitReply = laptop.client.post("/v1/limit", &request).await.unwrap();
+    }
+    laptop.stop().await;
+    laptop.restart().await;
+    let limits: LimitReply = laptop.client.get("/v1/limit", &()).await.unwrap();
+    assert_eq!((limits.up, limits.down), (Rate::Unlimited, Rate::Unlimited));
+    let own: Vec<_> = limits.meshes.iter().collect();
+    assert!(
+        matches!(own[..], [own] if own.mesh.name == "Designs" && own.up == slow && own.down == slower),
+        "{own:?}"
+    );
+    let off = limit("Designs", Some(Rate::Unlimited), Some(Rate::Unlimited));
+    let reply: LimitReply = laptop.client.post("/v1/limit", &off).await.unwrap();
+    assert_eq!(reply.meshes, []);
+    let unknown = limit("Films", Some(slow), None);
+    let refused: Result<LimitReply, _> = laptop.client.post("/v1/limit", &unknown).await;
+    assert_eq!(fault(refused).code, FaultCode::UnknownMesh);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -258,8 +258,8 @@ impl Story {
     pub(super) async fn kill_one(&mut self) -> Result<(), DemoError> {
         self.title("desktop is killed (SIGKILL) in the middle of a download")?;
         let slow = LimitRequest {
-            up: None,
             down: Some(Rate::BytesPerSecond(16 * MIB)),
+            ..LimitRequest::default()
         };
         self.actor(Desktop).tell("/v1/limit", &slow).await?;
         let path = self.actor(Laptop).folder.join("recording.bin");
@@ -278,8 +278,8 @@ impl Story {
         let clock = Instant::now();
         self.actor_mut(Desktop).start().await?;
         let fast = LimitRequest {
-            up: None,
             down: Some(Rate::Unlimited),
+            ..LimitRequest::default()
         };
         self.actor(Desktop).tell("/v1/limit", &fast).await?;
         self.until_equal("desktop has the whole recording").await?;
