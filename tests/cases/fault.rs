@@ -98,13 +98,14 @@ impl SmallDisk {
         Ok(Self(at))
     }
 
-    fn grow(&self, size: &str) -> Result<()> {
-        let options = format!("remount,size={size}");
+    /// With other options, such as another size.
+    fn remount(&self, options: &str) -> Result<()> {
+        let options = format!("remount,{options}");
         let status = Command::new("mount")
             .args(["-o", &options])
             .arg(&self.0)
             .status()?;
-        ensure!(status.success(), "the disk grows");
+        ensure!(status.success(), "the disk is mounted anew");
         Ok(())
     }
 }
@@ -137,11 +138,36 @@ fn a_full_disk_is_told_and_healed() -> Result<()> {
         ensure!(problems(&bob)?.contains("space"), "{}", problems(&bob)?);
         Ok(())
     })?;
-    disk.grow("64m")?;
+    disk.remount("size=64m")?;
     Lab::eventually("the big file arrives once there is room", || {
         alice.tree("work")?.must_equal(&bob.tree("small/work")?)
     })
 }
+
+#[test]
+fn a_read_only_disk_is_told_and_healed() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/first.txt", "first")?;
+    let code = alice.share("work")?;
+    let mut bob = lab.peer("bob")?;
+    let disk = SmallDisk::mount(bob.dir("small"), "16m")?;
+    bob.start()?;
+    bob.join(&code, "small/work", Some(&alice))?.good()?;
+    bob.settled(1)?;
+    disk.remount("ro")?;
+    alice.write("work/second.txt", "second")?;
+    Lab::eventually("the reason is told", || {
+        ensure!(problems(&bob)?.contains("read-only"), "{}", problems(&bob)?);
+        Ok(())
+    })?;
+    ensure!(bob.read("small/work/first.txt")? == b"first");
+    disk.remount("rw")?;
+    Lab::eventually("the file arrives once the disk can be written", || {
+        alice.tree("work")?.must_equal(&bob.tree("small/work")?)
+    })
+}
+
 
 #[test]
 fn a_file_that_is_still_growing_arrives_once_it_is_done() -> Result<()> {

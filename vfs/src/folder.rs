@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch as channel};
@@ -19,6 +20,7 @@ use self::actor::{Actor, Command, Parts};
 use self::config::FolderConfig;
 use self::download::Means;
 use self::engine::Engine;
+use self::ground::Ground;
 use self::inbox::Inbox;
 use self::status::{Explanation, FolderStatus, Phase, StopReason};
 use self::watch::{QUEUED_HINTS, Trouble, Watcher};
@@ -32,6 +34,7 @@ pub mod config;
 mod download;
 mod engine;
 mod explain;
+mod ground;
 mod guard;
 mod ignore;
 mod inbox;
@@ -56,6 +59,9 @@ mod tests;
 /// Commands that wait for the task; callers wait when it is full.
 const QUEUED_COMMANDS: usize = 64;
 
+/// Whoever asks how a folder is does not wait longer for a disk that hangs.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Runs a folder; the caller spawns it and waits for it.
 pub type FolderTask = BoxFuture<'static, ()>;
 
@@ -65,6 +71,9 @@ pub struct Folder {
     dir: PathBuf,
     commands: mpsc::Sender<Command>,
     status: channel::Receiver<FolderStatus>,
+    /// None of a folder that must not be touched.
+    ground: Option<Arc<Ground>>,
+    trouble: Arc<Trouble>,
 }
 
 impl Folder {
@@ -107,6 +116,11 @@ impl Folder {
             dir: dir.clone(),
             commands,
             status,
+            ground: opened
+                .as_ref()
+                .ok()
+                .map(|engine| Arc::clone(&engine.ground)),
+            trouble: Arc::clone(&trouble),
         };
         let (engine, means, keys) = match opened {
             Ok(mut engine) => {
@@ -159,6 +173,32 @@ impl Folder {
     /// What it is doing now.
     pub fn status(&self) -> FolderStatus {
         self.status.borrow().clone()
+    }
+
+    /// What it is doing now, after a look whether its directory is still in its place: that is not noticed at once by
+    /// itself when a directory above was moved or a disk was unmounted.
+    pub async fn checked_status(&self) -> FolderStatus {
+        let status = self.status();
+        let Some(ground) = &self.ground else {
+            return status;
+        };
+        if matches!(status.phase, Phase::Stopped(_)) {
+            return status;
+        }
+        let ground = Arc::clone(ground);
+        let looked = tokio::task::spawn_blocking(move || ground.is_itself());
+        match tokio::time::timeout(LOOK, looked).await {
+            Ok(Ok(Err(reason))) => {
+                self.trouble.doubt();
+                FolderStatus {
+                    phase: Phase::Stopped(reason),
+                    settled: false,
+                    ..status
+                }
+            }
+            // A disk that does not answer is told by what waits for it.
+            Ok(Ok(Ok(())) | Err(_)) | Err(_) => status,
+        }
     }
 
     /// Follows what it is doing; only the newest status is kept.

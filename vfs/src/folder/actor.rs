@@ -4,7 +4,7 @@
 //! 100 GB never stands in the way of a 4 KiB save. Nothing in here touches the disk.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use self::work::{Done, Work, perform};
 use super::download::{Downloads, Fetched, Means};
 use super::engine::{Engine, Look, Todo};
 use super::inbox::Inbox;
+use super::name;
 use super::partial::PartialFile;
 use super::scan::{Walk, Walked};
 use super::settle::{Hint, Settle};
@@ -81,6 +82,8 @@ pub(crate) struct Actor {
     /// Tried when what stands in their way was looked at.
     blocked: HashSet<EntryKey>,
     tries: HashMap<EntryKey, u32>,
+    /// Tried again with the problems that were reported of them.
+    refused: HashSet<EntryKey>,
     blocked_until: Option<Instant>,
     walk: Walk,
     vanished: Vanished,
@@ -141,6 +144,7 @@ impl Actor {
             gone_keys: HashSet::new(),
             blocked: HashSet::new(),
             tries: HashMap::new(),
+            refused: HashSet::new(),
             blocked_until: None,
             walk: Walk::whole(),
             vanished: Vanished::default(),
@@ -203,7 +207,7 @@ impl Actor {
             self.blocked_until = None;
             self.keys.extend(self.blocked.drain());
         }
-        if now >= self.next_check && !self.paused {
+        if self.trouble.take_doubt() || now >= self.next_check {
             self.recheck(now);
         }
         if !self.paused && self.stopped.is_none() {
@@ -233,20 +237,28 @@ impl Actor {
         }
     }
 
-    /// Trouble may have passed; the marker may have gone.
+    /// Trouble may have passed; the folder itself may have gone.
     fn recheck(&mut self, now: Instant) {
         self.next_check = now + RECHECK;
         let Some(engine) = &mut self.engine else {
             return;
         };
+        if self.stopped.is_some() {
+            return;
+        }
         if let Err(reason) = engine.is_itself() {
             self.stop(reason);
             return;
         }
+        if self.paused {
+            return;
+        }
         self.vanished.ask();
+        self.untidy |= engine.problems.at(Path::new(name::TMP)).is_some();
         for path in engine.problems.paths() {
             self.settle.again(path, now, Duration::ZERO);
         }
+        self.keys.extend(self.refused.drain());
     }
 
     fn start_imports(&mut self) {
@@ -414,6 +426,7 @@ impl Actor {
         self.vanished.hold(todo.held);
         self.keys.extend(todo.keys);
         self.gone_keys.extend(todo.gone_keys);
+        self.refused.extend(todo.refused);
         for key in todo.blocked {
             let tries = self.tries.entry(key).or_insert(0);
             *tries += 1;

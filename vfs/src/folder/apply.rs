@@ -82,8 +82,12 @@ impl Step<'_> {
         if *key == EntryKey::from(self.engine.config.base) || !self.busy.insert(*key) {
             return Ok(());
         }
+        let refusals = self.engine.refusals;
         let outcome = self.bring_once(key);
         self.busy.remove(key);
+        if self.engine.refusals > refusals {
+            self.todo.refused.push(*key);
+        }
         outcome
     }
 
@@ -283,6 +287,7 @@ impl Step<'_> {
             .store
             .moved(&self.engine.config.id, &from_path, &to_path)?;
         self.engine.problems.clear_tree(&from_path);
+        self.engine.problems.clear(&to_path);
         if row.node == Node::Directory {
             self.unwatch(&from_path);
             self.forget_dirs();

@@ -17,7 +17,7 @@ use wormhole_store::{ChunkSink, FetchJob, Store};
 
 use super::beneath;
 use super::partial::{Durable, Fault, PartialFile, Want};
-use super::status::{FolderStatus, Waiting, WaitingFor};
+use super::status::{FolderStatus, Reason, Waiting, WaitingFor};
 use crate::source::{FetchFailure, Source};
 
 /// Contents up to here travel together.
@@ -36,20 +36,59 @@ const QUEUE: usize = 8_192;
 /// The pauses between tries.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Asking a disk that takes no writes costs next to nothing.
+const LAST_READ_ONLY_RETRY: Duration = Duration::from_secs(10);
 
 /// A transfer that ended.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) file: Arc<PartialFile>,
-    pub(crate) result: Result<(), WaitingFor>,
+    pub(crate) result: Result<(), Stuck>,
+}
+
+/// Why a transfer did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stuck {
+    /// Nobody who is connected has it.
+    Holder,
+    /// It could not be written.
+    Disk(Fault),
+}
+
+impl Stuck {
+    fn waiting_for(&self) -> WaitingFor {
+        match self {
+            Self::Holder => WaitingFor::Holder,
+            Self::Disk(Fault::NoSpace) => WaitingFor::Space,
+            Self::Disk(Fault::ReadOnly) => WaitingFor::ReadOnlyDisk,
+            Self::Disk(Fault::Io(_)) => WaitingFor::Disk,
+        }
+    }
+
+    /// The pause after so many tries.
+    fn rest(&self, tries: u32) -> Duration {
+        let last = match self {
+            Self::Disk(Fault::ReadOnly) => LAST_READ_ONLY_RETRY,
+            Self::Holder | Self::Disk(Fault::NoSpace | Fault::Io(_)) => LAST_RETRY,
+        };
+        (FIRST_RETRY * 2u32.saturating_pow(tries.min(6))).min(last)
+    }
 }
 
 #[derive(Debug)]
 struct Pending {
     want: Want,
-    reason: WaitingFor,
+    /// What the last try met.
+    stuck: Option<Stuck>,
     tries: u32,
     stage: Stage,
+}
+
+impl Pending {
+    fn waiting_for(&self) -> WaitingFor {
+        let stuck = self.stuck.as_ref();
+        stuck.map_or(WaitingFor::Transfer, Stuck::waiting_for)
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +108,33 @@ pub(crate) struct Downloads {
     small_tasks: usize,
     big_tasks: usize,
     pending_bytes: u64,
+}
+
+/// What the folder's disk has against what is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct DiskTrouble {
+    bytes_needed: Option<u64>,
+    read_only: bool,
+    failed: Option<String>,
+}
+
+impl DiskTrouble {
+    /// Each kind of trouble, and whether it is there.
+    pub(crate) fn reasons(self) -> [(Reason, bool); 3] {
+        let Self {
+            bytes_needed,
+            read_only,
+            failed,
+        } = self;
+        let (full, broken) = (bytes_needed.is_some(), failed.is_some());
+        let bytes_needed = bytes_needed.unwrap_or_default();
+        let message = failed.unwrap_or_default();
+        [
+            (Reason::NoSpace { bytes_needed }, full),
+            (Reason::ReadOnlyDisk, read_only),
+            (Reason::Io { message }, broken),
+        ]
+    }
 }
 
 /// What transfers need of the folder.
@@ -104,7 +170,7 @@ impl Downloads {
         self.pending_bytes = self.pending_bytes.saturating_add(want.content.size);
         self.queue(want.key, want.content.size);
         let pending = Pending {
-            reason: WaitingFor::Transfer,
+            stuck: None,
             tries: 0,
             stage: Stage::Queued,
             want,
@@ -180,11 +246,10 @@ impl Downloads {
                     self.forget(&key);
                     complete.push(file);
                 }
-                Err(reason) => {
-                    pending.reason = reason;
-                    let rest = FIRST_RETRY * 2u32.saturating_pow(pending.tries.min(6));
+                Err(stuck) => {
+                    pending.stage = Stage::Resting(Instant::now() + stuck.rest(pending.tries));
                     pending.tries += 1;
-                    pending.stage = Stage::Resting(Instant::now() + rest.min(LAST_RETRY));
+                    pending.stuck = Some(stuck);
                 }
             }
         }
@@ -220,7 +285,7 @@ impl Downloads {
 
     /// What an entry waits for.
     pub(crate) fn waiting_for(&self, key: &EntryKey) -> Option<WaitingFor> {
-        self.pending.get(key).map(|pending| pending.reason)
+        self.pending.get(key).map(Pending::waiting_for)
     }
 
     /// Fills in the pending part of a status.
@@ -230,7 +295,7 @@ impl Downloads {
         let waiting = self.pending.values().map(|pending| Waiting {
             path: Arc::clone(&pending.want.label),
             bytes: pending.want.content.size,
-            reason: pending.reason,
+            reason: pending.waiting_for(),
         });
         status.pending = waiting.take(FolderStatus::LISTED).collect();
         status
@@ -238,14 +303,22 @@ impl Downloads {
             .sort_by(|one, other| one.path.cmp(&other.path));
     }
 
-    /// Files that found no space, with what they need: one problem for people, however many they are.
-    pub(crate) fn without_space(&self) -> Option<u64> {
-        let full = self
-            .pending
-            .values()
-            .filter(|one| one.reason == WaitingFor::Space);
-        let bytes = full.fold(0u64, |sum, one| sum.saturating_add(one.want.content.size));
-        (bytes > 0).then_some(bytes)
+    /// What the disk has against what is wanted: each trouble is one for people, however many files meet it.
+    pub(crate) fn disk_trouble(&self) -> DiskTrouble {
+        let mut trouble = DiskTrouble::default();
+        for pending in self.pending.values() {
+            match &pending.stuck {
+                Some(Stuck::Disk(Fault::NoSpace)) => {
+                    let bytes = trouble.bytes_needed.unwrap_or_default();
+                    let bytes = bytes.saturating_add(pending.want.content.size);
+                    trouble.bytes_needed = Some(bytes);
+                }
+                Some(Stuck::Disk(Fault::ReadOnly)) => trouble.read_only = true,
+                Some(Stuck::Disk(Fault::Io(said))) => trouble.failed = Some(said.clone()),
+                Some(Stuck::Holder) | None => {}
+            }
+        }
+        trouble
     }
 
     fn queue(&mut self, key: EntryKey, size: u64) {
@@ -306,7 +379,8 @@ fn take(
             CancellationToken::new()
         };
         found.stage = Stage::Active(cancel);
-        found.reason = WaitingFor::Transfer;
+        // Trouble with the disk stands until this try says otherwise.
+        found.stuck.take_if(|stuck| *stuck == Stuck::Holder);
         total = total.saturating_add(found.want.content.size);
         batch.wants.push(found.want.clone());
     }
@@ -341,7 +415,7 @@ impl TransferBatch {
             .into_iter()
             .zip(fetched)
             .map(|(file, result)| Fetched {
-                result: result.map_err(|why| reason(&file, &why)),
+                result: result.map_err(|why| stuck(&file, &why)),
                 file,
             })
             .collect();
@@ -390,21 +464,17 @@ fn job(file: &Arc<PartialFile>) -> FetchJob {
     }
 }
 
-fn reason(file: &PartialFile, failure: &FetchFailure) -> WaitingFor {
+fn stuck(file: &PartialFile, failure: &FetchFailure) -> Stuck {
     match failure {
-        FetchFailure::NoHolder | FetchFailure::Stopped | FetchFailure::Cancelled => {
-            WaitingFor::Holder
-        }
+        FetchFailure::NoHolder | FetchFailure::Stopped | FetchFailure::Cancelled => Stuck::Holder,
         FetchFailure::Sink(error) => {
             tracing::warn!(path = %file.want().label, %error, "cannot write a fetched file");
-            match file.fault() {
-                Some(Fault::NoSpace) => {
-                    // Half of a file must not take the room that others would fit into.
-                    file.discard();
-                    WaitingFor::Space
-                }
-                Some(Fault::Io(_)) | None => WaitingFor::Disk,
+            let fault = file.fault();
+            if fault == Some(Fault::NoSpace) {
+                // Half of a file must not take the room that others would fit into.
+                file.discard();
             }
+            Stuck::Disk(fault.unwrap_or_else(|| Fault::Io(error.to_string())))
         }
     }
 }
@@ -423,13 +493,15 @@ fn seal(mut fetched: Vec<Fetched>, tmp: &OwnedFd) -> Vec<Fetched> {
             && let Err(error) = one.file.seal(durable)
         {
             tracing::warn!(path = %one.file.want().label, %error, "cannot finish a fetched file");
-            one.result = Err(WaitingFor::Disk);
+            one.result = Err(Stuck::Disk(Fault::of(&error)));
         }
     }
     if together && let Err(error) = beneath::sync_file_system(tmp.as_fd()) {
         tracing::warn!(%error, "cannot sync the folder's file system");
         for one in &mut fetched {
-            one.result = one.result.and(Err(WaitingFor::Disk));
+            if one.result.is_ok() {
+                one.result = Err(Stuck::Disk(Fault::of(&error)));
+            }
         }
     }
     fetched

@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
 use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp, VersionVector};
 use wormhole_store::{ContentId, FilePath, Store};
 
 use super::beneath::{self, Root, Seen, SeenKind};
 use super::config::FolderConfig;
+use super::ground::Ground;
 use super::guard::Guard;
 use super::ignore::{Rules, Shape};
 use super::name::{self, Place};
@@ -26,7 +28,7 @@ use super::plan::Node;
 use super::problem::Problems;
 use super::record::Draft;
 use super::state::{Batch, Keep, Row, State};
-use super::status::{Counts, Reason};
+use super::status::{Counts, Reason, StopReason};
 use super::watch::Watcher;
 use crate::error::{FolderError, StateError};
 
@@ -40,7 +42,8 @@ pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// Everything a step needs.
 pub(crate) struct Engine {
     pub(crate) config: FolderConfig,
-    pub(crate) root: Root,
+    pub(crate) root: Arc<Root>,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) dev: u64,
     pub(crate) tmp: Arc<OwnedFd>,
     pub(crate) state: State,
@@ -49,6 +52,8 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     pub(crate) guard: Guard,
     pub(crate) problems: Problems,
+    /// How often the system refused something so far.
+    pub(crate) refusals: u64,
     pub(crate) watcher: Option<Watcher>,
     pub(crate) counts: Counts,
     /// Contents asked for and not here yet: a file that holds one of them is not let go without keeping its bytes.
@@ -89,6 +94,8 @@ pub(crate) struct Todo {
     pub(crate) gone_keys: Vec<EntryKey>,
     /// Entries that could not be brought to disk because something there has to be recorded first.
     pub(crate) blocked: Vec<EntryKey>,
+    /// Entries that the system did not let be brought to disk, for a reason that was reported.
+    pub(crate) refused: Vec<EntryKey>,
     /// Other rules leave out other entries: all of the mesh is to be compared.
     pub(crate) audit: bool,
     /// Something was recorded, applied or put right.
@@ -217,6 +224,11 @@ impl Engine {
             .is_some_and(|known| *known == self.replica.vector())
     }
 
+    /// Whether the folder is still the one that was opened.
+    pub(crate) fn is_itself(&self) -> Result<(), StopReason> {
+        self.ground.is_itself()
+    }
+
     pub(crate) fn file_path(&self, path: &Path) -> FilePath {
         FilePath {
             root: self.config.id,
@@ -234,6 +246,7 @@ impl Engine {
 
     /// Reports trouble with a path in the words that fit the error.
     pub(crate) fn io_problem(&mut self, path: &Path, error: &io::Error) {
+        self.refusals += 1;
         let reason = match error.kind() {
             io::ErrorKind::PermissionDenied => Reason::Permission,
             io::ErrorKind::ReadOnlyFilesystem => Reason::ReadOnlyDisk,
@@ -304,15 +317,27 @@ impl Step<'_> {
                 self.dirs.insert(id, Arc::clone(&dir));
                 Ok(Some(dir))
             }
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    self.engine.io_problem(&path, &error);
-                }
+            Err(error) if is_replaced(&error) => {
                 // Whatever became of it is found by looking at it.
                 self.todo.paths.push(path);
                 Ok(None)
             }
+            Err(error) => {
+                // It is there and cannot be looked into: nothing is known about what is in it.
+                self.engine.io_problem(&path, &error);
+                Ok(None)
+            }
         }
+    }
+
+    /// Whether a directory is certainly not where it was synced. One that cannot be opened may be.
+    pub(crate) fn is_dir_gone(&self, id: EntryId) -> Outcome<bool> {
+        let path = self.batch.path_of_dir(self.engine.config.base, id)?;
+        Ok(path.is_none_or(|path| {
+            let opened = self.engine.root.open_dir(&path);
+            let hidden = |error: &io::Error| error.kind() == io::ErrorKind::CrossesDevices;
+            opened.is_err_and(|error| is_replaced(&error) && !hidden(&error))
+        }))
     }
 
     /// A directory moved or went away: handles and paths may mean another place now.
@@ -453,6 +478,17 @@ impl Step<'_> {
         if let Some(watcher) = &mut self.engine.watcher {
             watcher.remove_tree(path);
         }
+    }
+}
+
+/// Whether a directory cannot be opened because something else, or nothing, stands there or on the way.
+fn is_replaced(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::CrossesDevices => {
+            true
+        }
+        // A link; the kind for it is not stable.
+        _ => error.raw_os_error() == Some(Errno::LOOP.raw_os_error()),
     }
 }
 

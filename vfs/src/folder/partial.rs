@@ -77,8 +77,20 @@ struct Dirty {
 pub(crate) enum Fault {
     /// The disk is full.
     NoSpace,
+    /// The disk is mounted read-only.
+    ReadOnly,
     /// Anything else.
     Io(String),
+}
+
+impl Fault {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Io(error.to_string()),
+        }
+    }
 }
 
 impl PartialFile {
@@ -178,15 +190,8 @@ impl PartialFile {
 
     fn noted<T>(&self, result: io::Result<T>) -> Result<T, WriteError> {
         result.map_err(|source| {
-            let full = matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            );
-            let fault = if full {
-                Fault::NoSpace
-            } else {
-                Fault::Io(source.to_string())
-            };
+            let fault = Fault::of(&source);
+            let full = fault == Fault::NoSpace;
             *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
             let path = PathBuf::from(name::TMP).join(Path::new(&self.name));
             if full {

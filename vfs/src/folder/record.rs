@@ -145,8 +145,13 @@ impl Step<'_> {
         }
         match row {
             Some(row) if unchanged(&row, &seen) => {
-                self.engine.problems.clear(&path);
-                Ok(self.unreferenced(place, &path, &row))
+                if seen.kind != SeenKind::Directory {
+                    self.engine.problems.clear(&path);
+                } else if self.engine.problems.at(&path).is_some() {
+                    // Its name is fine; whether it can be looked into, looking into it shows.
+                    self.todo.scans.push(path.clone());
+                }
+                self.unreferenced(place, &path, &row)
             }
             Some(row) if row.seen.kind == seen.kind => self.changed(place, &path, row, seen, dir),
             Some(_) => {
@@ -160,17 +165,17 @@ impl Step<'_> {
     }
 
     /// A file as it was last synced, which the store has lost sight of: it is read again, so that others can have it.
-    fn unreferenced(&mut self, place: &Place, path: &Path, row: &Row) -> Option<Look> {
+    fn unreferenced(&mut self, place: &Place, path: &Path, row: &Row) -> Outcome<Option<Look>> {
         let Node::File { content, .. } = &row.node else {
-            return None;
+            return Ok(None);
         };
         let file = self.engine.file_path(path);
         match self.engine.store.refers_to(&file) {
             Ok(false) if !content.is_empty() => self.look_inside(place, path, row.seen),
-            Ok(_) => None,
+            Ok(_) => Ok(None),
             Err(error) => {
                 tracing::warn!(path = %name::display(path), %error, "cannot tell whether others can have it");
-                None
+                Ok(None)
             }
         }
     }
@@ -197,7 +202,7 @@ impl Step<'_> {
         dir: &Dir,
     ) -> Outcome<Option<Look>> {
         match seen.kind {
-            SeenKind::File => Ok(self.look_inside(place, path, seen)),
+            SeenKind::File => self.look_inside(place, path, seen),
             SeenKind::Directory => {
                 // Replaced by another directory: the entry stays, what is in it is compared.
                 self.batch.put(place, &Row { seen, ..row })?;
@@ -226,7 +231,7 @@ impl Step<'_> {
             return self.renamed(&from, place, path, row, seen);
         }
         match seen.kind {
-            SeenKind::File => Ok(self.look_inside(place, path, seen)),
+            SeenKind::File => self.look_inside(place, path, seen),
             SeenKind::Directory => {
                 if self.batch.is_kept(place)? {
                     if !self.holds_something(path)? {
@@ -280,13 +285,13 @@ impl Step<'_> {
         Ok(false)
     }
 
-    fn look_inside(&mut self, place: &Place, path: &Path, seen: Seen) -> Option<Look> {
+    fn look_inside(&mut self, place: &Place, path: &Path, seen: Seen) -> Outcome<Option<Look>> {
         let now = import::now_ns();
         let quiet = i64::try_from(GROWING_PAUSE.as_nanos()).unwrap_or(i64::MAX);
         if self.comparing && (now.saturating_sub(quiet)..=now).contains(&seen.stamp.mtime_ns) {
             // Perhaps somebody is writing it. Once it is left alone for a moment, or after that moment if nobody tells.
             self.todo.later.push((path.to_owned(), GROWING_PAUSE));
-            return None;
+            return Ok(None);
         }
         let look = Look {
             place: place.clone(),
@@ -296,9 +301,9 @@ impl Step<'_> {
         };
         if seen.stamp.size > BESIDE_BYTES {
             self.todo.imports.push(look);
-            return None;
+            return Ok(None);
         }
-        Some(look)
+        Ok(Some(look))
     }
 
     fn link_node(&mut self, path: &Path, place: &Place, dir: &Dir) -> Result<Node, Passed> {
@@ -329,7 +334,8 @@ impl Step<'_> {
             return Ok(None);
         }
         let Some(dir) = self.dir(from.parent)? else {
-            return Ok(Some((from, row)));
+            let gone = self.is_dir_gone(from.parent)?;
+            return Ok(gone.then_some((from, row)));
         };
         let Ok(still) = self.look(&dir, from.os_name()) else {
             return Ok(None);
@@ -379,11 +385,10 @@ impl Step<'_> {
             self.forget_dirs();
             self.todo.scans.push(path.to_owned());
         }
-        Ok(if same {
-            None
-        } else {
-            self.look_inside(to, path, seen)
-        })
+        if same {
+            return Ok(None);
+        }
+        self.look_inside(to, path, seen)
     }
 
     pub(crate) fn path_of(&self, place: &Place) -> Outcome<Option<PathBuf>> {

@@ -180,6 +180,7 @@ impl Step<'_> {
             self.engine.io_problem(path, &error);
             return Ok(None);
         }
+        self.engine.problems.clear(path);
         names.sort_unstable();
         let next = 0;
         Ok(Some(Listing { id, names, next }))

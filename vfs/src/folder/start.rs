@@ -13,6 +13,7 @@ use wormhole_store::Store;
 use super::beneath::{self, Root};
 use super::config::{FolderConfig, Memory};
 use super::engine::{Engine, Outcome, Step, Todo, Touched};
+use super::ground::Ground;
 use super::guard::Guard;
 use super::ignore::Rules;
 use super::name::{self, Place};
@@ -45,7 +46,7 @@ impl Engine {
             path: config.state.clone(),
             source,
         };
-        let root = Root::open(&config.dir).map_err(dir_error)?;
+        let root = Arc::new(Root::open(&config.dir).map_err(dir_error)?);
         let dev = root
             .open_dir(Path::new(""))
             .and_then(|top| beneath::look_at(top.as_fd()))
@@ -77,6 +78,11 @@ impl Engine {
         let counts = batch.commit(Keep::Now).map_err(state_error)?;
         Ok(Ok(Self {
             guard: Guard::new(config.deletion_guard),
+            ground: Arc::new(Ground {
+                dir: config.dir.clone(),
+                id: config.id,
+                root: Arc::clone(&root),
+            }),
             config,
             root,
             dev,
@@ -86,6 +92,7 @@ impl Engine {
             store,
             rules: Rules::default(),
             problems: Problems::default(),
+            refusals: 0,
             watcher: None,
             counts,
             wanted: HashSet::new(),
@@ -143,30 +150,11 @@ impl Engine {
         let removed = names
             .iter()
             .try_for_each(|name| beneath::remove_file(tmp.as_fd(), name));
-        if let Err(error) = listed.and(removed) {
-            self.io_problem(Path::new(TMP), &error);
+        match listed.and(removed) {
+            Ok(()) => self.problems.clear(Path::new(TMP)),
+            Err(error) => self.io_problem(Path::new(TMP), &error),
         }
         Ok(Todo::default())
-    }
-
-    /// Whether the folder is still the one that was opened.
-    pub(crate) fn is_itself(&self) -> Result<(), StopReason> {
-        let identity = |root: &Root| {
-            let top = root.open_dir(Path::new(""))?;
-            beneath::look_at(top.as_fd()).map(|seen| (seen.stamp.dev, seen.stamp.ino))
-        };
-        let here = Root::open(&self.config.dir).and_then(|root| identity(&root));
-        match (here, identity(&self.root)) {
-            (Ok(here), Ok(opened)) if here == opened => {}
-            _ => return Err(StopReason::MarkerGone),
-        }
-        match marker::check(&self.root, &self.config.id) {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the folder's marker");
-                Err(StopReason::MarkerGone)
-            }
-        }
     }
 
     /// How much is synced.

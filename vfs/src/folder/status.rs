@@ -55,6 +55,8 @@ pub enum Phase {
 pub enum StopReason {
     /// The folder was told to stop.
     Asked,
+    /// The directory is not there any more, or another one stands in its place.
+    DirectoryGone,
     /// The marker inside the directory is gone: the disk may be unmounted or the directory was emptied.
     MarkerGone,
     /// The marker belongs to another binding.
@@ -67,9 +69,13 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Asked => "stopped",
+            Self::DirectoryGone => {
+                "the directory is not in its place any more (moved, deleted, or its disk unmounted?); nothing was \
+                 deleted anywhere; bring it back and restart the node, or unbind the folder"
+            }
             Self::MarkerGone => {
                 "the folder's marker .wormhole/folder is gone (disk not mounted, or emptied?); nothing was deleted \
-                 anywhere; bring the files back and restart, or unbind the folder"
+                 anywhere; bring the files back and restart the node, or unbind the folder"
             }
             Self::MarkerForeign => {
                 "the folder's marker .wormhole/folder belongs to another binding; nothing was changed; unbind the \
@@ -113,6 +119,8 @@ pub enum WaitingFor {
     Holder,
     /// Space on this disk.
     Space,
+    /// This disk to be mounted writable.
+    ReadOnlyDisk,
     /// Another try after an error on this disk.
     Disk,
 }
@@ -123,6 +131,7 @@ impl fmt::Display for WaitingFor {
             Self::Transfer => "is being transferred",
             Self::Holder => "no connected device has it; connect one that does",
             Self::Space => "this disk is full; free some space",
+            Self::ReadOnlyDisk => "this disk is read-only; mount it writable",
             Self::Disk => "could not be written; it is tried again",
         })
     }

@@ -11,6 +11,7 @@ mod guard;
 mod ignore;
 mod kind;
 mod name;
+mod refused;
 mod rename;
 mod run;
 mod trouble;

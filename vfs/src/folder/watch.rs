@@ -1,7 +1,7 @@
 //! The kernel's hints about what changed. Hints only: they may be late, doubled or missing, and the scan is the truth.
 //!
 //! One watch per directory, set before the directory is read, so that nothing falls between; ignored directories are not
-//! watched, the control directory only for the ignore file in it. The queue to the actor is bounded: when it is full, or the kernel's is, the actor
+//! watched, the control directory only for the ignore file and the marker in it. The queue to the actor is bounded: when it is full, or the kernel's is, the actor
 //! is told to scan everything.
 
 use std::collections::BTreeSet;
@@ -30,6 +30,7 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(60);
 pub(crate) struct Trouble {
     lost: AtomicBool,
     limit: AtomicBool,
+    doubt: AtomicBool,
     news: Notify,
 }
 
@@ -44,6 +45,17 @@ impl Trouble {
     pub(crate) fn limit(&self) {
         self.limit.store(true, Ordering::Relaxed);
         self.news.notify_one();
+    }
+
+    /// The folder itself may have moved, or its marker may be gone: look.
+    pub(crate) fn doubt(&self) {
+        self.doubt.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// True once after there was doubt.
+    pub(crate) fn take_doubt(&self) -> bool {
+        self.doubt.swap(false, Ordering::Relaxed)
     }
 
     /// True once after hints were lost.
@@ -64,7 +76,7 @@ impl Trouble {
         }
     }
 
-    /// Waits for news of either kind. Cancel-safe.
+    /// Waits for news of any kind. Cancel-safe.
     pub(crate) async fn wait(&self) {
         self.news.notified().await;
     }
@@ -100,7 +112,7 @@ impl Watcher {
             watched: BTreeSet::new(),
             trouble,
         };
-        // Only for this device's own rules: its temporary directory is a directory of its own.
+        // For this device's own rules and the marker: the temporary directory in it is a directory of its own.
         watcher.add(Path::new(name::CONTROL));
         Ok(watcher)
     }
@@ -169,6 +181,9 @@ fn deliver(
         let Ok(relative) = path.strip_prefix(root) else {
             continue;
         };
+        if hint == Hint::Vanished && is_foundation(relative) {
+            trouble.doubt();
+        }
         if name::is_control(relative) && relative != Path::new(name::LOCAL_IGNORE) {
             continue;
         }
@@ -176,6 +191,16 @@ fn deliver(
             trouble.lose();
         }
     }
+}
+
+/// What a folder must not be without: itself, its control directory, its marker.
+fn is_foundation(relative: &Path) -> bool {
+    let control = Path::new(name::CONTROL);
+    relative.as_os_str().is_empty()
+        || relative == control
+        || relative
+            .strip_prefix(control)
+            .is_ok_and(|below| below == Path::new(name::MARKER))
 }
 
 /// Reads and opens say nothing; a rename is told by its two halves.
@@ -227,6 +252,20 @@ mod tests {
             (PathBuf::from("one"), Hint::Complete)
         );
         assert!(trouble.take_lost());
+    }
+
+    #[test]
+    fn a_folder_that_moves_or_loses_its_marker_is_looked_for() {
+        let gone = |path: &str| {
+            let kind = EventKind::Remove(notify::event::RemoveKind::Any);
+            let (trouble, _) = told(Ok(Event::new(kind).add_path(path.into())));
+            trouble.take_doubt()
+        };
+        assert!(gone("/folder"));
+        assert!(gone("/folder/.wormhole"));
+        assert!(gone("/folder/.wormhole/folder"));
+        assert!(!gone("/folder/.wormhole/ignore"));
+        assert!(!gone("/folder/file"));
     }
 
     #[test]

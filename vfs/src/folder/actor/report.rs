@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Actor;
+use crate::error::FolderError;
 use crate::folder::explain::Found;
 use crate::folder::status::{Explanation, FolderStatus, Phase, Reason, StopReason, WaitingFor};
 
@@ -16,7 +17,10 @@ impl Actor {
         };
         let asked = path.clone();
         let ran = tokio::task::spawn_blocking(move || {
-            let found = engine.explain(&asked);
+            let found = match engine.is_itself() {
+                Ok(()) => engine.explain(&asked),
+                Err(reason) => Err(FolderError::Stopped(reason)),
+            };
             (engine, found)
         });
         let Ok((engine, found)) = ran.await else {
@@ -31,6 +35,10 @@ impl Actor {
             },
             Ok(Found::Unrecorded) if self.settle.is_waiting(&path) => Explanation::Settling,
             Ok(Found::Unrecorded) => Explanation::Unrecorded,
+            Err(FolderError::Stopped(reason)) => {
+                self.stop(reason.clone());
+                Explanation::Stopped(reason)
+            }
             Err(error) => Explanation::Problem(Reason::Io {
                 message: error.to_string(),
             }),
@@ -58,12 +66,12 @@ impl Actor {
             });
             return;
         };
-        let full = Reason::NoSpace {
-            bytes_needed: self.downloads.without_space().unwrap_or_default(),
-        };
-        match self.downloads.without_space() {
-            Some(_) => engine.problems.report_folder(full),
-            None => engine.problems.clear_folder(&full),
+        for (reason, is_there) in self.downloads.disk_trouble().reasons() {
+            if is_there {
+                engine.problems.report_folder(reason);
+            } else {
+                engine.problems.clear_folder(&reason);
+            }
         }
         let comparing = self.scan_again || !self.walk.is_idle() || !self.audit.is_empty();
         let busy = comparing
@@ -72,6 +80,7 @@ impl Actor {
             || !self.keys.is_empty()
             || !self.gone_keys.is_empty()
             || !self.blocked.is_empty()
+            || !self.refused.is_empty()
             || !self.complete.is_empty()
             || !self.imports.is_empty()
             || !self.import_queue.is_empty()

@@ -172,7 +172,7 @@ impl Step<'_> {
         let shown_there = at == Place::new(other.parent, other.name.clone());
         let free = match self.dir(at.parent)? {
             Some(dir) => matches!(self.look(&dir, at.os_name()), Ok(None)),
-            None => true,
+            None => self.is_dir_gone(at.parent)?,
         };
         if shown_there && free && row.seen.kind == new.seen.kind && at != *place {
             // The old spelling went away and the new one came: a rename of the same entry.

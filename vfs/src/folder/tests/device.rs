@@ -35,6 +35,8 @@ pub(crate) struct Device {
     missing: HashSet<Place>,
     /// What of it waits for a person.
     held: HashSet<Place>,
+    /// What the system refused.
+    refused: HashSet<EntryKey>,
     pub(crate) fetched: u64,
     number: u8,
 }
@@ -132,6 +134,7 @@ impl Device {
             wants: BTreeMap::new(),
             missing: HashSet::new(),
             held: HashSet::new(),
+            refused: HashSet::new(),
             fetched: 0,
             number,
         };
@@ -150,6 +153,7 @@ impl Device {
         self.wants.clear();
         self.missing.clear();
         self.held.clear();
+        self.refused.clear();
         let id = RootId::from_bytes([self.number; 16]);
         let mut config = FolderConfig::new(id, self.path(""), self.home.path().join("folder.redb"));
         config.writing = writing.unwrap_or(Writing::Allowed);
@@ -286,6 +290,16 @@ impl Device {
         self.work(rest, others);
     }
 
+    /// Tries once more what the system refused.
+    pub(crate) fn retry_refused(&mut self, others: &[&Store]) {
+        let keys = self.refused.drain().collect();
+        let todo = Todo {
+            keys,
+            ..Todo::default()
+        };
+        self.work(todo, others);
+    }
+
     fn absorb(&mut self, all: &mut Todo, new: Todo) {
         for key in &new.unwanted {
             self.wants.remove(key);
@@ -299,6 +313,7 @@ impl Device {
         let keys: HashSet<EntryKey> = new.keys.into_iter().chain(all.keys.drain(..)).collect();
         all.keys = keys.into_iter().collect();
         all.blocked.extend(new.blocked);
+        self.refused.extend(new.refused);
         all.gone_keys.extend(new.gone_keys);
         self.missing.extend(new.gone);
         if !new.held.is_empty() {

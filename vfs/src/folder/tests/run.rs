@@ -346,6 +346,42 @@ async fn a_folder_that_loses_its_marker_stops_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_moved_away_is_noticed_at_once_and_nothing_is_deleted() {
+    let pair = running_pair();
+    pair[0].device.write("file", "x");
+    let there = pair[1].device.path("file");
+    eventually(&pair, "the file arrives", || there.exists()).await;
+    assert!(pair[0].folder.settled().await);
+    let away = pair[0].device.home.path().join("away");
+    std::fs::rename(pair[0].device.path(""), &away).unwrap();
+    let stopped = Phase::Stopped(StopReason::DirectoryGone);
+    pair[0]
+        .until("it stops", |status| status.phase == stopped)
+        .await;
+    sync(&pair[0].device, &pair[1].device);
+    assert!(pair[1].folder.settled().await);
+    assert!(there.exists());
+    std::fs::rename(&away, pair[0].device.path("")).unwrap();
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_marker_that_is_removed_is_noticed_without_asking() {
+    let pair = running_pair();
+    assert!(pair[0].folder.settled().await);
+    std::fs::remove_file(pair[0].device.path(".wormhole/folder")).unwrap();
+    let stopped = Phase::Stopped(StopReason::MarkerGone);
+    pair[0]
+        .until("it stops", |status| status.phase == stopped)
+        .await;
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_path_has_an_explanation() {
     let pair = running_pair();
     pair[0].device.write(".wormholeignore", "*.log\n");

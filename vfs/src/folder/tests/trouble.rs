@@ -12,7 +12,7 @@ use super::attack::Disk;
 use super::device::{Device, sync};
 use super::kind::pair;
 use super::run::{Beside, Running};
-use crate::folder::status::{FolderStatus, Reason};
+use crate::folder::status::{Explanation, FolderStatus, Phase, Reason, StopReason};
 
 /// A running folder, of which nobody else has anything.
 fn alone() -> Running {
@@ -142,6 +142,60 @@ async fn a_full_disk_is_told_until_there_is_room() {
         .until("it is over", |now| now.settled && !has_problem(now, full))
         .await;
     assert_eq!(running.device.read("large").len(), 14 * 200_000);
+    let stopped = running.stop().await;
+    drop(disk);
+    drop(stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_hidden_by_a_mount_is_noticed_when_somebody_asks() {
+    let running = alone();
+    running.device.write("file", "x");
+    assert!(running.folder.settled().await);
+    let folder = running.device.path("");
+    // No watch hears of that.
+    let disk = Disk::mount(&folder, "size=1m");
+    let gone = StopReason::DirectoryGone;
+    let status = running.folder.checked_status().await;
+    assert_eq!(status.phase, Phase::Stopped(gone.clone()));
+    assert!(!status.settled);
+    let explanation = running.folder.explain("file").await;
+    assert_eq!(explanation, Explanation::Stopped(gone));
+    drop(disk);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_disk_is_told_until_it_can_be_written() {
+    let [mut one, mut other] = pair();
+    let store: Store = one.store.clone();
+    one.write("file", "text");
+    one.settle(&[]);
+    other.engine = None;
+    let folder = other.path("");
+    let disk = Disk::mount(&folder, "size=1m");
+    std::fs::remove_file(other.home.path().join("folder.redb")).unwrap();
+    let running = Running::start(other, 1, &store);
+    assert!(running.folder.settled().await);
+    disk.remount("remount,ro");
+    sync(&one, &running.device);
+    let read_only: fn(&Reason) -> bool = |reason| *reason == Reason::ReadOnlyDisk;
+    running
+        .until("it is told", |now| has_problem(now, read_only))
+        .await;
+    let explanation = running.folder.explain("file").await;
+    assert!(
+        explanation.to_string().contains("read-only"),
+        "{explanation}"
+    );
+    disk.remount("remount,rw");
+    running.folder.poke().await;
+    running
+        .until("it is over", |now| {
+            now.settled && !has_problem(now, read_only)
+        })
+        .await;
+    assert_eq!(running.device.read("file"), "text");
     let stopped = running.stop().await;
     drop(disk);
     drop(stopped);
