@@ -110,6 +110,8 @@ pub(crate) struct Look {
     pub(crate) seen: Seen,
     /// When it was seen, in nanoseconds since 1970.
     pub(crate) at_ns: i64,
+    /// What this device had said of it last, if the memory of that was lost.
+    pub(crate) said: Option<Box<Entry>>,
 }
 
 /// One step: the engine with an open batch and what it has gathered.

@@ -298,6 +298,7 @@ impl Step<'_> {
             path: path.to_owned(),
             seen,
             at_ns: now,
+            said: self.said_and_forgotten(place)?.map(Box::new),
         };
         if seen.stamp.size > BESIDE_BYTES {
             self.todo.imports.push(look);

@@ -3,12 +3,14 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wormhole_store::{Content, ImportError, Imported};
+use wormhole_crdt::{Entry, EntryKey};
+use wormhole_store::{Content, Holding, ImportError, Imported};
 
 use super::{Node, Row};
 use crate::error::chain;
 use crate::folder::beneath::Seen;
-use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Step, Todo};
+use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Step, Todo, node_of};
+use crate::folder::name::Place;
 use crate::folder::state::Keep;
 use crate::folder::status::Reason;
 
@@ -74,6 +76,9 @@ impl Step<'_> {
                 let content = imported.content;
                 let changed = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns);
                 let racy = changed > look.at_ns - RACY_NS;
+                if let Some(said) = &look.said {
+                    self.remember_said(&look, said)?;
+                }
                 let row = self.batch.get(&look.place)?;
                 let node = file_node(content, &look.seen, row.as_ref());
                 self.decide(&look.place, &look.path, node, look.seen, racy)
@@ -87,6 +92,54 @@ impl Step<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// A version that this device wrote of what stands at a place, and whose bytes it has, while the memory speaks of an
+    /// older one or of none: a crash came between telling the mesh and remembering it. To be asked before the file is
+    /// read again, because that is when the store learns that it changed.
+    pub(super) fn said_and_forgotten(&mut self, place: &Place) -> Outcome<Option<Entry>> {
+        let row = self.batch.get(place)?;
+        let entry = match &row {
+            Some(row) if row.key.version.is_some() => return Ok(None),
+            Some(row) => self.shown(&row.key)?,
+            None => self.shown_at(place)?,
+        };
+        let Some(entry) = entry else { return Ok(None) };
+        let remembered = row.and_then(|row| row.version);
+        let version = |entry: &Entry| entry.file.map(|file| file.version);
+        if remembered == version(&entry) {
+            return Ok(None);
+        }
+        let mut versions = self.engine.replica.children(entry.parent)?;
+        versions.retain(|other| other.key.id == entry.key.id && version(other) != remembered);
+        let own = self.engine.replica.device().tag();
+        Ok(versions.into_iter().find(|entry| {
+            entry.modified_by() == own && entry.file.is_some_and(|file| self.is_held(&file.content))
+        }))
+    }
+
+    /// If the bytes of a forgotten version went with the change of this very file, it is what was changed here.
+    fn remember_said(&mut self, look: &Look, said: &Entry) -> Outcome<()> {
+        let (Some(file), Some(node)) = (said.file, node_of(said)) else {
+            return Ok(());
+        };
+        if self.is_held(&file.content) {
+            return Ok(());
+        }
+        let mut seen = look.seen.with_executable(said.executable);
+        seen.stamp.mtime_ns = file.mtime.0;
+        let row = Row {
+            key: EntryKey::from(said.key.id),
+            version: Some(file.version),
+            node,
+            seen,
+            racy: true,
+        };
+        Ok(self.batch.put(&look.place, &row)?)
+    }
+
+    fn is_held(&self, content: &Content) -> bool {
+        matches!(self.engine.store.holding(content), Ok(Holding::All))
     }
 
     fn import_failed(&mut self, look: &Look, error: &ImportError) {

@@ -130,6 +130,47 @@ fn cut_off_at(point: u32) -> bool {
     crashed
 }
 
+/// Saves recorded with the power cut at the n-th crash point, and the files saved again before the next start.
+fn saved_again_after(point: u32) -> bool {
+    let one = Device::found_on_disk();
+    let other = one.join(1, Role::Writer);
+    let mut devices = [one, other];
+    devices[0].write("edited", "first");
+    converge(&mut devices);
+    devices[0].write("edited", "edited second");
+    devices[0].write("new", "new second");
+    devices[0].engine().fault.after = Some(point);
+    let outcome = catch_unwind(AssertUnwindSafe(|| devices[0].check(&["edited", "new"])));
+    devices[0].cut_power();
+    // Nobody ever had the second ones, but their names may be in the mesh.
+    devices[0].write("edited", "the third");
+    devices[0].write("new", "the third");
+    converge(&mut devices);
+    let expected = ["edited", "new"].map(|name| (name.to_owned(), "the third".to_owned()));
+    for device in &devices {
+        assert_eq!(
+            device.tree(),
+            expected.clone().into(),
+            "crash point {point}"
+        );
+        assert!(!device.is_waiting(), "crash point {point}");
+        assert!(device.replica.conflicts().unwrap().is_empty());
+    }
+    outcome.is_err()
+}
+
+#[test]
+fn what_is_saved_again_after_a_crash_replaces_what_was_saved_before() {
+    quiet_crashes();
+    // The first two come between telling the mesh and remembering it.
+    for point in 0..4 {
+        assert!(
+            saved_again_after(point),
+            "crash point {point} was not reached"
+        );
+    }
+}
+
 #[test]
 fn a_crash_at_any_point_of_recording_loses_nothing() {
     quiet_crashes();
