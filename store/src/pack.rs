@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quick_cache::sync::Cache;
+use rustix::fs::statvfs;
 
 pub(crate) use self::record::{HEADER_BYTES, Record};
 pub(crate) use self::scan::{Found, scan};
@@ -34,6 +35,12 @@ pub(crate) const PACK_HEADER: u64 = 16;
 
 /// Open pack files kept for reading. A terabyte has 4,000 packs; reads are mostly local to a few.
 const OPEN_FILES: usize = 64;
+
+/// Room that packs leave on their disk, and the part of a small disk that they leave.
+const RESERVE: u64 = 64 << 20;
+const RESERVE_PART: u64 = 8;
+/// Bytes appended before the room is measured again; small beside the reserve of any useful disk.
+const MEASURE_EVERY: u64 = 1 << 20;
 
 /// The directory of packs.
 pub(crate) struct Packs {
@@ -51,6 +58,8 @@ struct Tail {
     next: u32,
     /// Packs with bytes that no fsync covered yet, and their lengths.
     dirty: BTreeMap<PackId, (Arc<File>, u64)>,
+    /// Bytes that may be appended before the room is measured again.
+    allowance: u64,
 }
 
 #[derive(Debug)]
@@ -90,6 +99,7 @@ impl Packs {
             open: None,
             next: 1,
             dirty: BTreeMap::new(),
+            allowance: 0,
         };
         let files = Cache::new(OPEN_FILES);
         Self {
@@ -244,6 +254,7 @@ impl Appender<'_> {
             stored,
             len,
         };
+        self.take_room(HEADER_BYTES + u64::from(stored))?;
         let open = match self.tail.open.take() {
             Some(open) if open.length < self.packs.limit => open,
             Some(_) | None => self.create()?,
@@ -277,6 +288,22 @@ impl Appender<'_> {
             generation,
             codec,
         })
+    }
+
+    /// Takes room for so many bytes, or refuses when only the reserve is left.
+    fn take_room(&mut self, bytes: u64) -> Result<(), WriteError> {
+        if self.tail.allowance < bytes {
+            self.tail.allowance = 0;
+            let directory = &self.packs.directory;
+            let room = room_beyond_reserve(directory)
+                .map_err(|source| WriteError::io(directory, source))?;
+            if room < bytes {
+                return Err(WriteError::io(directory, io::ErrorKind::StorageFull.into()));
+            }
+            self.tail.allowance = room.min(MEASURE_EVERY.max(bytes));
+        }
+        self.tail.allowance -= bytes;
+        Ok(())
     }
 
     /// Packs with lower numbers are never appended to again.
@@ -323,6 +350,14 @@ impl Appender<'_> {
             length: PACK_HEADER,
         })
     }
+}
+
+/// How much of a disk packs may still take.
+fn room_beyond_reserve(directory: &Path) -> io::Result<u64> {
+    let disk = statvfs(directory)?;
+    let reserve = (disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_PART).min(RESERVE);
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok(free.saturating_sub(reserve))
 }
 
 /// Makes the names in a directory durable.

@@ -128,6 +128,9 @@ impl Store {
     /// Keeps bytes, 1 byte to 1 MiB. Readable at once, durable after [`commit`](Self::commit).
     /// Bytes that are in a pack already are not written again.
     ///
+    /// Packs never take the last of a disk: an eighth of it, at most 64 MiB, is left to databases,
+    /// the index among them, which fail as a whole where a pack only refuses one chunk.
+    ///
     /// # Errors
     /// Nothing was kept; see [`WriteError`].
     pub fn put(&self, bytes: &[u8]) -> Result<ChunkId, WriteError> {
@@ -276,8 +279,13 @@ impl Store {
         self.commit()
     }
 
+    /// Whether the store refuses to write until it is opened again: an earlier commit failed.
+    pub fn has_failed(&self) -> bool {
+        self.inner.poisoned.load(Ordering::Acquire)
+    }
+
     pub(crate) fn check_writable(&self) -> Result<(), WriteError> {
-        if self.inner.poisoned.load(Ordering::Acquire) {
+        if self.has_failed() {
             return Err(WriteError::Poisoned);
         }
         Ok(())

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rand::{Rng, SeedableRng};
-use wormhole_store::{ChunkId, ContentKey, OpenError, Store, StoreOptions, WriteError};
+use wormhole_store::{ChunkId, ContentKey, OpenError, RootId, Store, StoreOptions, WriteError};
 
 const DISK: &str = "WORMHOLE_STORE_DISK";
 
@@ -131,6 +131,37 @@ fn a_full_disk_does_not_stop_a_store_that_gets_room_again() {
     store.commit().unwrap();
     drop(store);
     assert_eq!(open(&disk).unwrap().read(&id).unwrap(), noise(1));
+}
+
+#[test]
+fn packs_leave_room_for_what_must_be_written() {
+    let Some(disk) = on_small_disk("packs_leave_room_for_what_must_be_written") else {
+        return;
+    };
+    let store = open(&disk).unwrap();
+    let (acknowledged, refusal) = fill(&store, 0);
+    assert!(matches!(refusal, WriteError::NoSpace { .. }), "{refusal:?}");
+    let left = rustix::fs::statvfs(&disk).unwrap();
+    assert!(left.f_bavail * left.f_frsize >= 2 << 20);
+    assert!(!store.has_failed());
+    let root = RootId::from_bytes([1; 16]);
+    store.add_root(&root, &disk).unwrap();
+    store.commit().unwrap();
+    assert!(acknowledged.len() > 80, "{}", acknowledged.len());
+}
+
+#[test]
+fn a_store_that_could_not_commit_says_so() {
+    let Some(disk) = on_small_disk("a_store_that_could_not_commit_says_so") else {
+        return;
+    };
+    let store = open(&disk).unwrap();
+    store.put(&noise(1)).unwrap();
+    let mut filler = File::create(disk.join("filler")).unwrap();
+    while filler.write_all(&[1; 4096]).is_ok() {}
+    assert!(!store.has_failed());
+    assert!(store.commit().is_err());
+    assert!(store.has_failed());
 }
 
 #[test]
