@@ -1,5 +1,6 @@
 //! Housekeeping that nobody waits for: freeing the disk space of content that no file has any more.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,6 @@ pub(crate) async fn sweep_stores(node: Node) {
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
         for mesh in node.local_meshes() {
-            // A sweep that has begun goes to its end: it is the store's own unit of work.
-            if node.tasks().cancel().is_cancelled() {
-                return;
-            }
             sweep(mesh).await;
         }
     }
@@ -33,7 +30,9 @@ async fn sweep(mesh: Arc<LocalMesh>) {
             let mut live = Vec::new();
             mesh.replica()
                 .contents(&mut |content| live.push(*content))?;
-            Ok::<_, wormhole_crdt::StorageError>(mesh.store().sweep(&mut live.into_iter()))
+            let mut watch = || while_open(&mesh);
+            let swept = mesh.store().sweep(&mut live.into_iter(), &mut watch);
+            Ok::<_, wormhole_crdt::StorageError>(swept)
         }
     });
     match swept.await {
@@ -50,5 +49,13 @@ async fn sweep(mesh: Arc<LocalMesh>) {
                 "the live contents cannot be listed"
             );
         }
+    }
+}
+
+/// Lets long work on a store go on until the mesh, or the node, stops.
+fn while_open(mesh: &LocalMesh) -> ControlFlow<()> {
+    match mesh.stop.is_cancelled() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
     }
 }

@@ -1,7 +1,7 @@
 //! How a chunk's bytes are encoded: as they are, or zstd.
 //!
 //! Compression never stands between a write and its acknowledgement: at 2.6 CPU s/GiB on text zstd
-//! is ten times dearer than hashing. Packs are written raw and compressed when they are compacted
+//! is ten times dearer than hashing. Packs are written raw and compressed later, by a sweep
 //! (`evict`); a sender may compress what it serves with [`Encoded::compressed`]. An lz4 probe of two
 //! samples (0.01-0.06 CPU s/GiB) tells first whether zstd is worth its time.
 

@@ -7,8 +7,10 @@
 //! imports under way extend it for as long as they take.
 
 mod compact;
+mod squeeze;
 mod survey;
 
+use std::ops::ControlFlow;
 use std::sync::PoisonError;
 
 use crate::error::{ReadError, WriteError};
@@ -27,9 +29,14 @@ pub struct Swept {
     pub dropped_references: u64,
     /// Packs that were rewritten or were empty, and are gone.
     pub removed_packs: u64,
+    /// Of those, packs that were rewritten only to compress what is in them.
+    pub squeezed_packs: u64,
     /// Bytes that the packs shrank by.
     pub freed_bytes: u64,
 }
+
+/// Asked again and again during a sweep whether to go on.
+type Watch<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 /// What a sweep may touch.
 #[derive(Clone, Copy, Debug)]
@@ -43,16 +50,24 @@ struct Horizon {
 }
 
 impl Store {
-    /// Drops what none of the `live` contents needs and gives its space back.
+    /// Drops what none of the `live` contents needs and gives its space back; then compresses packs
+    /// that are full and have never been looked at for that, a few at a time.
     ///
     /// Chunks put after the previous sweep began are kept, so garbage goes at the second sweep
     /// after it became garbage. Contents whose manifest is not here protect only what is known of
     /// them. Takes about 2 µs for each chunk, and the copying of what is live in packs with over
     /// 30 % garbage; reads and writes go on meanwhile. Uses 8 bytes of RAM a live chunk.
     ///
+    /// `watch` is called all the time, at least once for every chunk that is copied, and can end the
+    /// sweep early; the next one does what this one did not.
+    ///
     /// # Errors
     /// A manifest could not be read or rows not be written; what is live is untouched then.
-    pub fn sweep(&self, live: &mut dyn Iterator<Item = Content>) -> Result<Swept, WriteError> {
+    pub fn sweep(
+        &self,
+        live: &mut dyn Iterator<Item = Content>,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Swept, WriteError> {
         self.check_writable()?;
         let _alone = self
             .inner
@@ -60,13 +75,19 @@ impl Store {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let horizon = self.begin_sweep();
-        let marks = self.mark(live)?;
-        self.commit()?;
         let mut swept = Swept::default();
-        let live_bytes = survey::drop_rows(self, &marks, &horizon, &mut swept)?;
-        survey::drop_orphans(self)?;
+        let ControlFlow::Continue(marks) = self.mark(live, watch)? else {
+            return Ok(swept);
+        };
         self.commit()?;
-        self.compact(&live_bytes, horizon.pack, &mut swept)?;
+        let dropped = survey::drop_rows(self, &marks, &horizon, watch, &mut swept)?;
+        let ControlFlow::Continue(live_bytes) = dropped else {
+            return Ok(swept);
+        };
+        survey::drop_orphans(self, watch)?;
+        self.commit()?;
+        self.compact(&live_bytes, horizon.pack, watch, &mut swept)?;
+        self.squeeze(&live_bytes, horizon.pack, watch, &mut swept)?;
         Ok(swept)
     }
 
@@ -83,9 +104,16 @@ impl Store {
     }
 
     /// Collects the ids of everything the live contents consist of.
-    fn mark(&self, live: &mut dyn Iterator<Item = Content>) -> Result<Marks, WriteError> {
+    fn mark(
+        &self,
+        live: &mut dyn Iterator<Item = Content>,
+        watch: Watch<'_>,
+    ) -> Result<ControlFlow<(), Marks>, WriteError> {
         let mut marks = Marks::default();
         for content in live.filter(|content| !content.is_empty()) {
+            if watch().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
             marks.add(&content.id.first_blob());
             if content.is_single() {
                 continue;
@@ -103,7 +131,7 @@ impl Store {
             }
         }
         marks.seal();
-        Ok(marks)
+        Ok(ControlFlow::Continue(marks))
     }
 }
 

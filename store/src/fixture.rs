@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
+use crate::index::Node;
+use crate::reference::tree;
 use crate::{Content, ContentKey, FilePath, RootId, Store, StoreOptions};
 
 pub(crate) const ROOT: RootId = RootId::from_bytes([1; 16]);
@@ -49,6 +51,18 @@ impl Bed {
         fs::create_dir_all(full.parent().unwrap()).unwrap();
         fs::write(full, bytes).unwrap();
         file(path)
+    }
+
+    /// Gives a file's node the stamp that the file has now, as if it had not been written to.
+    pub(crate) fn pretend_unchanged(&self, store: &Store, path: &str) {
+        let metadata = fs::metadata(self.folder().join(path)).unwrap();
+        let mut layers = store.inner.index.update();
+        let id = tree::find(&layers, &ROOT, Path::new(path))
+            .unwrap()
+            .unwrap();
+        let node = layers.node(id).unwrap().unwrap();
+        let stamp = Some(crate::FileStamp::of(&metadata));
+        layers.set_node(id, Some(Node { stamp, ..node }));
     }
 
     /// The pack files, in order.

@@ -21,7 +21,7 @@ pub(crate) use self::guard::Guard;
 use self::guard::Guarded;
 pub(crate) use self::layer::Layer;
 pub(crate) use self::lookup::Layers;
-pub(crate) use self::row::{FilePlace, Node, NodeId, PackId, PackPlace, Place, Root};
+pub(crate) use self::row::{FilePlace, Node, NodeId, PackId, PackPlace, Place, Root, place_key};
 pub(crate) use self::snapshot::Snapshot;
 use crate::error::IndexError;
 
@@ -53,6 +53,7 @@ pub(crate) struct Index {
     layers: RwLock<Layers>,
     next_node: AtomicU64,
     generation: AtomicU32,
+    squeezed_below: AtomicU32,
 }
 
 impl Index {
@@ -67,7 +68,9 @@ impl Index {
             let snapshot = Snapshot::take(&database, &guard)?;
             let next_node = number(&database, "next_node")?.max(1);
             let generation = number(&database, "generation")?.max(1);
+            let squeezed_below = number(&database, "squeezed_below")?;
             Ok(Self {
+                squeezed_below: AtomicU32::new(u32::try_from(squeezed_below).unwrap_or(0)),
                 guard: Arc::clone(&guard),
                 database,
                 layers: RwLock::new(Layers::over(snapshot)),
@@ -144,6 +147,17 @@ impl Index {
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
+    /// The packs below were looked at for compression.
+    pub(crate) fn squeezed_below(&self) -> PackId {
+        PackId(self.squeezed_below.load(Ordering::Relaxed))
+    }
+
+    /// Remembers up to where packs were looked at for compression; durable with the next commit. To
+    /// forget it costs time only.
+    pub(crate) fn set_squeezed_below(&self, pack: PackId) {
+        self.squeezed_below.store(pack.0, Ordering::Relaxed);
+    }
+
     /// How many updates there were, for [`crate::store`]'s group commit.
     pub(crate) fn updates(&self) -> u64 {
         self.read().updates
@@ -174,6 +188,7 @@ impl Index {
                 let mut meta = write.open_table(META)?;
                 meta.insert("next_node", self.node_horizon().0)?;
                 meta.insert("generation", u64::from(self.generation()))?;
+                meta.insert("squeezed_below", u64::from(self.squeezed_below().0))?;
             }
             write.commit()?;
             Snapshot::take(&self.database, &self.guard)

@@ -74,4 +74,4 @@ pub use self::reader::ContentReader;
 pub use self::reference::{FilePath, FileStamp};
 pub use self::sink::{ChunkSink, FetchJob};
 pub use self::store::{Recovery, Store, StoreOptions, Usage};
-pub use self::verify::{ScrubReport, ScrubScope};
+pub use self::verify::{ScrubPosition, ScrubReport, ScrubScope};

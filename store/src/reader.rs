@@ -10,6 +10,7 @@ mod content;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -25,9 +26,14 @@ use crate::reference::open::{Refused, open_below};
 use crate::reference::tree::{self, Location};
 use crate::store::Store;
 
-/// References tried before a chunk counts as unreadable. Only a user who changes many equal files
-/// at once makes more than one fail.
+/// References that may fail before a chunk counts as unreadable. Only a user who changes many equal
+/// files at once makes more than one fail. Files that are not where they were do not count: of many
+/// equal ones in a directory that was renamed a moment ago, the only one left may be the oldest.
 const MAX_TRIES: usize = 16;
+
+/// References looked up at once, at first; each further time more.
+const BATCH: usize = 16;
+const BATCH_GROWTH: usize = 4;
 
 /// Verified chunks in RAM, bounded by their bytes.
 pub(crate) struct ChunkCache(Cache<ChunkId, Bytes, ByLength>);
@@ -65,13 +71,14 @@ impl ChunkCache {
 pub(crate) enum Miss {
     /// A reference no longer holds.
     Stale,
+    /// No file, or another one, is where the reference says; it may have been renamed just now.
+    Gone,
+    /// The file's bytes are not the chunk, although the file system notes no change of it.
+    Rotten { path: PathBuf },
     /// The pack's bytes are not the chunk.
     Damaged,
     /// Out of reach for now.
-    Unreachable {
-        path: std::path::PathBuf,
-        source: io::Error,
-    },
+    Unreachable { path: PathBuf, source: io::Error },
 }
 
 impl Store {
@@ -176,25 +183,51 @@ impl Store {
                 Err(miss) => why = miss.into_error(id),
             }
         }
-        for place in self.newest_references(id)? {
-            match self.read_reference(id, place)? {
-                Ok(plain) => return Ok((None, plain)),
-                // A damaged copy is worse news than a file that has changed.
-                Err(Miss::Stale) if matches!(why, ReadError::Damaged { .. }) => {}
-                Err(miss) => why = miss.into_error(id),
+        let (mut batch, mut below, mut tries) = (BATCH, NodeId::LAST, 0);
+        loop {
+            let places = self.newest_references(id, below, batch)?;
+            let Some(last) = places.last() else {
+                return Err(why);
+            };
+            below = last.node;
+            for place in places {
+                match self.read_reference(id, place)? {
+                    Ok(plain) => return Ok((None, plain)),
+                    Err(Miss::Gone) if matches!(why, ReadError::Absent { .. }) => {
+                        why = Miss::Gone.into_error(id);
+                    }
+                    Err(Miss::Gone) => {}
+                    Err(miss) => {
+                        tries += 1;
+                        // A damaged copy is worse news than a file that has changed.
+                        if !matches!((&miss, &why), (Miss::Stale, ReadError::Damaged { .. })) {
+                            why = miss.into_error(id);
+                        }
+                    }
+                }
+                if tries == MAX_TRIES {
+                    return Err(why);
+                }
             }
+            batch *= BATCH_GROWTH;
         }
-        Err(why)
     }
 
-    fn newest_references(&self, id: &ChunkId) -> Result<Vec<FilePlace>, IndexError> {
+    /// At most `limit` references of a chunk into files that have a path, newest first, of nodes
+    /// below `below`.
+    fn newest_references(
+        &self,
+        id: &ChunkId,
+        below: NodeId,
+        limit: usize,
+    ) -> Result<Vec<FilePlace>, IndexError> {
         let layers = self.inner.index.read();
         let mut places = Vec::new();
         for place in layers.file_places(id)? {
             let place = place?;
-            if tree::locate(&layers, place.node)?.is_some() {
+            if place.node < below && tree::locate(&layers, place.node)?.is_some() {
                 places.push(place);
-                if places.len() == MAX_TRIES {
+                if places.len() == limit {
                     break;
                 }
             }
@@ -251,7 +284,7 @@ impl Store {
             tree::locate(&layers, place.node)?
         };
         let Some(location) = location else {
-            return Ok(Err(Miss::Stale));
+            return Ok(Err(Miss::Gone));
         };
         let unreachable = |source| {
             let path = location.full_path();
@@ -260,25 +293,33 @@ impl Store {
         let file = match open_below(&location.directory, &location.path) {
             Ok(file) => file,
             // Perhaps it was renamed a moment ago, and its references will follow when the folder says so.
-            Err(Refused::Gone(_)) => return Ok(Err(Miss::Stale)),
+            Err(Refused::Gone(_)) => return Ok(Err(Miss::Gone)),
             Err(refused @ (Refused::Root(_) | Refused::Io(_))) => {
                 return unreachable(refused.into_io());
             }
         };
         match read_unchanged(&file, &location, place) {
-            Ok(Sight::Unchanged(bytes)) if self.inner.key.chunk_id(&bytes) == *id => Ok(Ok(bytes)),
-            Ok(Sight::Unchanged(_)) => {
+            Ok(Sight::Unchanged(bytes, _)) if self.inner.key.chunk_id(&bytes) == *id => {
+                Ok(Ok(bytes))
+            }
+            Ok(Sight::Unchanged(_, stamp)) => {
                 // The stat says unchanged, the bytes say otherwise: this range only is not to be
                 // trusted.
                 self.forget_place(id, Place::File(place));
-                Ok(Err(Miss::Stale))
+                // A program that sets a file's time back cannot set back when it did so.
+                Ok(Err(match location.node.stamp == Some(stamp) {
+                    true => Miss::Rotten {
+                        path: location.full_path(),
+                    },
+                    false => Miss::Stale,
+                }))
             }
             Ok(Sight::Changed) => {
                 self.forget_file(place.node, &location)?;
                 Ok(Err(Miss::Stale))
             }
             // As if it were gone: ours may stand under another name.
-            Ok(Sight::Another) => Ok(Err(Miss::Stale)),
+            Ok(Sight::Another) => Ok(Err(Miss::Gone)),
             Err(source) => unreachable(source),
         }
     }
@@ -316,7 +357,7 @@ impl Store {
 impl Miss {
     fn into_error(self, id: &ChunkId) -> ReadError {
         match self {
-            Self::Stale => ReadError::Stale { id: *id },
+            Self::Stale | Self::Gone | Self::Rotten { .. } => ReadError::Stale { id: *id },
             Self::Damaged => ReadError::Damaged { id: *id },
             Self::Unreachable { path, source } => ReadError::Io { path, source },
         }
@@ -325,8 +366,8 @@ impl Miss {
 
 /// What an opened file turned out to be.
 enum Sight {
-    /// It looked as it did when it was imported, before and after this was read.
-    Unchanged(Bytes),
+    /// It looked as it did when it was imported, before and after this was read: so.
+    Unchanged(Bytes, FileStamp),
     /// The same file, but written to since.
     Changed,
     /// Another file has its name.
@@ -351,7 +392,7 @@ fn read_unchanged(file: &File, location: &Location, place: FilePlace) -> io::Res
         outcome => outcome?,
     }
     Ok(if stamp.may_match(&FileStamp::of(&file.metadata()?)) {
-        Sight::Unchanged(bytes.into())
+        Sight::Unchanged(bytes.into(), stamp)
     } else {
         Sight::Changed
     })

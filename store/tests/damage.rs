@@ -12,7 +12,8 @@ use std::path::Path;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wormhole_store::{
-    ChunkId, Content, ContentKey, FilePath, OpenError, RootId, ScrubScope, Store, StoreOptions,
+    ChunkId, Content, ContentKey, FilePath, OpenError, RootId, ScrubReport, ScrubScope, Store,
+    StoreOptions,
 };
 
 const ROOT: RootId = RootId::from_bytes([1; 16]);
@@ -66,8 +67,11 @@ fn exercise(home: &Path, chunks: &[(ChunkId, Vec<u8>)], content: &Content) {
     drop(store.add_root(&ROOT, &home.join("folder")));
     drop(store.import_reference(&FilePath::new(ROOT, "4")));
     drop(store.moved(&ROOT, Path::new("6"), Path::new("new/6")));
-    drop(store.scrub(ScrubScope::Everything, &mut |_| ControlFlow::Continue(())));
-    drop(store.sweep(&mut [*content].into_iter()));
+    let watch = &mut |_: &ScrubReport| ControlFlow::Continue(());
+    drop(store.scrub(ScrubScope::Everything, None, watch));
+    drop(store.sweep(&mut [*content].into_iter(), &mut || {
+        ControlFlow::Continue(())
+    }));
     drop(store.put(&noise(5000, 100)));
     drop(store.close());
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::Swept;
+use super::{Swept, Watch};
 use crate::codec::{Codec, DISK_LEVEL, compress};
 use crate::error::{IndexError, WriteError};
 use crate::index::{NodeId, PackId, PackPlace, Place};
@@ -26,6 +26,7 @@ impl Store {
         &self,
         live_bytes: &HashMap<PackId, u64>,
         sealed: PackId,
+        watch: Watch<'_>,
         swept: &mut Swept,
     ) -> Result<(), WriteError> {
         let listed = self.inner.packs.list();
@@ -50,25 +51,40 @@ impl Store {
             if !mostly_garbage(&pack, live) {
                 continue;
             }
-            let Moved { read, written } = self.move_records(pack.id, live)?;
-            if read < live {
+            let moved = match live {
+                0 => Moved::default(),
+                _ => self.move_records(pack.id, watch)?,
+            };
+            if watch().is_break() {
+                break;
+            }
+            if moved.read < live {
                 tracing::warn!(pack = %self.inner.packs.path(pack.id).display(), "pack is damaged");
                 continue;
             }
-            self.inner.index.update().set_pack(pack.id, None);
-            self.commit()?;
-            self.inner.packs.remove(pack.id)?;
-            swept.removed_packs += 1;
-            swept.freed_bytes += pack.length.saturating_sub(written);
+            self.remove_moved(&pack, moved, swept)?;
         }
         Ok(())
     }
 
-    fn move_records(&self, pack: PackId, live: u64) -> Result<Moved, WriteError> {
+    /// Unlinks a pack after everything live in it was moved.
+    pub(super) fn remove_moved(
+        &self,
+        pack: &PackOnDisk,
+        moved: Moved,
+        swept: &mut Swept,
+    ) -> Result<(), WriteError> {
+        self.inner.index.update().set_pack(pack.id, None);
+        self.commit()?;
+        self.inner.packs.remove(pack.id)?;
+        swept.removed_packs += 1;
+        swept.freed_bytes += pack.length.saturating_sub(moved.written);
+        Ok(())
+    }
+
+    /// Copies every record of a pack that is live to the pack that is appended to.
+    pub(super) fn move_records(&self, pack: PackId, watch: Watch<'_>) -> Result<Moved, WriteError> {
         let mut moved = Moved::default();
-        if live == 0 {
-            return Ok(moved);
-        }
         let path = self.inner.packs.path(pack);
         let file = self
             .inner
@@ -76,10 +92,13 @@ impl Store {
             .file(pack)
             .map_err(|source| WriteError::io(&path, source))?;
         let outcome = scan(&file, PACK_HEADER, |found| {
+            if watch().is_break() {
+                return Err(MoveError::Ended);
+            }
             self.move_record(pack, &found, &mut moved)
         });
         match outcome {
-            Ok(_) => Ok(moved),
+            Ok(_) | Err(MoveError::Ended) => Ok(moved),
             Err(MoveError::Io(source)) => Err(WriteError::io(path, source)),
             Err(MoveError::Write(error)) => Err(error),
         }
@@ -129,13 +148,15 @@ impl Store {
 
 /// How much of a pack was copied: bytes as they were, and as they are now.
 #[derive(Clone, Copy, Debug, Default)]
-struct Moved {
-    read: u64,
+pub(super) struct Moved {
+    pub(super) read: u64,
     written: u64,
 }
 
-/// Why copying stopped; the path belongs to the first.
-enum MoveError {
+/// Why copying stopped; the path belongs to the second.
+pub(super) enum MoveError {
+    /// Whoever watches has had enough.
+    Ended,
     Io(io::Error),
     Write(WriteError),
 }

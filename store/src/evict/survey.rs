@@ -5,8 +5,9 @@
 //! stay few.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
-use super::{Horizon, Marks, Swept};
+use super::{Horizon, Marks, Swept, Watch};
 use crate::error::{IndexError, WriteError};
 use crate::id::ChunkId;
 use crate::index::{FilePlace, Layers, NodeId, PackId, PackPlace, Place};
@@ -18,13 +19,15 @@ use crate::store::Store;
 /// Rows dropped under one lock; readers wait that long, well below a millisecond.
 const BATCH: usize = 256;
 
-/// Goes over all places once. Returns how many bytes of each pack are still needed.
+/// Goes over all places once. Returns how many bytes of each pack are still needed, unless `watch`
+/// ended it early.
 pub(super) fn drop_rows(
     store: &Store,
     marks: &Marks,
     horizon: &Horizon,
+    watch: Watch<'_>,
     swept: &mut Swept,
-) -> Result<HashMap<PackId, u64>, WriteError> {
+) -> Result<ControlFlow<(), HashMap<PackId, u64>>, WriteError> {
     let snapshot = store.inner.index.read().snapshot();
     let mut pass = Pass {
         store,
@@ -42,6 +45,10 @@ pub(super) fn drop_rows(
             Some(current) if current.id == id => current,
             done => {
                 pass.settle(done.as_ref())?;
+                if watch().is_break() {
+                    pass.flush()?;
+                    return Ok(ControlFlow::Break(()));
+                }
                 Chunk {
                     id,
                     pack: None,
@@ -57,14 +64,17 @@ pub(super) fn drop_rows(
     }
     pass.settle(chunk.as_ref())?;
     pass.flush()?;
-    Ok(pass.live_bytes)
+    Ok(ControlFlow::Continue(pass.live_bytes))
 }
 
 /// Drops files and directories whose way up is broken.
-pub(super) fn drop_orphans(store: &Store) -> Result<(), WriteError> {
+pub(super) fn drop_orphans(store: &Store, watch: Watch<'_>) -> Result<(), WriteError> {
     let snapshot = store.inner.index.read().snapshot();
     for row in snapshot.nodes()? {
         let (id, _) = row?;
+        if watch().is_break() {
+            break;
+        }
         if tree::is_rooted(&store.inner.index.read(), id)? {
             continue;
         }
@@ -191,7 +201,8 @@ impl Pass<'_> {
     }
 }
 
-/// Compares a bound file with its stamp.
+/// Compares a bound file with its whole stamp: it is to replace a copy, so a likely match, as would
+/// do where the hash confirms it, is not enough.
 fn look(store: &Store, node: NodeId) -> Result<FileState, IndexError> {
     let location = {
         let layers: &Layers = &store.inner.index.read();
@@ -206,7 +217,7 @@ fn look(store: &Store, node: NodeId) -> Result<FileState, IndexError> {
         .filter(|seen| seen.is_file());
     let unchanged = seen
         .zip(location.node.stamp)
-        .is_some_and(|(seen, expected)| expected.may_match(&FileStamp::of(&seen)));
+        .is_some_and(|(seen, expected)| expected == FileStamp::of(&seen));
     Ok(if unchanged {
         FileState::Unchanged
     } else {

@@ -1,13 +1,15 @@
 //! Garbage goes, everything else stays.
 
 use std::fs;
+use std::ops::ControlFlow;
 
 use super::*;
 use crate::fixture::{Bed, copy, file, flip, noise, read_all};
 use crate::{FilePath, ReadError, StoreOptions};
 
 fn sweep(store: &Store, live: &[Content]) -> Swept {
-    store.sweep(&mut live.iter().copied()).unwrap()
+    let go_on = &mut || ControlFlow::Continue(());
+    store.sweep(&mut live.iter().copied(), go_on).unwrap()
 }
 
 fn small_packs(bed: &Bed) -> Store {
@@ -223,4 +225,92 @@ fn readers_and_writers_go_on_while_packs_move() {
         reader.join().unwrap();
     });
     assert!(store.import_reference(&file(".marker")).is_ok());
+}
+
+#[test]
+fn full_packs_of_text_are_compressed_once_and_others_left_alone() {
+    let bed = Bed::new();
+    let store = small_packs(&bed);
+    let text = |seed: u64| format!("line {seed} of a very repetitive file\n").repeat(7000);
+    let texts: Vec<_> = (0..6)
+        .map(|seed| copy(&store, text(seed).as_bytes()))
+        .collect();
+    let noises: Vec<_> = (0..6)
+        .map(|seed| copy(&store, &noise(seed, 250_000)))
+        .collect();
+    let live: Vec<_> = texts.iter().chain(&noises).copied().collect();
+    let before = store.usage().unwrap().pack_bytes;
+    let swept = sweep(&store, &live);
+    assert_eq!(swept.squeezed_packs, 3, "{swept:?}");
+    let after = store.usage().unwrap().pack_bytes;
+    assert!(after + 1_000_000 < before, "{before} {after}");
+    for _ in 0..3 {
+        assert_eq!(sweep(&store, &live).squeezed_packs, 0, "once is enough");
+    }
+    store.close().unwrap();
+    let store = small_packs(&bed);
+    assert_eq!(
+        sweep(&store, &live).squeezed_packs,
+        0,
+        "after a restart, too"
+    );
+    for (seed, content) in texts.iter().enumerate() {
+        assert_eq!(read_all(&store, *content), text(seed as u64).into_bytes());
+    }
+    for (seed, content) in noises.iter().enumerate() {
+        assert_eq!(read_all(&store, *content), noise(seed as u64, 250_000));
+    }
+}
+
+#[test]
+fn a_sweep_that_is_ended_anywhere_loses_nothing_and_is_made_up_for() {
+    let text = |seed: u64| format!("line {seed} of a very repetitive file\n").repeat(5000);
+    for calls in [0, 1, 5, 20, 30, 40, 60] {
+        let bed = Bed::new();
+        let store = small_packs(&bed);
+        let live: Vec<_> = (0..4)
+            .map(|seed| copy(&store, text(seed).as_bytes()))
+            .collect();
+        for seed in 10..20 {
+            copy(&store, &noise(seed, 200_000));
+        }
+        sweep(&store, &live);
+        let mut left = calls;
+        let mut watch = || {
+            left -= 1;
+            match left < 0 {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        store.sweep(&mut live.iter().copied(), &mut watch).unwrap();
+        for (seed, content) in live.iter().enumerate() {
+            let found = read_all(&store, *content);
+            assert_eq!(found, text(seed as u64).into_bytes(), "after {calls}");
+        }
+        for _ in 0..3 {
+            sweep(&store, &live);
+        }
+        let usage = store.usage().unwrap();
+        assert!(usage.pack_bytes < 300_000, "after {calls}: {usage:?}");
+    }
+}
+
+#[test]
+fn a_file_whose_time_was_set_back_replaces_no_copy() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let bytes = noise(1, 60_000);
+    let content = copy(&store, &bytes);
+    store.adopt(&bed.write("file", &bytes), &content).unwrap();
+    let path = bed.folder().join("file");
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, noise(2, 60_000)).unwrap();
+    let times = fs::FileTimes::new().set_modified(time);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_times(times).unwrap();
+    for _ in 0..3 {
+        assert_eq!(sweep(&store, &[content]).released_chunks, 0);
+    }
+    assert_eq!(read_all(&store, content), bytes);
 }

@@ -3,6 +3,7 @@
 //! Holding the opened tables saves every lookup a read transaction. A snapshot lives until the
 //! next commit and those who still iterate over it; the database reuses its pages after that.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
@@ -41,7 +42,20 @@ impl Snapshot {
         &self,
     ) -> Result<impl Iterator<Item = Result<(ChunkId, NodeId, Place), IndexError>>, IndexError>
     {
-        let rows = self.guard.run(|| Ok(self.places.range::<&[u8; 40]>(..)?))?;
+        self.places_after(None)
+    }
+
+    /// The places whose keys are greater than this one; all without one.
+    pub(crate) fn places_after(
+        &self,
+        key: Option<&[u8; 40]>,
+    ) -> Result<impl Iterator<Item = Result<(ChunkId, NodeId, Place), IndexError>>, IndexError>
+    {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = (from, Bound::Unbounded);
+        let rows = self
+            .guard
+            .run(|| Ok(self.places.range::<&[u8; 40]>(range)?))?;
         Ok(self.guard.rows(rows, |row| {
             let (key, value) = row?;
             let (id, node) = row::split_place_key(key.value());

@@ -161,3 +161,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_file_is_found_behind_any_number_that_are_gone() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let bytes = noise(1, 1000);
+    let mut id = None;
+    for at in 0..100 {
+        let name = bed.write(&format!("d/{at}"), &bytes);
+        id = Some(store.import_reference(&name).unwrap().content.id);
+    }
+    for at in 1..100 {
+        std::fs::remove_file(bed.folder().join(format!("d/{at}"))).unwrap();
+    }
+    let id = id.unwrap().first_blob();
+    assert_eq!(store.read(&id).unwrap(), bytes, "the oldest is still there");
+    std::fs::remove_file(bed.folder().join("d/0")).unwrap();
+    store.close().unwrap();
+    let gone = bed.open().read(&id);
+    assert!(matches!(gone, Err(ReadError::Stale { .. })), "{gone:?}");
+}

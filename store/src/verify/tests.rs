@@ -7,7 +7,7 @@ use crate::fixture::{Bed, flip, noise};
 
 fn scrub(store: &Store, scope: ScrubScope) -> ScrubReport {
     store
-        .scrub(scope, &mut |_| ControlFlow::Continue(()))
+        .scrub(scope, None, &mut |_| ControlFlow::Continue(()))
         .unwrap()
 }
 
@@ -52,18 +52,77 @@ fn files_are_checked_when_everything_is() {
 }
 
 #[test]
-fn a_scrub_can_be_broken_off() {
+fn a_scrub_that_is_broken_off_goes_on_where_it_was() {
     let bed = Bed::new();
     let store = bed.open();
     for seed in 0..10 {
-        store.put(&noise(seed, 100)).unwrap();
+        let bytes = noise(seed, 100);
+        store.put(&bytes).unwrap();
+        let name = bed.write(&seed.to_string(), &bytes);
+        store.import_reference(&name).unwrap();
     }
-    let mut stop = |report: &ScrubReport| match report.checked {
-        4 => ControlFlow::Break(()),
-        _ => ControlFlow::Continue(()),
+    let mut position = None;
+    let mut checked = 0;
+    for slice in 0.. {
+        let mut stop = |report: &ScrubReport| match report.checked {
+            3 => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        };
+        let report = store
+            .scrub(ScrubScope::Everything, position, &mut stop)
+            .unwrap();
+        checked += report.checked;
+        let Some(reached) = report.position else {
+            assert_eq!(slice, 6, "three at a time");
+            break;
+        };
+        assert_eq!(
+            reached.to_string().parse(),
+            Ok(reached),
+            "as after a restart"
+        );
+        position = Some(reached);
+    }
+    assert_eq!(checked, 20, "each copy once");
+    assert!("xyz".parse::<ScrubPosition>().is_err());
+}
+
+#[test]
+fn a_file_that_rots_on_disk_is_named() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let bytes = noise(1, 50_000);
+    let id = store
+        .import_reference(&bed.write("photo", &bytes))
+        .unwrap()
+        .content
+        .id;
+    // The disk changes a byte without telling: as if the stamp had been taken after it.
+    let path = bed.folder().join("photo");
+    flip(&path, 30_000);
+    bed.pretend_unchanged(&store, "photo");
+    let report = scrub(&store, ScrubScope::Everything);
+    assert_eq!(report.damaged_files, [path]);
+    assert_eq!(report.damaged, [id.first_blob()]);
+    assert!(!store.has(&id.first_blob()));
+}
+
+#[test]
+fn the_contents_that_damage_belongs_to_are_found() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let large = crate::fixture::copy(&store, &noise(1, 2_000_000));
+    let other = crate::fixture::copy(&store, &noise(2, 2_000_000));
+    let small = crate::fixture::copy(&store, b"small");
+    let slot = store.slots(&large).unwrap().next().unwrap().unwrap();
+    let of = |id: ChunkId| BTreeSet::from([id]);
+    let concerned = |id: ChunkId| {
+        [large, other, small].map(|content| store.consists_of_any(&content, &of(id)).unwrap())
     };
-    assert_eq!(
-        store.scrub(ScrubScope::Packs, &mut stop).unwrap().checked,
-        4
-    );
+    assert_eq!(concerned(slot.chunk.id), [true, false, false]);
+    assert_eq!(concerned(other.id.first_blob()), [false, true, false]);
+    let page = store.manifest(&large).unwrap().pages()[0].id;
+    assert_eq!(concerned(page), [true, false, false]);
+    assert_eq!(concerned(small.id.first_blob()), [false, false, true]);
+    assert_eq!(concerned(ChunkId::from_bytes([0; 32])), [false; 3]);
 }
