@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{
     sync::{Notify, mpsc},
     task::{AbortHandle, Id, JoinError, JoinSet},
@@ -338,6 +338,11 @@ async fn keep_exchanging(
             }
         };
         if matches!(ended, Err(SyncError::NotShared)) {
+            if wake.notified().now_or_never().is_some() {
+                // It said hello while it was asked: it had left the mesh, and is back.
+                pause = FIRST_PAUSE;
+                continue;
+            }
             // It left the mesh. Its next hello says otherwise, if it is otherwise.
             mesh.left(peer);
         }

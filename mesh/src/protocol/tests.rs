@@ -1,5 +1,7 @@
 //! Whole nodes over a network in memory: they find one another's meshes and bring their metadata together.
 
+use std::time::Duration;
+
 use tokio::sync::broadcast::error::TryRecvError;
 use wormhole_crdt::{DeviceId, EntryId, MeshId, Role};
 use wormhole_store::Content;
@@ -94,6 +96,26 @@ async fn a_detached_mesh_is_shared_no_more_and_can_come_back() {
     create_file(&at_a, "meanwhile", Content::EMPTY);
     b.attach(&at_b);
     eventually("b catches up", || names(&at_b).len() == 1).await;
+}
+
+/// The one of two devices that opens exchanges asks again soon after one ended, and waits some seconds for the answer.
+#[tokio::test(start_paused = true)]
+async fn a_mesh_that_comes_back_while_it_is_asked_for_is_shared_again() {
+    for seeds in [(1, 2), (2, 1)] {
+        let mut lab = Lab::new();
+        let (a, b) = (lab.node(seeds.0), lab.node(seeds.1));
+        let at_a = lab.found(&a);
+        let at_b = lab.admit(&at_a, &b, Role::Writer);
+        let mesh = at_a.mesh_id();
+        a.sees(&b, mesh).await;
+        b.protocols.detach(mesh);
+        eventually("a notices", || a.protocols.sync_state(mesh).is_empty()).await;
+        // By the clock of this test, which runs only while nobody has anything to do.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        create_file(&at_a, "meanwhile", Content::EMPTY);
+        b.attach(&at_b);
+        eventually("b catches up", || names(&at_b).len() == 1).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
