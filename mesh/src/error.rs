@@ -72,7 +72,9 @@ pub enum DialError {
         addr: PeerAddr,
     },
     /// The device there does not let us in, or we do not let it: it is banned or has enough connections.
-    #[error("the connection to {addr} is refused for now; try again later")]
+    #[error(
+        "the connection to {addr} is refused for now; try again in a minute (after repeated trouble it takes up to an hour)"
+    )]
     Refused {
         /// The address that was tried.
         addr: PeerAddr,
