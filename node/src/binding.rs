@@ -7,6 +7,7 @@
 
 pub(crate) mod marker;
 pub(crate) mod name;
+mod system;
 
 use std::fs;
 use std::io;
@@ -33,6 +34,8 @@ pub struct Surroundings {
     pub bound: Vec<PathBuf>,
     /// The mounts of Wormhole, of this node or another.
     pub mounts: Vec<PathBuf>,
+    /// What the directory shows when it holds no files of anybody, but something of the system.
+    pub system: Option<&'static str>,
 }
 
 /// What is at a path.
@@ -134,6 +137,14 @@ pub enum BindingError {
         /// The mount.
         mount: PathBuf,
     },
+    /// It holds no files of anybody.
+    #[error("{dir} shows {kind} and holds no files to keep: choose another directory")]
+    System {
+        /// The path.
+        dir: PathBuf,
+        /// What it shows.
+        kind: &'static str,
+    },
     /// It has the marker of a synced folder, and this node syncs no such folder.
     #[error(
         "{dir} has the marker of a synced folder: another node of this machine syncs it, or it was left by a home that is gone; in that case remove {dir}/.wormhole/folder and try again"
@@ -178,6 +189,9 @@ pub fn check(around: &Surroundings, contents: Contents) -> Result<(), BindingErr
     }
     if dir.parent().is_none() {
         return Err(BindingError::Root { dir });
+    }
+    if let Some(kind) = around.system {
+        return Err(BindingError::System { dir, kind });
     }
     let homes = std::iter::once(&around.home).chain(&around.cache);
     if let Some(home) = homes.into_iter().find(|home| overlap(&dir, home)) {
@@ -235,6 +249,7 @@ impl Surroundings {
         };
         let dir = real_place(dir)?;
         let found = find(&dir).map_err(|error| unreadable(&error))?;
+        let system = system::shown_in(&dir).map_err(|error| unreadable(&error.into()))?;
         let marker = marker::read(&dir).map_err(|error| unreadable(&error.into()))?;
         Ok(Self {
             dir,
@@ -244,6 +259,7 @@ impl Surroundings {
             cache: cache.map(Path::to_owned),
             bound,
             mounts: our_mounts().map_err(|error| unreadable(&error))?,
+            system,
         })
     }
 }

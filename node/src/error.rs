@@ -145,6 +145,12 @@ pub enum OpenMeshError {
 /// Why a directory could not be shared. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
+    /// The name has nothing to read.
+    #[error("a mesh needs a name with something to read in it, not {name:?}")]
+    Name {
+        /// What was asked for.
+        name: String,
+    },
     /// The directory cannot be bound.
     #[error(transparent)]
     Binding(#[from] BindingError),

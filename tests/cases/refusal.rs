@@ -178,5 +178,28 @@ fn a_folder_in_a_wrong_place_is_refused() -> Result<()> {
             "{answer:?}"
         );
     }
+    for place in ["/proc", "/sys", "/dev", "/proc/self/new"] {
+        for command in [&["share", place][..], &["sync", "work", place]] {
+            let answer = alice.run(command)?;
+            ensure!(answer.refusal()? == "bad_directory", "{answer:?}");
+            ensure!(answer.stderr.contains("the system"), "{answer:?}");
+        }
+        let answer = alice.run_with(&["join", "-", place], "1-abandon-ability-able-about\n")?;
+        ensure!(answer.refusal()? == "bad_directory", "{answer:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_mesh_without_a_readable_name_is_refused() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/a.txt", "a")?;
+    let dir = alice.dir("work").to_string_lossy().into_owned();
+    for name in ["", " ", " \t "] {
+        let answer = alice.run(&["share", &dir, "--name", name])?;
+        ensure!(answer.refusal()? == "bad_request", "{name:?}: {answer:?}");
+        ensure!(!alice.dir("work/.wormhole").exists(), "{name:?}");
+    }
     Ok(())
 }

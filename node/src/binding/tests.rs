@@ -13,6 +13,7 @@ fn around(dir: &str, found: Found) -> Surroundings {
         cache: Some(PathBuf::from("/var/cache/wormhole")),
         bound: vec![PathBuf::from("/home/ann/Designs")],
         mounts: vec![PathBuf::from("/mnt/team")],
+        system: None,
     }
 }
 
@@ -66,6 +67,19 @@ fn a_directory_that_overlaps_the_home_or_the_cache_is_refused() {
             "{dir}"
         );
     }
+}
+
+#[test]
+fn a_directory_of_the_system_is_refused() {
+    let around = Surroundings {
+        system: Some("the system's devices"),
+        ..around("/dev", Found::Filled)
+    };
+    let error = check(&around, Contents::Welcome);
+    assert!(
+        matches!(error, Err(BindingError::System { .. })),
+        "{error:?}"
+    );
 }
 
 #[test]

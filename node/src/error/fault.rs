@@ -81,6 +81,7 @@ fn directory_code(error: &BindingError) -> FaultCode {
         | BindingError::NotWritable { .. }
         | BindingError::Home { .. }
         | BindingError::Mount { .. }
+        | BindingError::System { .. }
         | BindingError::Name { .. }
         | BindingError::Unreadable { .. } => FaultCode::BadDirectory,
     }
@@ -123,6 +124,7 @@ impl From<ShareError> for Fault {
         match error {
             ShareError::Binding(error) => error.into(),
             ShareError::Open(error) => error.into(),
+            ShareError::Name { .. } => fault(FaultCode::BadRequest, &error),
             ShareError::Folder { .. } => fault(FaultCode::Storage, &error),
             ShareError::Invite(error) => error.into(),
         }

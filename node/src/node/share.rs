@@ -76,9 +76,12 @@ impl Node {
     ) -> Result<(std::sync::Arc<LocalMesh>, Place), ShareError> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let dir = self.check_dir(&request.dir, Contents::Welcome).await?;
-        let place = Place::make(&dir)?;
         let name = request.name.clone();
         let name = name.unwrap_or_else(|| directory_name(&dir));
+        if name.trim().is_empty() {
+            return Err(ShareError::Name { name });
+        }
+        let place = Place::make(&dir)?;
         match self.make_mesh(name, &place).await {
             Ok(mesh) => Ok((mesh, place)),
             Err(error) => {
