@@ -15,8 +15,9 @@
 //! | `POST /v1/invites` | [`InviteRequest`] | [`InviteReply`] |
 //! | `POST /v1/sync` | [`SyncRequest`] | [`SyncReply`] |
 //! | `POST /v1/unbind` | [`UnbindRequest`] | [`UnbindReply`] |
+//! | `POST /v1/leave` | [`LeaveRequest`] | [`LeaveReply`] |
 //! | `POST /v1/rescan` | [`FolderRequest`] | [`Empty`] |
-//! | `POST /v1/confirm-deletions` | [`FolderRequest`] | [`Empty`] |
+//! | `POST /v1/confirm-deletions` | [`FolderRequest`] | [`ConfirmReply`] |
 //! | `GET /v1/ls` | [`TreeQuery`] | [`EntriesReply`] |
 //! | `GET /v1/cat` | [`TreeQuery`] | the file's bytes |
 //! | `GET /v1/conflicts` | [`MeshQuery`] | [`EntriesReply`] |

@@ -110,6 +110,7 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Invite { mesh, offer } => share::invite(desk, mesh, &offer).await?,
         Command::Join(join) => join::run(desk, join).await?,
         Command::Sync { place, dir } => control::sync(desk, place, &dir).await?,
+        Command::Leave(leave) => control::leave(desk, leave).await?,
         Command::Unbind { dir } => control::unbind(desk, &dir).await?,
         Command::Rescan { dir } => control::rescan(desk, &dir).await?,
         Command::ConfirmDeletions { dir } => control::confirm_deletions(desk, &dir).await?,
@@ -136,4 +137,30 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// The same of a path that the node is told: names in a mesh are UTF-8, and so is the API.
+fn told(path: &Path) -> Result<PathBuf, CliError> {
+    let path = absolute(path)?;
+    match path.to_str() {
+        Some(_) => Ok(path),
+        None => Err(CliError::NotUtf8 { path }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn a_path_that_is_not_utf8_is_named_with_the_reason() {
+        let refused = told(Path::new(OsStr::from_bytes(b"/folder/caf\xe9"))).unwrap_err();
+        let message = refused.to_string();
+        assert!(message.contains("/folder/caf\\xe9"), "{message}");
+        assert!(message.contains("UTF-8"), "{message}");
+        assert!(refused.hint().is_some());
+    }
 }

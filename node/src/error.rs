@@ -231,6 +231,25 @@ pub enum JoinMeshError {
     Open(#[from] OpenMeshError),
 }
 
+/// Why this device did not leave a mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaveError {
+    /// The mesh is not clear.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// What only this device has would be lost to the others.
+    #[error(
+        "no other device of mesh {name:?} is connected and known to have all that this one has"
+    )]
+    NotHandedOver {
+        /// The name of the mesh.
+        name: String,
+    },
+    /// The record could not be changed.
+    #[error(transparent)]
+    Record(#[from] OpenMeshError),
+}
+
 /// Why a folder could not be bound, unbound or acted on.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderOperationError {

@@ -57,6 +57,11 @@ pub enum EventKind {
         /// Name of the device that invited.
         from: String,
     },
+    /// This device left a mesh.
+    MeshLeft {
+        /// Which mesh.
+        mesh: MeshRef,
+    },
     /// A device became a member.
     MemberAdmitted {
         /// Of which mesh.

@@ -51,6 +51,7 @@ fn code(error: &CliError) -> u8 {
         | CliError::StartTimedOut { .. }
         | CliError::Program { .. }
         | CliError::Directory { .. }
+        | CliError::NotUtf8 { .. }
         | CliError::Client(_)
         | CliError::Home(_)
         | CliError::Config(_)

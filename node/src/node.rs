@@ -8,6 +8,7 @@ mod control;
 mod folder;
 mod invite;
 mod join;
+mod leave;
 mod local;
 mod lookup;
 mod share;
@@ -50,7 +51,7 @@ struct Inner {
     events: EventBus,
     meshes: RwLock<BTreeMap<MeshId, Arc<LocalMesh>>>,
     broken: Mutex<Vec<BrokenMesh>>,
-    /// Held by share, join, sync and unbind while they check and record: what they check must
+    /// Held by share, join, leave, sync and unbind while they check and record: what they check must
     /// still hold when they act. Never over a search of the network or a scan.
     changing: tokio::sync::Mutex<()>,
     /// Held by pause, resume and limit while they save and apply a setting.

@@ -60,6 +60,8 @@ pub enum FaultCode {
     AlreadyMember,
     /// This device's role does not allow it.
     NotAllowed,
+    /// What this device holds of the mesh may be nowhere else.
+    NotHandedOver,
     /// The content is not on this device and no connected member has it.
     Unavailable,
     /// The device could not be reached.
@@ -85,7 +87,8 @@ impl FaultCode {
             Self::AmbiguousMesh
             | Self::DirectoryTaken
             | Self::DirectoryNotEmpty
-            | Self::AlreadyMember => 409,
+            | Self::AlreadyMember
+            | Self::NotHandedOver => 409,
             Self::TicketExpired => 410,
             Self::Unreachable => 502,
             Self::Unavailable | Self::Stopping | Self::Busy => 503,

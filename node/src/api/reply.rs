@@ -254,6 +254,23 @@ pub struct UnbindReply {
     pub dir: PathBuf,
 }
 
+/// `POST /v1/leave`: the mesh that this device is no longer in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeaveReply {
+    /// Which mesh it was.
+    pub mesh: MeshRef,
+    /// The directories that were synced; their files stay.
+    #[schema(value_type = Vec<String>)]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// `POST /v1/confirm-deletions`: what was confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConfirmReply {
+    /// How many entries are deleted in the mesh now; 0 when none waited.
+    pub entries: u64,
+}
+
 /// One line of a long operation (`share`, `join`), sent as a server-sent event.
 ///
 /// Any number of `progress` lines, then exactly one `done` or `failed`.

@@ -107,6 +107,17 @@ pub struct UnbindRequest {
     pub dir: PathBuf,
 }
 
+/// `POST /v1/leave`: forgets a mesh on this device; the files of its folders stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeaveRequest {
+    /// The mesh, by name or by the beginning of its id.
+    pub mesh: String,
+    /// Leave even when no connected member is known to have all that this device has.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
 /// `POST /v1/rescan` and `POST /v1/confirm-deletions`: acts on one synced folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

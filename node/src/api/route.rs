@@ -45,6 +45,7 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/meshes/{mesh}/members", get(mesh::members))
         .route("/v1/sync", post(mesh::sync))
         .route("/v1/unbind", post(mesh::unbind))
+        .route("/v1/leave", post(mesh::leave))
         .route("/v1/rescan", post(mesh::rescan))
         .route("/v1/confirm-deletions", post(mesh::confirm_deletions))
         .route("/v1/pause", post(mesh::pause))
@@ -82,6 +83,7 @@ pub(super) fn all() -> Router<Node> {
         mesh::members,
         mesh::sync,
         mesh::unbind,
+        mesh::leave,
         mesh::rescan,
         mesh::confirm_deletions,
         mesh::pause,

@@ -82,6 +82,8 @@ pub(crate) enum Command {
         /// The directory of a synced folder
         dir: PathBuf,
     },
+    /// Forget a mesh on this device; the files of its folders stay
+    Leave(Leave),
     /// List a directory of a mesh
     Ls {
         /// What to list
@@ -229,6 +231,15 @@ pub(crate) struct Join {
     /// Return as soon as the mesh is joined
     #[arg(long, overrides_with = "wait")]
     pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Leave {
+    /// The mesh, by name or by the beginning of its id
+    pub(crate) mesh: String,
+    /// Also when no connected device is known to have all that this one has
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

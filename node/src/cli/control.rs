@@ -1,23 +1,25 @@
-//! Commands that change something and have little to say: `sync`, `unbind`, `rescan`,
+//! Commands that change something and have little to say: `sync`, `unbind`, `leave`, `rescan`,
 //! `confirm-deletions`, `pause`, `resume`, `limit`, `dial`.
 
 use std::path::Path;
 
 use wormhole_node::api::{
-    DialReply, DialRequest, Empty, FolderRequest, LimitReply, LimitRequest, PauseReply,
-    PauseRequest, Rate, SyncReply, SyncRequest, UnbindReply, UnbindRequest,
+    ConfirmReply, DialReply, DialRequest, Empty, FolderRequest, LeaveReply, LeaveRequest,
+    LimitReply, LimitRequest, PauseReply, PauseRequest, Rate, SyncReply, SyncRequest, UnbindReply,
+    UnbindRequest,
 };
 
-use super::args::{Limit, Place};
+use super::args::{Leave, Limit, Place};
+use super::figure::count;
 use super::output::printable;
 use super::status::rate;
-use super::{CliError, Desk, absolute};
+use super::{CliError, Desk, told};
 
 pub(super) async fn sync(desk: &Desk, place: Place, dir: &Path) -> Result<(), CliError> {
     let request = SyncRequest {
         mesh: place.mesh,
         path: place.path,
-        dir: absolute(dir)?,
+        dir: told(dir)?,
     };
     let reply: SyncReply = desk.client().await?.post("/v1/sync", &request).await?;
     desk.output.answer(&reply, |reply| {
@@ -34,9 +36,7 @@ pub(super) async fn sync(desk: &Desk, place: Place, dir: &Path) -> Result<(), Cl
 }
 
 pub(super) async fn unbind(desk: &Desk, dir: &Path) -> Result<(), CliError> {
-    let request = UnbindRequest {
-        dir: absolute(dir)?,
-    };
+    let request = UnbindRequest { dir: told(dir)? };
     let reply: UnbindReply = desk.client().await?.post("/v1/unbind", &request).await?;
     desk.output.answer(&reply, |reply| {
         let (dir, mesh) = (
@@ -47,26 +47,46 @@ pub(super) async fn unbind(desk: &Desk, dir: &Path) -> Result<(), CliError> {
     })
 }
 
-pub(super) async fn rescan(desk: &Desk, dir: &Path) -> Result<(), CliError> {
-    let request = FolderRequest {
-        dir: absolute(dir)?,
+pub(super) async fn leave(desk: &Desk, leave: Leave) -> Result<(), CliError> {
+    let request = LeaveRequest {
+        mesh: leave.mesh,
+        confirmed: leave.yes,
     };
+    let reply: LeaveReply = desk.client().await?.post("/v1/leave", &request).await?;
+    desk.output.answer(&reply, |reply| {
+        let mut text = format!(
+            "This device is no longer in \"{}\"",
+            printable(&reply.mesh.name)
+        );
+        for dir in &reply.dirs {
+            text.push_str(&format!(
+                "\nThe files in {} stay",
+                printable(&dir.to_string_lossy())
+            ));
+        }
+        text
+    })
+}
+
+pub(super) async fn rescan(desk: &Desk, dir: &Path) -> Result<(), CliError> {
+    let request = FolderRequest { dir: told(dir)? };
     let reply: Empty = desk.client().await?.post("/v1/rescan", &request).await?;
     desk.output
         .answer(&reply, |_| "Looked through the folder".to_owned())
 }
 
 pub(super) async fn confirm_deletions(desk: &Desk, dir: &Path) -> Result<(), CliError> {
-    let request = FolderRequest {
-        dir: absolute(dir)?,
-    };
-    let reply: Empty = desk
+    let request = FolderRequest { dir: told(dir)? };
+    let reply: ConfirmReply = desk
         .client()
         .await?
         .post("/v1/confirm-deletions", &request)
         .await?;
-    desk.output
-        .answer(&reply, |_| "The deletions are synced now".to_owned())
+    desk.output.answer(&reply, |reply| match reply.entries {
+        0 => "No deletions wait in this folder".to_owned(),
+        1 => "The deletion is synced now".to_owned(),
+        entries => format!("The deletions of {} entries are synced now", count(entries)),
+    })
 }
 
 pub(super) async fn pause(desk: &Desk, mesh: Option<String>) -> Result<(), CliError> {

@@ -31,6 +31,8 @@ pub(crate) enum CliError {
     Program { path: PathBuf, source: io::Error },
     #[error("cannot use {}", path.display())]
     Directory { path: PathBuf, source: io::Error },
+    #[error("{} is not valid UTF-8: nothing of that name is synced", path.as_os_str().as_encoded_bytes().escape_ascii())]
+    NotUtf8 { path: PathBuf },
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -68,6 +70,7 @@ impl CliError {
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Usage { advice, .. } => Some((*advice).to_owned()),
+            Self::NotUtf8 { .. } => Some("rename it".to_owned()),
             Self::NotRunning { .. } => {
                 Some("start one with `wormhole up --detach`, or leave --no-start away".to_owned())
             }
@@ -103,6 +106,7 @@ impl CliError {
                 return serde_json::to_value(fault.code).unwrap_or_default();
             }
             Self::Usage { .. } => "usage",
+            Self::NotUtf8 { .. } => "bad_request",
             Self::NotRunning { .. } => "not_running",
             Self::StartFailed { .. } | Self::StartTimedOut { .. } | Self::Spawn(_) => {
                 "start_failed"

@@ -9,13 +9,13 @@ use super::args::Join;
 use super::follow::{self, Spinner};
 use super::output::{note, printable};
 use super::status::path_name;
-use super::{CliError, Desk, absolute};
+use super::{CliError, Desk, told};
 
 pub(super) async fn run(desk: &Desk, join: Join) -> Result<(), CliError> {
     let ticket = ticket(join.ticket.as_deref())?;
     let request = JoinRequest {
         ticket,
-        dir: join.dir.as_deref().map(absolute).transpose()?,
+        dir: join.dir.as_deref().map(told).transpose()?,
         keep: if join.seed { Keep::Seed } else { Keep::Folder },
         peers: join.peer,
     };

@@ -12,11 +12,11 @@ use super::args::{Offer, Share};
 use super::figure::{bytes, duration, many, until};
 use super::follow::Spinner;
 use super::output::printable;
-use super::{CliError, Desk, absolute};
+use super::{CliError, Desk, told};
 
 pub(super) async fn run(desk: &Desk, share: Share) -> Result<(), CliError> {
     let request = ShareRequest {
-        dir: absolute(&share.dir)?,
+        dir: told(&share.dir)?,
         name: share.name,
         role: Some(share.offer.role),
         ttl_seconds: Some(share.offer.ttl.as_secs()),

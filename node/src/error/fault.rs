@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use super::{
-    ControlError, FolderOperationError, JoinMeshError, LookupError, MakeInviteError, OpenMeshError,
-    ShareError, TreeError,
+    ControlError, FolderOperationError, JoinMeshError, LeaveError, LookupError, MakeInviteError,
+    OpenMeshError, ShareError, TreeError,
 };
 use crate::api::{Fault, FaultCode};
 use crate::binding::BindingError;
@@ -184,6 +184,19 @@ impl From<TreeError> for Fault {
             TreeError::Replica(_) | TreeError::Read { .. } => FaultCode::Storage,
         };
         fault(code, &error)
+    }
+}
+
+impl From<LeaveError> for Fault {
+    fn from(error: LeaveError) -> Self {
+        match error {
+            LeaveError::Lookup(error) => error.into(),
+            LeaveError::Record(error) => error.into(),
+            LeaveError::NotHandedOver { .. } => fault(FaultCode::NotHandedOver, &error).with_hint(
+                "connect another device and try again after `wormhole wait`, or leave all the same with --yes; \
+                 the files in synced folders stay either way",
+            ),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use wormhole_vfs::Folder;
 use super::local::blocking;
 use super::share::Place;
 use super::{Bound, FolderState, LocalMesh, Node};
-use crate::api::{SyncReply, SyncRequest, UnbindReply};
+use crate::api::{ConfirmReply, SyncReply, SyncRequest, UnbindReply};
 use crate::binding::{self, Contents};
 use crate::error::{FolderOperationError, TreeError};
 use crate::event::EventKind;
@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// Stops a folder that is no longer in the record, and forgets what was known about it.
-    async fn close_binding(&self, mesh: &Arc<LocalMesh>, dir: &Path) {
+    pub(super) async fn close_binding(&self, mesh: &Arc<LocalMesh>, dir: &Path) {
         let Some(bound) = mesh.take_bound(dir) else {
             return;
         };
@@ -121,13 +121,21 @@ impl Node {
         Ok(())
     }
 
-    /// Lets the deletions that a folder holds back go through.
+    /// Lets the deletions that a folder holds back go through. Answers how many those are; without any nothing is
+    /// confirmed, so that none that comes later passes unseen.
     ///
     /// # Errors
     /// A [`FolderOperationError`].
-    pub async fn confirm_deletions(&self, dir: &Path) -> Result<(), FolderOperationError> {
-        self.open_folder_at(dir)?.confirm_deletions().await;
-        Ok(())
+    pub async fn confirm_deletions(
+        &self,
+        dir: &Path,
+    ) -> Result<ConfirmReply, FolderOperationError> {
+        let folder = self.open_folder_at(dir)?;
+        let entries = folder.status().held_deletions;
+        if entries > 0 {
+            folder.confirm_deletions().await;
+        }
+        Ok(ConfirmReply { entries })
     }
 
     fn open_folder_at(&self, dir: &Path) -> Result<Folder, FolderOperationError> {

@@ -413,9 +413,18 @@ impl Node {
         if let Err(error) = mesh.close().await {
             tracing::warn!(%error, "a mesh that is given up was not closed cleanly");
         }
-        if let Err(error) = self.home().drop_mesh(&id) {
-            tracing::warn!(%error, "what is left of a mesh that was given up is cleared away later");
-        }
+        let node = self.clone();
+        blocking(move || {
+            if let Err(error) = node.home().drop_mesh(&id) {
+                tracing::warn!(%error, "what is left of a mesh that was given up is cleared away later");
+            }
+            if let Some(chunks) = chunks_elsewhere(node.config(), &id)
+                && let Err(error) = fs::remove_dir_all(&chunks)
+            {
+                tracing::warn!(dir = %chunks.display(), %error, "the chunks of a mesh that was given up stay");
+            }
+        })
+        .await;
     }
 }
 
@@ -446,11 +455,14 @@ pub(super) fn create_database(dir: &Path) -> Result<redb::Database, OpenMeshErro
     open_database(&dir.join(REPLICA_FILE))
 }
 
+/// Where the chunks of a mesh are when they are not in the home.
+fn chunks_elsewhere(config: &Config, mesh: &MeshId) -> Option<PathBuf> {
+    let cache = config.cache_dir.as_ref()?;
+    Some(cache.join(mesh.to_string()))
+}
+
 fn open_store(dir: &Path, record: &MeshRecord, config: &Config) -> Result<Store, OpenMeshError> {
-    let path = match &config.cache_dir {
-        Some(cache) => cache.join(record.mesh.to_string()),
-        None => dir.join("store"),
-    };
+    let path = chunks_elsewhere(config, &record.mesh).unwrap_or_else(|| dir.join("store"));
     home::make_private_dir(&path)?;
     let key = ContentKey::from_bytes(record.content_key.0);
     let options = StoreOptions {

@@ -3,6 +3,7 @@
 //! What only several processes can show (kill -9, namespaces) is in the `tests` crate.
 
 mod device;
+mod leave;
 
 use crate::api::*;
 use crate::event::EventKind;
@@ -123,6 +124,19 @@ async fn unbinding_keeps_the_files_and_the_membership() {
     );
     let again: Result<UnbindReply, _> = laptop.client.post("/v1/unbind", &request).await;
     assert_eq!(fault(again).code, FaultCode::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_held_deletions_nothing_is_confirmed() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    laptop.share("Designs").await;
+    let dir = laptop.path("Designs");
+    let reply: Result<ConfirmReply, _> = laptop
+        .client
+        .post("/v1/confirm-deletions", &FolderRequest { dir })
+        .await;
+    assert_eq!(reply.unwrap(), ConfirmReply { entries: 0 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,6 +85,16 @@ pub(super) async fn unbind(
     Ok(Json(node.unbind(&request.dir).await?))
 }
 
+/// Forgets a mesh on this device; the files of its folders stay.
+#[utoipa::path(post, path = "/v1/leave", request_body = LeaveRequest,
+    responses((status = 200, body = LeaveReply), (status = "4XX", body = Fault)))]
+pub(super) async fn leave(
+    State(node): State<Node>,
+    Body(request): Body<LeaveRequest>,
+) -> Reply<LeaveReply> {
+    Ok(Json(node.leave(&request).await?))
+}
+
 /// Looks through a synced folder again, as if nothing were known about it.
 #[utoipa::path(post, path = "/v1/rescan", request_body = FolderRequest,
     responses((status = 200, body = Empty), (status = "4XX", body = Fault)))]
@@ -98,13 +108,12 @@ pub(super) async fn rescan(
 
 /// Lets the deletions that a folder holds back go through.
 #[utoipa::path(post, path = "/v1/confirm-deletions", request_body = FolderRequest,
-    responses((status = 200, body = Empty), (status = "4XX", body = Fault)))]
+    responses((status = 200, body = ConfirmReply), (status = "4XX", body = Fault)))]
 pub(super) async fn confirm_deletions(
     State(node): State<Node>,
     Body(request): Body<FolderRequest>,
-) -> Reply<Empty> {
-    node.confirm_deletions(&request.dir).await?;
-    Ok(Json(Empty {}))
+) -> Reply<ConfirmReply> {
+    Ok(Json(node.confirm_deletions(&request.dir).await?))
 }
 
 /// Pauses one mesh or all; outlasts a restart.

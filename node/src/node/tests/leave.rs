@@ -1,0 +1,90 @@
+//! Leaving a mesh: what stays, what goes, what the others see, and the way back.
+
+use super::device::{Device, fault, tree};
+use crate::api::*;
+use crate::client::ClientError;
+
+async fn leave(device: &Device, confirmed: bool) -> Result<LeaveReply, ClientError> {
+    let request = LeaveRequest {
+        mesh: "Designs".to_owned(),
+        confirmed,
+    };
+    device.client.post("/v1/leave", &request).await
+}
+
+async fn members(device: &Device) -> Vec<MemberInfo> {
+    let reply: Result<MembersReply, _> = device.client.get("/v1/meshes/Designs/members", &()).await;
+    reply.unwrap().members
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_left_keeps_its_files_and_can_come_back() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    let shared = laptop.share("Designs").await;
+    let desktop = Device::start("desktop").await;
+    desktop.join(&shared.invite.code, "Copy", &laptop).await;
+    desktop.settled_with(&laptop).await;
+    laptop.settled_with(&desktop).await;
+
+    let left = leave(&desktop, false).await.unwrap();
+    assert_eq!(left.dirs, [desktop.path("Copy")]);
+    assert_eq!(desktop.meshes().await, []);
+    assert_eq!(desktop.meshes_on_disk(), 0);
+    assert_eq!(desktop.read("Copy/a.txt"), b"a");
+    assert!(!desktop.path("Copy/.wormhole").exists());
+    let gone = fault(leave(&desktop, false).await);
+    assert_eq!(gone.code, FaultCode::UnknownMesh);
+
+    // The others go on, and the device stays in their list.
+    laptop.write("Designs/b.txt", b"b");
+    laptop.settled().await;
+    assert_eq!(members(&laptop).await.len(), 2);
+    assert!(!desktop.path("Copy/b.txt").exists());
+
+    // It comes back as the same member, into the files that it kept and changed meanwhile.
+    desktop.write("Copy/a.txt", b"changed while away");
+    let again = laptop.invite("Designs").await;
+    desktop.join(&again.code, "Copy", &laptop).await;
+    desktop.settled_with(&laptop).await;
+    desktop.write("Copy/c.txt", b"c");
+    desktop.settled_with(&laptop).await;
+    laptop.settled_with(&desktop).await;
+    assert_eq!(members(&laptop).await.len(), 2);
+    let files = tree(&laptop.path("Designs"));
+    assert_eq!(files, tree(&desktop.path("Copy")));
+    for text in [&b"a"[..], b"b", b"c", b"changed while away"] {
+        assert!(files.values().any(|bytes| bytes == text), "{files:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_nowhere_else_is_not_left_unasked() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    laptop.share("Designs").await;
+    let refused = fault(leave(&laptop, false).await);
+    assert_eq!(refused.code, FaultCode::NotHandedOver, "{refused:?}");
+    assert!(refused.hint.unwrap().contains("--yes"));
+    assert_eq!(laptop.meshes().await.len(), 1);
+    laptop.settled().await;
+
+    leave(&laptop, true).await.unwrap();
+    assert_eq!(laptop.meshes_on_disk(), 0);
+    assert_eq!(laptop.read("Designs/a.txt"), b"a");
+    // Nothing of it is in the way of a new beginning.
+    laptop.share("Designs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_that_was_left_is_gone_after_a_restart() {
+    let mut laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    laptop.share("Designs").await;
+    leave(&laptop, true).await.unwrap();
+    laptop.stop().await;
+    laptop.restart().await;
+    assert_eq!(laptop.meshes().await, []);
+    let status: StatusReply = laptop.client.get("/v1/status", &()).await.unwrap();
+    assert_eq!(status.meshes, []);
+}
