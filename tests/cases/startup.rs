@@ -31,6 +31,19 @@ fn many_first_commands_at_once_all_work() -> Result<()> {
 }
 
 #[test]
+fn a_node_in_the_background_keeps_nothing_of_its_starter_open() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let peer = lab.peer("alice")?;
+    // Else this would wait for the node's end.
+    let started = peer.run_handing_down(&["up", "--detach"])?.good();
+    let runs = peer.run(&["status"])?.good();
+    peer.run(&["down"])?.good()?;
+    started?;
+    runs?;
+    Ok(())
+}
+
+#[test]
 fn a_first_start_that_is_killed_leaves_a_home_that_starts() -> Result<()> {
     let lab = Lab::on_loopback()?;
     for moment in 0..8_u32 {

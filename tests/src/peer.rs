@@ -188,6 +188,25 @@ impl Peer {
         Ok(Answer::of(&command.output()?))
     }
 
+    /// As [`Peer::run_starting`], with one more descriptor open for whatever the command starts: the pipe of its
+    /// standard output. Returns when nobody holds that pipe any more.
+    ///
+    /// # Errors
+    /// When the program cannot be run at all.
+    pub fn run_handing_down(&self, arguments: &[&str]) -> Result<Answer> {
+        let command = self.command(arguments);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" 3>&1", "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            shell.env(
+                name,
+                value.context("nothing is taken out of the environment")?,
+            );
+        }
+        Ok(Answer::of(&shell.stdin(Stdio::null()).output()?))
+    }
+
     /// Runs one command against the node; never starts a node by itself.
     ///
     /// # Errors

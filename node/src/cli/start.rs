@@ -118,6 +118,8 @@ fn spawn(home: &Path, arguments: &[OsString]) -> Result<Child, CliError> {
         source,
     };
     let path = std::env::current_exe().map_err(program)?;
+    // Whoever started this command may wait for the end of a pipe, or for a lock, that it handed down.
+    close_fds::set_fds_cloexec_threadsafe(FIRST_INHERITED, &[]);
     Command::new(&path)
         .arg("--home")
         .arg(home)
@@ -131,6 +133,9 @@ fn spawn(home: &Path, arguments: &[OsString]) -> Result<Child, CliError> {
         .spawn()
         .map_err(|source| CliError::Program { path, source })
 }
+
+/// All descriptors but the standard streams.
+const FIRST_INHERITED: i32 = 3;
 
 async fn last_words(child: &mut Child) -> String {
     let mut said = Vec::new();
