@@ -6,6 +6,7 @@
 //!   lock                  held by the running node, holds its process id
 //!   config.toml           the user's settings (see `config`)
 //!   device.key            0600, the seed of this device's key: who has it is this device
+//!   port                  the port of the last run, which other devices remember
 //!   limits.json           bandwidth limits set by `wormhole limit`
 //!   peers.book            addresses of other devices (owned by `mesh`)
 //!   node.sock, node.log   the local API, and the log of a node in the background

@@ -279,7 +279,7 @@ async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> Bi
     match &bound.state {
         FolderState::Failed(error) => status.reason = Some(crate::error::sentence(error)),
         FolderState::Open(folder) => {
-            let now = folder.status();
+            let now = folder.checked_status().await;
             (status.phase, status.reason) = phase(&now.phase);
             if paused && matches!(status.phase, Phase::Syncing | Phase::UpToDate) {
                 status.phase = Phase::Paused;

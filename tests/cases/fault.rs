@@ -168,7 +168,6 @@ fn a_read_only_disk_is_told_and_healed() -> Result<()> {
     })
 }
 
-
 #[test]
 fn a_file_that_is_still_growing_arrives_once_it_is_done() -> Result<()> {
     use std::io::Write as _;

@@ -42,6 +42,21 @@ fn a_folder_whose_marker_is_gone_is_stopped_not_emptied() -> Result<()> {
 }
 
 #[test]
+fn a_folder_that_is_moved_away_while_the_node_runs_is_told_at_once() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let (alice, bob) = pair(&lab)?;
+    fs::rename(alice.dir("work"), alice.dir("elsewhere"))?;
+    // The very next question has the answer.
+    let status = alice.run(&["status"])?.good()?.json()?.to_string();
+    ensure!(status.contains("not in its place"), "{status}");
+    bob.write("work/after.txt", "bob goes on")?;
+    bob.settled(0)?;
+    ensure!(bob.tree("work")?.files() == 201, "nothing was deleted");
+    ensure!(!alice.dir("elsewhere/after.txt").exists());
+    Ok(())
+}
+
+#[test]
 fn a_sudden_mass_deletion_waits_for_a_person() -> Result<()> {
     let lab = Lab::on_loopback()?;
     let (alice, bob) = pair(&lab)?;

@@ -13,7 +13,7 @@ use super::figure::{bytes, count, date, duration, many, speed};
 use super::output::printable;
 use super::share::problem_lines;
 use super::table::table;
-use super::{CliError, Desk, absolute};
+use super::{CliError, Desk, told};
 
 pub(super) async fn run(desk: &Desk) -> Result<(), CliError> {
     let status: StatusReply = desk
@@ -26,18 +26,15 @@ pub(super) async fn run(desk: &Desk) -> Result<(), CliError> {
 
 /// `status PATH`: why is this file, or is it not, synced?
 pub(super) async fn explain(desk: &Desk, path: &Path) -> Result<(), CliError> {
-    let query = ExplainQuery {
-        path: absolute(path)?,
-    };
+    let query = ExplainQuery { path: told(path)? };
     let reply: ExplainReply = desk.client().await?.get("/v1/explain", &query).await?;
     desk.output.answer(&reply, |reply| {
         let word = if reply.synced { "synced" } else { "not synced" };
         let mesh = printable(&reply.mesh.name);
-        let mut text = format!(
-            "{} ({mesh}): {word}\n  {}\n",
-            printable(&reply.path),
-            reply.reason
-        );
+        let mut text = format!("{} ({mesh}): {word}\n", printable(&reply.path));
+        if reply.reason != word {
+            text.push_str(&format!("  {}\n", reply.reason));
+        }
         if !reply.action.is_empty() {
             text.push_str(&format!("  {}\n", reply.action));
         }
@@ -72,7 +69,11 @@ fn node_text(node: &NodeReply) -> String {
     let mut text = format!("{name}  wormhole {}  process {}\n", node.version, node.pid);
     text.push_str(&format!("  device  {}\n", node.device));
     text.push_str(&format!("  home    {}\n", node.home.display()));
-    text.push_str(&format!("  listens {}\n", node.addresses.join(", ")));
+    let addresses = match node.addresses.as_slice() {
+        [] => "nowhere that another device can reach".to_owned(),
+        addresses => addresses.join(", "),
+    };
+    text.push_str(&format!("  listens {addresses}\n"));
     if node.limits.up != Rate::Unlimited || node.limits.down != Rate::Unlimited {
         let (up, down) = (rate(node.limits.up), rate(node.limits.down));
         text.push_str(&format!("  limits  up {up}, down {down}\n"));
@@ -225,7 +226,8 @@ fn peer_row(peer: &PeerInfo) -> [String; 7] {
         Some(path) => path_name(path).to_owned(),
         None => peer
             .last_error
-            .clone()
+            .as_deref()
+            .map(with_short_ids)
             .unwrap_or_else(|| "not connected".to_owned()),
     };
     let meshes: Vec<&str> = peer.meshes.iter().map(|mesh| mesh.name.as_str()).collect();
@@ -300,6 +302,30 @@ fn short(device: &str) -> String {
     device.chars().take(16).collect()
 }
 
+/// Digits of an id that people need to tell devices apart in a sentence.
+const SHORT_ID: usize = 8;
+
+/// `text` with the ids of devices cut short; `--json` has them whole.
+fn with_short_ids(text: &str) -> String {
+    let (mut short, mut digits) = (String::with_capacity(text.len()), 0);
+    for letter in text.chars() {
+        digits = if letter.is_ascii_hexdigit() {
+            digits + 1
+        } else {
+            0
+        };
+        short.push(letter);
+        if digits == ID_DIGITS {
+            short.truncate(short.len() - (ID_DIGITS - SHORT_ID));
+            short.push('…');
+        }
+    }
+    short
+}
+
+/// Hex digits of a device's id.
+const ID_DIGITS: usize = 64;
+
 pub(super) fn rate(rate: Rate) -> String {
     match rate {
         Rate::Unlimited => "unlimited".to_owned(),
@@ -332,5 +358,20 @@ pub(super) fn path_name(path: PathName) -> &'static str {
         PathName::Lan => "LAN, direct",
         PathName::Direct => "direct",
         PathName::Relayed => "through a relay",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_a_sentence_are_cut_short() {
+        let id = "0123456789abcdef".repeat(4);
+        assert_eq!(
+            with_short_ids(&format!("another device ({id}) answers at [fe80::1]:4711")),
+            "another device (01234567…) answers at [fe80::1]:4711"
+        );
+        assert_eq!(with_short_ids("deadbeef faded"), "deadbeef faded");
     }
 }
