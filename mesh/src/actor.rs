@@ -417,6 +417,12 @@ impl Actor {
 
     fn sighted(&mut self, sighting: Sighting) {
         let device = sighting.device;
+        if identity::peer_id(&device).as_ref() == Some(self.swarm.local_peer_id()) {
+            for addr in sighting.addrs {
+                self.view.tell(NetworkEvent::SameKey { addr });
+            }
+            return;
+        }
         let is_new = self.roster.note(sighting, Instant::now());
         self.keeper.hint(&device, Instant::now());
         if is_new {

@@ -105,6 +105,11 @@ pub enum NetworkEvent {
         /// What it did.
         reason: Misbehaviour,
     },
+    /// Another node says, with a valid signature, that it is this device. Told again for as long as it is heard.
+    SameKey {
+        /// Where it says it listens.
+        addr: PeerAddr,
+    },
     /// An invite was used: the device is a member now.
     InviteUsed {
         /// The mesh it joined.

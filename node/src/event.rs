@@ -96,6 +96,13 @@ pub enum EventKind {
         /// What it did.
         reason: String,
     },
+    /// Another node has the key of this device.
+    SameKey {
+        /// Where it listens.
+        address: String,
+        /// What that means and what the user can do.
+        problem: String,
+    },
     /// An invite was made.
     InviteCreated {
         /// To which mesh.

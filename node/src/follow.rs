@@ -77,6 +77,7 @@ async fn network_event(node: &Node, event: NetworkEvent) {
                 reason,
             });
         }
+        NetworkEvent::SameKey { addr } => node.note_twin(addr),
         NetworkEvent::InviteUsed { mesh, device } => {
             let Some(mesh) = reference(node, &mesh) else {
                 return;

@@ -13,6 +13,7 @@ mod local;
 mod lookup;
 mod share;
 mod tree;
+mod twin;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use crate::{follow, upkeep};
 pub use control::Flow;
 use control::SavedLimits;
 pub(crate) use local::{Bound, FolderState, LocalMesh, blocking};
+use twin::Twin;
 
 /// A handle to the running node; clones are the same node.
 #[derive(Debug, Clone)]
@@ -57,6 +59,7 @@ struct Inner {
     /// Held by pause, resume and limit while they save and apply a setting.
     steering: tokio::sync::Mutex<()>,
     limits: Mutex<SavedLimits>,
+    twin: Twin,
     /// Cancelled first, so that the API takes no more requests while the rest still works.
     closing: CancellationToken,
     stop_asked: CancellationToken,
@@ -109,6 +112,7 @@ impl Node {
                 changing: tokio::sync::Mutex::default(),
                 steering: tokio::sync::Mutex::default(),
                 limits: Mutex::new(limits),
+                twin: Twin::default(),
                 closing: CancellationToken::new(),
                 stop_asked: CancellationToken::new(),
                 started_ms: now_ms(),

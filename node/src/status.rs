@@ -55,6 +55,7 @@ impl Node {
             started_ms: self.started_ms(),
             addresses: self.addresses(),
             limits: self.limits(),
+            problem: self.problem(),
         }
     }
 

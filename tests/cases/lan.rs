@@ -28,6 +28,34 @@ fn devices_find_one_another_on_the_lan() -> Result<()> {
 }
 
 #[test]
+fn two_nodes_with_one_key_are_both_told() -> Result<()> {
+    let lab = Lab::on_lan()?;
+    let alice = lab.started("alice")?;
+    let mut copy = lab.peer("copy")?;
+    std::fs::create_dir(copy.home())?;
+    std::fs::copy(
+        alice.home().join("device.key"),
+        copy.home().join("device.key"),
+    )?;
+    std::fs::copy(alice.home().join("format"), copy.home().join("format"))?;
+    copy.start()?;
+    for peer in [&alice, &copy] {
+        Lab::eventually("the status tells of the other", || {
+            let status = peer.run(&["status"])?.good()?.json()?;
+            let problem = status
+                .pointer("/node/problem")
+                .and_then(|text| text.as_str());
+            ensure!(
+                problem.is_some_and(|text| text.contains("device.key")),
+                "{status}"
+            );
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn weeks_apart_then_together() -> Result<()> {
     let lab = Lab::on_lan()?;
     let (alice, bob) = (lab.started("alice")?, lab.started("bob")?);

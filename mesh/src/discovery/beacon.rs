@@ -10,7 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::Arc,
     time::Duration,
 };
@@ -131,7 +131,8 @@ pub(super) async fn run(
             },
             Some((beacon, from)) = inbox.recv() => {
                 let Beacon { device, port, nameplates } = beacon;
-                if device == own || port == 0 {
+                let is_ours = device == own && port == presence.port && sockets.speak_from(from);
+                if is_ours || port == 0 {
                     continue;
                 }
                 if answered.len() < MAX_ANSWERED && answered.insert(device) {
@@ -159,7 +160,7 @@ pub(super) async fn run(
 }
 
 /// What a listener passes on.
-type Heard = (Beacon, std::net::IpAddr);
+type Heard = (Beacon, IpAddr);
 
 /// One listening and one speaking socket per subnet.
 #[derive(Default)]
@@ -191,6 +192,11 @@ impl Sockets {
                 Err(error) => tracing::debug!(?subnet, %error, "no beacon here"),
             }
         }
+    }
+
+    /// Whether what comes from this address may be our own.
+    fn speak_from(&self, from: IpAddr) -> bool {
+        self.speaking.keys().any(|subnet| subnet.ip == from)
     }
 
     async fn send(&self, beacon: &[u8]) {
@@ -307,6 +313,40 @@ mod tests {
             framed.extend(bytes);
             prop_assert!(decode(&framed).is_none());
         }
+    }
+
+    #[tokio::test]
+    async fn a_node_with_our_key_is_heard_and_our_own_voice_is_not() {
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut inboxes = Vec::new();
+        for port in [4710, 4720] {
+            let scope = Scope::new(&NetworkConfig::loopback());
+            let (sightings, inbox) = mpsc::channel(64);
+            tasks.spawn(run(
+                scope,
+                presence(9, port, "7"),
+                sightings,
+                cancel.clone(),
+            ));
+            inboxes.push((port, inbox));
+        }
+        let device = DeviceKey::from_seed([9; 32]).device_id();
+        for (port, inbox) in &mut inboxes {
+            // Other tests of this process may speak, too.
+            let twin = loop {
+                let sighting = inbox.recv().await.unwrap();
+                if sighting.device == device {
+                    break sighting;
+                }
+            };
+            assert!(
+                twin.addrs.iter().all(|addr| addr.port() != *port),
+                "{twin:?}"
+            );
+        }
+        cancel.cancel();
+        tasks.join_all().await;
     }
 
     #[tokio::test]

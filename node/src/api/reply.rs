@@ -55,6 +55,9 @@ pub struct NodeReply {
     pub addresses: Vec<String>,
     /// The limits in force.
     pub limits: LimitReply,
+    /// What is wrong with the node as a whole, and what to do.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// `GET /v1/status`: the node and its meshes.

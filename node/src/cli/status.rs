@@ -78,6 +78,9 @@ fn node_text(node: &NodeReply) -> String {
         let (up, down) = (rate(node.limits.up), rate(node.limits.down));
         text.push_str(&format!("  limits  up {up}, down {down}\n"));
     }
+    if let Some(problem) = &node.problem {
+        text.push_str(&format!("  ! {problem}\n"));
+    }
     text
 }
 
