@@ -225,13 +225,13 @@ pub(super) async fn peers(desk: &Desk) -> Result<(), CliError> {
 }
 
 fn peer_row(peer: &PeerInfo) -> [String; 7] {
-    let how = match peer.path {
-        Some(path) => path_name(path).to_owned(),
-        None => peer
-            .last_error
-            .as_deref()
-            .map(with_short_ids)
-            .unwrap_or_else(|| "not connected".to_owned()),
+    let error = peer.last_error.as_deref().map(with_short_ids);
+    let how = match (peer.path.map(path_name), error) {
+        (Some(path), None) => path.to_owned(),
+        // Connected, and not able to go on: another version of the program, for one.
+        (Some(path), Some(error)) => format!("{path}: {error}"),
+        (None, Some(error)) => error,
+        (None, None) => "not connected".to_owned(),
     };
     let meshes: Vec<&str> = peer.meshes.iter().map(|mesh| mesh.name.as_str()).collect();
     let name = if peer.name.is_empty() {
@@ -367,6 +367,25 @@ pub(super) fn path_name(path: PathName) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peer_of_another_version_is_told_though_it_is_connected() {
+        let peer = PeerInfo {
+            device: "ab".repeat(32),
+            name: "desktop".to_owned(),
+            connected: true,
+            path: Some(PathName::Lan),
+            address: None,
+            meshes: Vec::new(),
+            rtt_ms: None,
+            up_bytes_per_s: 0,
+            down_bytes_per_s: 0,
+            version: None,
+            last_error: Some("the other device is older: update it".to_owned()),
+        };
+        let [_, how, ..] = peer_row(&peer);
+        assert_eq!(how, "LAN, direct: the other device is older: update it");
+    }
 
     #[test]
     fn ids_in_a_sentence_are_cut_short() {
