@@ -63,6 +63,14 @@ pub enum LookupError {
         /// The names of the meshes that there are.
         known: Vec<String>,
     },
+    /// The mesh is not open.
+    #[error("mesh {name:?} cannot be used now: {problem}")]
+    Closed {
+        /// The name of the mesh.
+        name: String,
+        /// Why not, and what to do.
+        problem: String,
+    },
     /// Several meshes have that name, or an id that begins so.
     #[error("{wanted:?} could be any of {} meshes", candidates.len())]
     Ambiguous {

@@ -62,6 +62,18 @@ pub enum EventKind {
         /// Which mesh.
         mesh: MeshRef,
     },
+    /// A mesh is no longer open, because one of its databases failed.
+    MeshClosed {
+        /// Which mesh.
+        mesh: MeshRef,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A mesh that was closed is open again.
+    MeshReopened {
+        /// Which mesh.
+        mesh: MeshRef,
+    },
     /// A device became a member.
     MemberAdmitted {
         /// Of which mesh.

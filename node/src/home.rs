@@ -18,6 +18,7 @@
 
 mod durable;
 mod record;
+pub(crate) mod room;
 mod socket;
 
 use std::fs::{self, File, TryLockError};

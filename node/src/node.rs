@@ -11,6 +11,7 @@ mod join;
 mod leave;
 mod local;
 mod lookup;
+mod reopen;
 mod share;
 mod tree;
 mod twin;
@@ -34,6 +35,7 @@ use crate::{follow, upkeep};
 pub use control::Flow;
 use control::SavedLimits;
 pub(crate) use local::{Bound, FolderState, LocalMesh, blocking};
+pub(crate) use reopen::BrokenMesh;
 use twin::Twin;
 
 /// A handle to the running node; clones are the same node.
@@ -64,13 +66,6 @@ struct Inner {
     closing: CancellationToken,
     stop_asked: CancellationToken,
     started_ms: i64,
-}
-
-/// A mesh that could not be opened, and why.
-#[derive(Debug, Clone)]
-pub(crate) struct BrokenMesh {
-    pub(crate) mesh: MeshRef,
-    pub(crate) problem: String,
 }
 
 /// Why a node stopped by itself or was stopped.
@@ -138,8 +133,8 @@ impl Node {
                 Ok(record) => {
                     let name = record.name.clone();
                     let id = record.mesh.to_string();
-                    if let Err(error) = self.open_mesh(record).await {
-                        self.note_broken(MeshRef { id, name }, &error);
+                    if let Err(error) = self.open_mesh(record.clone()).await {
+                        self.note_broken(MeshRef { id, name }, Some(record), &error);
                     }
                 }
                 Err(error) => {
@@ -147,10 +142,11 @@ impl Node {
                         id: String::new(),
                         name: "?".to_owned(),
                     };
-                    self.note_broken(reference, &error);
+                    self.note_broken(reference, None, &error);
                 }
             }
         }
+        self.tasks().spawn("reopen", reopen::watch(self.clone()))?;
         self.tasks()
             .spawn("upkeep", upkeep::sweep_stores(self.clone()))?;
         let server = Server::bind(&socket).map_err(|source| SpawnError::Socket {
@@ -166,27 +162,6 @@ impl Node {
         });
         tracing::info!(device = %self.device(), home = %self.home().dir().display(), "the node is up");
         Ok(())
-    }
-
-    /// A mesh that cannot be opened is in the log and, with the reason, in the status.
-    fn note_broken(&self, mesh: MeshRef, error: &(dyn std::error::Error + 'static)) {
-        tracing::error!(mesh = mesh.name, error, "a mesh cannot be opened");
-        let problem = crate::error::sentence(error);
-        let mut broken = self
-            .inner
-            .broken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        broken.push(BrokenMesh { mesh, problem });
-    }
-
-    /// The meshes that could not be opened when the node started.
-    pub(crate) fn broken_meshes(&self) -> Vec<BrokenMesh> {
-        self.inner
-            .broken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Waits until somebody asks the node to stop, or a task of it fails. Cancel safe.
@@ -250,7 +225,11 @@ impl Node {
 
     /// Finds the mesh that a person named: by its whole name, or by the beginning of its id.
     pub(crate) fn lookup(&self, wanted: &str) -> Result<Arc<LocalMesh>, LookupError> {
-        lookup::find_mesh(self.local_meshes(), wanted)
+        let found = lookup::find_mesh(self.local_meshes(), wanted);
+        found.map_err(|error| match error {
+            LookupError::Unknown { .. } => self.why_closed(wanted).unwrap_or(error),
+            LookupError::Ambiguous { .. } | LookupError::Closed { .. } => error,
+        })
     }
 
     /// The named mesh, or all of them.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{Entry, EntryChange, EntryId, EntryPath, Replica, StorageError};
 use wormhole_mesh::FetchError;
-use wormhole_store::{Content, FetchJob, Holding, Store};
+use wormhole_store::{Content, FetchJob, Holding, Store, WriteError};
 
 use crate::api::Phase;
 use crate::event::EventKind;
@@ -66,6 +66,8 @@ pub(crate) enum Obstacle {
     NoHolder,
     /// The store cannot write.
     Disk,
+    /// The store's disk is full.
+    Full,
 }
 
 impl Default for SeedState {
@@ -175,7 +177,7 @@ fn may_retry(node: &Node, mesh: &LocalMesh, progress: &SeedProgress) -> bool {
     let is_alone = || node.network().sync_state(mesh.id()).is_empty();
     match progress.obstacle {
         _ if progress.complete || mesh.record().paused => false,
-        Some(Obstacle::Disk) => true,
+        Some(Obstacle::Disk | Obstacle::Full) => true,
         Some(Obstacle::NoHolder) | None => !is_alone(),
     }
 }
@@ -247,6 +249,7 @@ async fn fill_once(
                 | FetchError::Paused
                 | FetchError::Cancelled
                 | FetchError::Stopped => Obstacle::NoHolder,
+                FetchError::Sink(WriteError::NoSpace { .. }) => Obstacle::Full,
                 FetchError::Sink(_) => Obstacle::Disk,
             });
         }

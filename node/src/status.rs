@@ -6,6 +6,7 @@
 mod explain;
 mod wait;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wormhole_crdt::{Counts, EntryName, Kind, Role, StorageError};
@@ -20,9 +21,14 @@ use crate::error::{LookupError, TreeError};
 use crate::node::{Bound, BrokenMesh, FolderState, LocalMesh, Node, blocking};
 use crate::policy::{Obstacle, SeedProgress};
 
-/// A mesh of which nothing can be told but why it could not be opened.
+/// A mesh of which nothing can be told but what its record says, and why it is not open.
 fn broken_status(broken: BrokenMesh) -> MeshStatus {
+    let binding = |dir: &Path| BindingStatus {
+        dir: Some(dir.to_owned()),
+        ..binding_status(Keep::Folder)
+    };
     MeshStatus {
+        bindings: broken.dirs().map(binding).collect(),
         mesh: broken.mesh,
         role: RoleName::Reader,
         paused: false,
@@ -34,7 +40,6 @@ fn broken_status(broken: BrokenMesh) -> MeshStatus {
         symlinks: 0,
         bytes: 0,
         conflicts: 0,
-        bindings: Vec::new(),
         problem: Some(broken.problem),
     }
 }
@@ -255,19 +260,13 @@ fn count_arriving(bindings: &mut [BindingStatus], mut arriving: u64) {
     }
 }
 
-async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> BindingStatus {
-    let replica = mesh.replica().clone();
-    let base = bound.base;
-    let path = blocking(move || replica.path_of(&base.into())).await;
-    let mut status = BindingStatus {
-        id: bound.id.to_string(),
-        keep: Keep::Folder,
-        dir: Some(bound.dir.clone()),
-        path: path
-            .ok()
-            .flatten()
-            .map(|path| path.to_string())
-            .unwrap_or_default(),
+/// A binding that does nothing.
+fn binding_status(keep: Keep) -> BindingStatus {
+    BindingStatus {
+        id: String::new(),
+        keep,
+        dir: None,
+        path: String::new(),
         phase: Phase::Stopped,
         reason: None,
         files_done: 0,
@@ -276,6 +275,22 @@ async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> Bi
         bytes_total: 0,
         pending: 0,
         problems: Vec::new(),
+    }
+}
+
+async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> BindingStatus {
+    let replica = mesh.replica().clone();
+    let base = bound.base;
+    let path = blocking(move || replica.path_of(&base.into())).await;
+    let mut status = BindingStatus {
+        id: bound.id.to_string(),
+        dir: Some(bound.dir.clone()),
+        path: path
+            .ok()
+            .flatten()
+            .map(|path| path.to_string())
+            .unwrap_or_default(),
+        ..binding_status(Keep::Folder)
     };
     match &bound.state {
         FolderState::Failed(error) => status.reason = Some(crate::error::sentence(error)),
@@ -306,10 +321,6 @@ fn seed_status(mesh: &LocalMesh, counts: Counts, paused: bool) -> Option<Binding
         complete: _,
     } = seed;
     Some(BindingStatus {
-        id: String::new(),
-        keep: Keep::Seed,
-        dir: None,
-        path: String::new(),
         phase,
         reason: obstacle.map(|obstacle| obstacle.to_string()),
         files_done: counts.files.saturating_sub(missing),
@@ -317,7 +328,7 @@ fn seed_status(mesh: &LocalMesh, counts: Counts, paused: bool) -> Option<Binding
         bytes_done: counts.bytes.saturating_sub(missing_bytes),
         bytes_total: counts.bytes,
         pending: missing,
-        problems: Vec::new(),
+        ..binding_status(Keep::Seed)
     })
 }
 
@@ -326,6 +337,9 @@ impl std::fmt::Display for Obstacle {
         f.write_str(match self {
             Self::NoHolder => "no connected member has what is missing",
             Self::Disk => "what is missing cannot be written to the disk: see the log",
+            Self::Full => {
+                "no space left on the disk for what is missing: free some; it then goes on by itself"
+            }
         })
     }
 }
@@ -411,18 +425,12 @@ mod tests {
 
     fn binding(bytes_done: u64, bytes_total: u64) -> BindingStatus {
         BindingStatus {
-            id: String::new(),
-            keep: Keep::Folder,
-            dir: None,
-            path: String::new(),
             phase: Phase::Syncing,
-            reason: None,
-            files_done: 0,
             files_total: 1,
             bytes_done,
             bytes_total,
             pending: 1,
-            problems: Vec::new(),
+            ..binding_status(Keep::Folder)
         }
     }
 

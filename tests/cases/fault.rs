@@ -144,6 +144,82 @@ fn a_full_disk_is_told_and_healed() -> Result<()> {
     })
 }
 
+/// Takes every byte that is left on a disk.
+fn fill(disk: &SmallDisk) -> Result<std::path::PathBuf> {
+    use std::io::Write as _;
+    let path = disk.0.join("filler");
+    let mut file = std::fs::File::create(&path)?;
+    while file.write_all(&[1; 4096]).is_ok() {}
+    while file.write_all(&[1]).is_ok() {}
+    Ok(path)
+}
+
+#[test]
+fn a_full_disk_of_the_home_is_told_and_healed_without_a_restart() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.peer("alice")?;
+    let disk = SmallDisk::mount(alice.home(), "24m")?;
+    alice.start()?;
+    alice.write("work/before.txt", "before")?;
+    let code = alice.share("work")?;
+    let bob = lab.started("bob")?;
+    bob.join(&code, "work", Some(&alice))?.good()?;
+    bob.settled(1)?;
+    let filler = fill(&disk)?;
+    for n in 0..200_u64 {
+        alice.write(&format!("work/while-full/{n}"), noise(n, 500))?;
+    }
+    let reason = "no space left on the disk of the home";
+    Lab::eventually("the reason is told", || {
+        ensure!(problems(&alice)?.contains(reason), "{}", problems(&alice)?);
+        Ok(())
+    })?;
+    let wait = alice.run(&["wait", "--timeout", "0"])?;
+    ensure!(wait.code == 3 && wait.stdout.contains(reason), "{wait:?}");
+    let refused = alice.run(&["ls", "work"])?;
+    ensure!(refused.stderr.contains(reason), "{refused:?}");
+    bob.write("work/from-bob.txt", "written while alice could not")?;
+    std::fs::remove_file(filler)?;
+    Lab::eventually("everything is known to both, with nobody's help", || {
+        ensure!(alice.tree("work")?.files() == 202, "{}", problems(&alice)?);
+        alice.tree("work")?.must_equal(&bob.tree("work")?)
+    })
+}
+
+#[test]
+fn a_seed_whose_disk_is_full_goes_on_serving() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    alice.write("work/a.bin", noise(1, 3 << 20))?;
+    let code = alice.share("work")?;
+    let mut seed = lab.peer("seed")?;
+    let disk = SmallDisk::mount(seed.home(), "16m")?;
+    seed.start()?;
+    let address = alice.address()?;
+    let joined = seed.run_with(
+        &["join", "-", "--seed", "--peer", &address],
+        &format!("{code}\n"),
+    )?;
+    joined.good()?;
+    seed.settled(1)?;
+    alice.write("work/too-large.bin", noise(2, 24 << 20))?;
+    Lab::eventually("the reason is told", || {
+        let told = problems(&seed)?;
+        ensure!(told.contains("no space left on the disk"), "{told}");
+        Ok(())
+    })?;
+    let carol = lab.started("carol")?;
+    let code = alice.invite("work", &[])?;
+    carol.join(&code, "work", Some(&alice))?.good()?;
+    carol.settled(1)?;
+    alice.stop()?;
+    let copy = seed.run(&["cat", "work:a.bin"])?;
+    ensure!(copy.code == 0, "what it has can be had: {}", copy.stderr);
+    disk.grow("64m")?;
+    drop(carol);
+    Ok(())
+}
+
 #[test]
 fn a_read_only_disk_is_told_and_healed() -> Result<()> {
     let lab = Lab::on_loopback()?;

@@ -86,6 +86,17 @@ fn node_text(node: &NodeReply) -> String {
 
 fn mesh_text(mesh: &MeshStatus) -> String {
     let name = printable(&mesh.mesh.name);
+    if mesh.members == 0 {
+        // Of a mesh that is not open nothing is known, not even its members.
+        let mut text = format!("{name}  closed\n");
+        text.extend(
+            mesh.problem
+                .iter()
+                .map(|problem| format!("  ! {problem}\n")),
+        );
+        text.extend(mesh.bindings.iter().map(binding_text));
+        return text;
+    }
     let paused = if mesh.paused { ", paused" } else { "" };
     let mut text = format!(
         "{name}  {}, {} ({}){paused}\n",

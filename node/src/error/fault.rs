@@ -52,6 +52,7 @@ impl From<LookupError> for Fault {
             }
             LookupError::Unknown { known, .. } => fault(FaultCode::UnknownMesh, &error)
                 .with_hint(format!("known meshes: {}", known.join(", "))),
+            LookupError::Closed { .. } => fault(FaultCode::Storage, &error),
             LookupError::Ambiguous { candidates, .. } => {
                 let short = |id: &wormhole_crdt::MeshId| id.to_string().chars().take(12).collect();
                 let ids: Vec<String> = candidates.iter().map(short).collect();

@@ -7,14 +7,15 @@ use wormhole_vfs::Explanation;
 
 use super::shown;
 use crate::api::ExplainReply;
-use crate::error::FolderOperationError;
+use crate::error::{FolderOperationError, LookupError};
 use crate::node::{Bound, FolderState, LocalMesh, Node};
 
 impl Node {
     /// Says why a file of a synced folder is, or is not, synced.
     ///
     /// # Errors
-    /// [`FolderOperationError::NotBound`] when the path is in no synced folder.
+    /// [`FolderOperationError::NotBound`] when the path is in no synced folder, [`LookupError::Closed`]
+    /// when the folder's mesh is not open.
     pub async fn explain(&self, path: &Path) -> Result<ExplainReply, FolderOperationError> {
         let real = real_parent(path);
         let (mesh, bound) = self.bound_around(&real)?;
@@ -59,8 +60,18 @@ impl Node {
                 return Ok((mesh, bound));
             }
         }
-        Err(FolderOperationError::NotBound {
-            dir: path.to_owned(),
+        let closed = self
+            .broken_meshes()
+            .into_iter()
+            .find(|broken| broken.dirs().any(|dir| path.starts_with(dir)));
+        Err(match closed {
+            Some(broken) => FolderOperationError::Lookup(LookupError::Closed {
+                name: broken.mesh.name,
+                problem: broken.problem,
+            }),
+            None => FolderOperationError::NotBound {
+                dir: path.to_owned(),
+            },
         })
     }
 }
