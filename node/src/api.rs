@@ -18,6 +18,7 @@
 //! | `POST /v1/leave` | [`LeaveRequest`] | [`LeaveReply`] |
 //! | `POST /v1/rescan` | [`FolderRequest`] | [`Empty`] |
 //! | `POST /v1/confirm-deletions` | [`FolderRequest`] | [`ConfirmReply`] |
+//! | `POST /v1/check` | [`CheckRequest`] | [`CheckReply`] |
 //! | `GET /v1/ls` | [`TreeQuery`] | [`EntriesReply`] |
 //! | `GET /v1/cat` | [`TreeQuery`] | the file's bytes |
 //! | `GET /v1/conflicts` | [`MeshQuery`] | [`EntriesReply`] |

@@ -37,6 +37,8 @@ use start::Starting;
 pub(crate) enum Outcome {
     Done,
     NotInSync,
+    /// Something stored is damaged and could not be healed.
+    Damaged,
 }
 
 /// What every command needs: a home, a way to answer, and leave to start a node or not.
@@ -101,6 +103,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
     match command {
         Command::Wait(wait) => return follow::wait(desk, wait).await,
+        Command::Check { mesh } => return control::check(desk, mesh).await,
         Command::Up(up) => up::run(desk, up).await?,
         Command::Down => up::down(desk).await?,
         Command::Status { path: Some(path) } => status::explain(desk, &path).await?,

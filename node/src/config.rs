@@ -57,6 +57,8 @@ pub struct Config {
     pub up: Option<ByteCount>,
     /// At most so many bytes a second are received; no limit when `None`.
     pub down: Option<ByteCount>,
+    /// So many bytes a second are read in the background to find damage; none when `None`.
+    pub check: Option<ByteCount>,
     /// Which log lines are written: a level, or `tracing` directives.
     pub log_level: String,
     /// How log lines look.
@@ -177,6 +179,11 @@ impl Config {
                 .unwrap_or(CACHE_MEMORY),
             up: env.up.or(file.up).unwrap_or_default().into(),
             down: env.down.or(file.down).unwrap_or_default().into(),
+            check: env
+                .check_rate
+                .or(file.check_rate)
+                .unwrap_or(Limit(Some(CHECK_RATE)))
+                .into(),
             log_level: over
                 .log_level
                 .or(env.log_level)
@@ -193,6 +200,9 @@ impl Config {
 
 /// Enough for a few large files being read at once; small beside what a desktop has.
 const CACHE_MEMORY: ByteCount = ByteCount::from_bytes(64 << 20);
+
+/// A hundredth of what the slowest disks give; 5 TB a month.
+const CHECK_RATE: ByteCount = ByteCount::from_bytes(2 << 20);
 
 /// A limit as written: `"off"`, or an amount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -355,6 +355,17 @@ pub enum ControlError {
         /// What was asked for.
         bytes_per_second: u64,
     },
+    /// The store could not be checked.
+    #[error("the store of mesh {name:?} cannot be checked")]
+    Check {
+        /// The name of the mesh.
+        name: String,
+        /// Why not.
+        source: WriteError,
+    },
+    /// The node is stopping.
+    #[error(transparent)]
+    Stopping(#[from] Closed),
     /// The text is not an address.
     #[error(transparent)]
     Address(#[from] AddrError),

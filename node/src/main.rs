@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     match cli::run(line) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::NotInSync) => NOT_IN_SYNC.into(),
+        Ok(Outcome::Damaged) => FAILED.into(),
         // Whoever read our output has seen enough (`wormhole ls … | head`).
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS

@@ -148,7 +148,9 @@ impl Node {
         }
         self.tasks().spawn("reopen", reopen::watch(self.clone()))?;
         self.tasks()
-            .spawn("upkeep", upkeep::sweep_stores(self.clone()))?;
+            .spawn("sweep", upkeep::sweep_stores(self.clone()))?;
+        self.tasks()
+            .spawn("check", upkeep::check::check_stores(self.clone()))?;
         let server = Server::bind(&socket).map_err(|source| SpawnError::Socket {
             path: socket,
             source,

@@ -41,6 +41,7 @@ fn broken_status(broken: BrokenMesh) -> MeshStatus {
         bytes: 0,
         conflicts: 0,
         problem: Some(broken.problem),
+        damage: Vec::new(),
     }
 }
 
@@ -113,6 +114,7 @@ impl Node {
             conflicts,
             bindings,
             problem,
+            damage: mesh.health().problems(),
         }
     }
 

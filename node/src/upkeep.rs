@@ -1,4 +1,10 @@
-//! Housekeeping that nobody waits for: freeing the disk space of content that no file has any more.
+//! Housekeeping that nobody waits for: space of content that no file has any more is given back
+//! (`sweep_stores`), stored bytes are read again before somebody needs them (`check`), and what
+//! turns out damaged is brought back or told (`heal`, `health`).
+
+pub(crate) mod check;
+mod heal;
+pub(crate) mod health;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use wormhole_tests::Lab;
+use wormhole_tests::{Lab, Peer};
 
 /// Every file below `dir` whose name ends with `ending`.
 fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
@@ -125,4 +125,105 @@ fn a_database_with_flipped_bytes_stops_its_mesh_and_no_other() -> Result<()> {
         alice.stop()?;
     }
     Ok(())
+}
+
+/// Flips a byte in the middle of every pack of a node that does not run.
+fn rot(home: &Path) -> Result<()> {
+    let packs = files(home, ".pack")?;
+    ensure!(!packs.is_empty(), "there is something to damage");
+    for pack in packs {
+        let mut bytes = fs::read(&pack)?;
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 1;
+        }
+        fs::write(pack, bytes)?;
+    }
+    Ok(())
+}
+
+/// A seed that holds one file of alice's, of random digits, damaged while it did not run.
+fn rotten_seed(lab: &Lab, alice: &Peer, check: Option<&str>) -> Result<Peer> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let digits = |_| char::from_digit(rng.random_range(0..16), 16).unwrap_or('?');
+    alice.write(
+        "work/photos/trip.jpg",
+        (0..3 << 20).map(digits).collect::<String>(),
+    )?;
+    let code = alice.share("work")?;
+    let mut seed = lab.started("seed")?;
+    let address = alice.address()?;
+    let join = ["join", "-", "--seed", "--peer", &address];
+    seed.run_with(&join, &format!("{code}\n"))?.good()?;
+    seed.settled(1)?;
+    seed.stop()?;
+    rot(&seed.home())?;
+    if let Some(rate) = check {
+        fs::write(
+            seed.home().join("config.toml"),
+            format!("[check]\nrate = \"{rate}\"\n"),
+        )?;
+    }
+    Ok(seed)
+}
+
+#[test]
+fn a_flipped_byte_on_a_seed_is_found_and_fetched_again() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    let mut seed = rotten_seed(&lab, &alice, Some("off"))?;
+    seed.start()?;
+    seed.settled(1)?;
+    let check = seed.run(&["check"])?.good()?.json()?;
+    let number = |name: &str| check.pointer(&format!("/meshes/0/{name}")).cloned();
+    ensure!(number("damaged") == Some(1.into()), "{check}");
+    let again = seed.run(&["check", "work"])?.good()?.json()?;
+    ensure!(
+        again.pointer("/meshes/0/damaged") == Some(&0.into()),
+        "{again}"
+    );
+    alice.stop()?;
+    let hash = |bytes: &[u8]| blake3::hash(bytes);
+    let copy = seed.run(&["cat", "work:photos/trip.jpg"])?.good()?.stdout;
+    ensure!(
+        hash(copy.as_bytes()) == hash(&alice.read("work/photos/trip.jpg")?),
+        "the seed has the right bytes by itself"
+    );
+    Ok(())
+}
+
+#[test]
+fn damage_that_nobody_can_heal_is_told_by_name_until_somebody_can() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    let mut seed = rotten_seed(&lab, &alice, Some("1 GiB"))?;
+    alice.stop()?;
+    seed.start()?;
+    Lab::eventually("the background finds it, and names the file", || {
+        let status = seed.run(&["status"])?.good()?.json()?;
+        let path = status.pointer("/meshes/0/damage/0/path");
+        ensure!(path == Some(&"photos/trip.jpg".into()), "{status}");
+        Ok(())
+    })?;
+    let check = seed.run(&["check"])?;
+    ensure!(
+        check.code == 1 && check.stdout.contains("trip.jpg"),
+        "{check:?}"
+    );
+    seed.stop()?;
+    seed.start()?;
+    Lab::eventually("a restart does not forget it", || {
+        let status = seed.run(&["status"])?.good()?.stdout;
+        ensure!(status.contains("trip.jpg"), "{status}");
+        Ok(())
+    })?;
+    alice.start()?;
+    seed.run(&["dial", &alice.address()?])?.good()?;
+    Lab::eventually("it is healed once somebody has it", || {
+        let status = seed.run(&["status"])?.good()?.json()?;
+        let damage = status.pointer("/meshes/0/damage");
+        ensure!(damage == Some(&serde_json::json!([])), "{status}");
+        Ok(())
+    })?;
+    seed.run(&["check"])?.good().map(drop)
 }

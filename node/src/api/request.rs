@@ -169,6 +169,15 @@ pub struct PauseRequest {
     pub mesh: Option<String>,
 }
 
+/// `POST /v1/check`: one mesh, or all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    /// The mesh, by name or by the beginning of its id; every mesh when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+}
+
 /// `POST /v1/limit`: changes the bandwidth limits. What is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -33,6 +33,7 @@ pub(super) fn all() -> Router<Node> {
                 .delete(control::reset_limits),
         )
         .route("/v1/wait", post(control::wait))
+        .route("/v1/check", post(control::check))
         .route("/v1/explain", get(control::explain))
         .route("/v1/peers", get(control::peers))
         .route("/v1/transfers", get(control::transfers))
@@ -72,6 +73,7 @@ pub(super) fn all() -> Router<Node> {
         control::limit,
         control::reset_limits,
         control::wait,
+        control::check,
         control::explain,
         control::peers,
         control::transfers,

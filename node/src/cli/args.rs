@@ -112,6 +112,11 @@ pub(crate) enum Command {
     Peers,
     /// List what is being sent and received
     Transfers,
+    /// Read everything that is stored here and heal, or name, what is damaged
+    Check {
+        /// Only this mesh
+        mesh: Option<String>,
+    },
     /// Stop syncing a mesh, or all, until `resume`
     Pause {
         /// Only this mesh

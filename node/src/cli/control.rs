@@ -1,19 +1,20 @@
 //! Commands that change something and have little to say: `sync`, `unbind`, `leave`, `rescan`,
-//! `confirm-deletions`, `pause`, `resume`, `limit`, `dial`.
+//! `confirm-deletions`, `pause`, `resume`, `limit`, `check`, `dial`.
 
 use std::path::Path;
 
 use wormhole_node::api::{
-    ConfirmReply, DialReply, DialRequest, Empty, FolderRequest, LeaveReply, LeaveRequest,
-    LimitReply, LimitRequest, PauseReply, PauseRequest, Rate, SyncReply, SyncRequest, UnbindReply,
-    UnbindRequest,
+    CheckInfo, CheckReply, CheckRequest, ConfirmReply, DialReply, DialRequest, Empty,
+    FolderRequest, LeaveReply, LeaveRequest, LimitReply, LimitRequest, PauseReply, PauseRequest,
+    Rate, SyncReply, SyncRequest, UnbindReply, UnbindRequest,
 };
 
 use super::args::{Leave, Limit, Place};
-use super::figure::count;
+use super::figure::{bytes, count, many};
 use super::output::printable;
+use super::share::problem_lines;
 use super::status::rate;
-use super::{CliError, Desk, told};
+use super::{CliError, Desk, Outcome, told};
 
 pub(super) async fn sync(desk: &Desk, place: Place, dir: &Path) -> Result<(), CliError> {
     let request = SyncRequest {
@@ -141,6 +142,38 @@ pub(super) async fn limit(desk: &Desk, limit: &Limit) -> Result<(), CliError> {
         }
         text
     })
+}
+
+pub(super) async fn check(desk: &Desk, mesh: Option<String>) -> Result<Outcome, CliError> {
+    let request = CheckRequest { mesh };
+    let reply: CheckReply = desk.client().await?.post("/v1/check", &request).await?;
+    desk.output.answer(&reply, |reply| {
+        reply.meshes.iter().map(check_text).collect::<String>()
+    })?;
+    let is_good = reply.meshes.iter().all(|mesh| mesh.problems.is_empty());
+    Ok(match is_good {
+        true => Outcome::Done,
+        false => Outcome::Damaged,
+    })
+}
+
+fn check_text(check: &CheckInfo) -> String {
+    let name = printable(&check.mesh.name);
+    let mut text = format!("{name}: {} read", bytes(check.bytes));
+    text.push_str(&match (check.damaged, check.problems.is_empty()) {
+        (0, true) => ", all of it is as it was stored\n".to_owned(),
+        (0, false) => "\n".to_owned(),
+        (damaged, true) => format!(", {}, all healed\n", many(damaged, "damaged piece")),
+        (damaged, false) => format!(", {}, not all healed:\n", many(damaged, "damaged piece")),
+    });
+    if check.unreadable > 0 {
+        let pieces = many(check.unreadable, "piece");
+        text.push_str(&format!(
+            "  {pieces} could not be read now: is a disk not mounted?\n"
+        ));
+    }
+    text.push_str(&problem_lines(&check.problems));
+    text
 }
 
 pub(super) async fn dial(desk: &Desk, peer: String) -> Result<(), CliError> {

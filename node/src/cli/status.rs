@@ -120,6 +120,7 @@ fn mesh_text(mesh: &MeshStatus) -> String {
     if let Some(problem) = &mesh.problem {
         text.push_str(&format!("  ! {problem}\n"));
     }
+    text.push_str(&problem_lines(&mesh.damage));
     for binding in &mesh.bindings {
         text.push_str(&binding_text(binding));
     }

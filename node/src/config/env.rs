@@ -35,6 +35,7 @@ pub(super) struct Environment {
     pub(super) cache_memory: Option<ByteCount>,
     pub(super) up: Option<Limit>,
     pub(super) down: Option<Limit>,
+    pub(super) check_rate: Option<Limit>,
     pub(super) log_level: Option<String>,
     pub(super) log_format: Option<LogFormat>,
 }
@@ -63,6 +64,7 @@ impl Environment {
             cache_memory: variable(env, "WORMHOLE_CACHE_MEMORY", Allowed::Amount, parse)?,
             up: variable(env, "WORMHOLE_UP", Allowed::Limit, parse)?,
             down: variable(env, "WORMHOLE_DOWN", Allowed::Limit, parse)?,
+            check_rate: variable(env, "WORMHOLE_CHECK_RATE", Allowed::Limit, parse)?,
             log_level: variable(env, "WORMHOLE_LOG_LEVEL", Allowed::LogLevel, |level| {
                 text(level).filter(|level| is_log_level(level))
             })?,

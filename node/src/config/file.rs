@@ -28,6 +28,7 @@ pub(super) struct File {
     pub(super) cache_memory: Option<ByteCount>,
     pub(super) up: Option<Limit>,
     pub(super) down: Option<Limit>,
+    pub(super) check_rate: Option<Limit>,
     pub(super) log_level: Option<String>,
     pub(super) log_format: Option<LogFormat>,
 }
@@ -54,6 +55,7 @@ impl File {
             cache_memory: place.one("cache.memory", raw.cache.memory, Allowed::Amount)?,
             up: place.one("limits.up", raw.limits.up, Allowed::Limit)?,
             down: place.one("limits.down", raw.limits.down, Allowed::Limit)?,
+            check_rate: place.one("check.rate", raw.check.rate, Allowed::Limit)?,
             log_level: place.checked("log.level", raw.log.level, Allowed::LogLevel, |level| {
                 is_log_level(level).then(|| level.to_owned())
             })?,
@@ -72,6 +74,8 @@ struct Raw {
     cache: Cache,
     #[serde(default)]
     limits: Limits,
+    #[serde(default)]
+    check: Check,
     #[serde(default)]
     log: Log,
 }
@@ -98,6 +102,12 @@ struct Cache {
 struct Limits {
     up: Option<Spanned<String>>,
     down: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    rate: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

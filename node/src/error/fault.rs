@@ -220,7 +220,8 @@ impl From<ControlError> for Fault {
         let code = match error {
             ControlError::Lookup(error) => return error.into(),
             ControlError::Limit { .. } | ControlError::Address(_) => FaultCode::BadRequest,
-            ControlError::Home(_) => FaultCode::Storage,
+            ControlError::Home(_) | ControlError::Check { .. } => FaultCode::Storage,
+            ControlError::Stopping(_) => FaultCode::Stopping,
             ControlError::Dial(_) => FaultCode::Unreachable,
         };
         fault(code, &error)

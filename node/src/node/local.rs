@@ -24,6 +24,7 @@ use crate::error::{CloseError, OpenMeshError};
 use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord};
 use crate::policy::{self, Seed};
 use crate::source::MeshSource;
+use crate::upkeep::health::Health;
 use crate::{follow, home};
 
 const REPLICA_FILE: &str = "replica.redb";
@@ -50,6 +51,7 @@ pub(crate) struct LocalMesh {
     pub(crate) stop: CancellationToken,
     feed: Feed,
     known_members: Mutex<BTreeSet<DeviceId>>,
+    health: Health,
 }
 
 /// A directory that is bound.
@@ -108,6 +110,11 @@ impl LocalMesh {
 
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// What is damaged in the store.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The record as it was last saved. Held for a moment only.
@@ -218,6 +225,11 @@ impl LocalMesh {
         .await
     }
 
+    /// Where the check of the store keeps how far it is.
+    pub(crate) fn check_path(&self) -> PathBuf {
+        self.dir.join("check.json")
+    }
+
     /// Where a folder remembers what was last synced.
     pub(super) fn folder_state_path(&self, id: RootId) -> PathBuf {
         self.dir.join(format!("folder-{id}.redb"))
@@ -287,6 +299,7 @@ impl Node {
             stop: self.tasks().cancel().child_token(),
             record: Mutex::new(record.clone()),
             saving: Mutex::default(),
+            health: Health::default(),
         });
         self.tasks()
             .spawn("changes", change::follow(self.clone(), mesh.clone()))?;

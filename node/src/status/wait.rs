@@ -95,6 +95,13 @@ impl Node {
             let action = "start Wormhole on the others, or give an address with --peer";
             waiting.push(about_mesh(&reference, &reason, action));
         }
+        let damage = mesh.health().problems().into_iter();
+        waiting.extend(damage.map(|problem| Waiting {
+            mesh: reference.clone(),
+            path: Some(problem.path),
+            reason: problem.reason,
+            action: problem.action,
+        }));
         waiting.extend(behind(&reference, &sync, |device| name_of(self, device)));
         for bound in mesh.bound() {
             match &bound.state {

@@ -75,6 +75,16 @@ pub(super) async fn wait(
     Ok(Json(node.wait(&request).await?))
 }
 
+/// Reads and verifies everything that is stored, and heals what it can.
+#[utoipa::path(post, path = "/v1/check", request_body = CheckRequest,
+    responses((status = 200, body = CheckReply), (status = "4XX", body = Fault)))]
+pub(super) async fn check(
+    State(node): State<Node>,
+    Body(request): Body<CheckRequest>,
+) -> Reply<CheckReply> {
+    Ok(Json(node.check(request.mesh.as_deref()).await?))
+}
+
 /// Says why a file is, or is not, synced.
 #[utoipa::path(get, path = "/v1/explain", params(ExplainQuery),
     responses((status = 200, body = ExplainReply), (status = "4XX", body = Fault)))]
