@@ -121,9 +121,12 @@ pub enum OpenMeshError {
     },
     /// A database of the mesh makes no sense at all.
     #[error(
-        "a database in {dir} is damaged: restore it from a backup, or remove the directory and join the mesh again"
+        "{path} is damaged; this mesh stays closed and the others go on; stop the node and restore it \
+         from a backup, or move {dir} away and join the mesh again: the files in its folders stay"
     )]
     Damaged {
+        /// The database.
+        path: PathBuf,
         /// Where the home keeps the mesh.
         dir: PathBuf,
     },
@@ -148,6 +151,71 @@ pub enum OpenMeshError {
     /// The node is stopping.
     #[error(transparent)]
     Stopping(#[from] Closed),
+}
+
+impl OpenMeshError {
+    /// Whether the metadata of a mesh is beyond use.
+    pub(crate) fn is_damage(&self) -> bool {
+        use wormhole_crdt::OpenError;
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Database { source, .. } => match source.as_ref() {
+                redb::DatabaseError::Storage(redb::StorageError::Io(error)) => is_garbled(error),
+                redb::DatabaseError::Storage(redb::StorageError::Corrupted(_))
+                | redb::DatabaseError::RepairAborted
+                | redb::DatabaseError::UpgradeRequired(_) => true,
+                _ => false,
+            },
+            Self::Replica { source, .. } => match source.as_ref() {
+                OpenError::Storage(StorageError::Database(error)) => is_damaged(error),
+                OpenError::Storage(StorageError::Damaged(_)) | OpenError::Empty => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether a folder's memory of the last sync is damaged: it can begin without.
+    pub(crate) fn is_lost_memory(&self) -> bool {
+        use wormhole_vfs::{FolderError, OpenError, StateError};
+        let of_state = |error: &StateError| match error {
+            StateError::Damaged => true,
+            StateError::Database(error) => is_damaged(error),
+            StateError::Newer { .. } => false,
+        };
+        match self {
+            Self::Folder { source, .. } => match source.as_ref() {
+                OpenError::State { source, .. } => of_state(source),
+                OpenError::Recover {
+                    source: FolderError::State(source),
+                    ..
+                } => of_state(source),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+fn is_garbled(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// Whether a database is beyond use, rather than out of reach for now.
+fn is_damaged(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_)
+        | redb::Error::RepairAborted
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TypeDefinitionChanged { .. } => true,
+        redb::Error::Io(error) => is_garbled(error),
+        // The rest is about transactions, locks and the disk.
+        _ => false,
+    }
 }
 
 /// Why a directory could not be shared. Nothing is left behind.

@@ -10,7 +10,8 @@
 //!   limits.json           bandwidth limits set by `wormhole limit`
 //!   peers.book            addresses of other devices (owned by `mesh`)
 //!   node.sock, node.log   the local API, and the log of a node in the background
-//!   meshes/<mesh id>/     mesh.json (see `record`), replica.redb, store/, folder-<id>.redb
+//!   meshes/<mesh id>/     mesh.json (see `record`) and its copy, replica.redb, store/,
+//!                         folder-<id>.redb, check.json; *.damaged-<n> was set aside
 //! ```
 //!
 //! This module opens and locks the layout and knows its paths; what is inside the files belongs to
@@ -44,6 +45,8 @@ const LOCK_FILE: &str = "lock";
 const PORT_FILE: &str = "port";
 const KEY_FILE: &str = "device.key";
 const MESH_FILE: &str = "mesh.json";
+/// The same again, for when that is lost or damaged: without its secrets a mesh cannot be opened.
+const MESH_COPY: &str = "mesh.json.copy";
 
 /// What may be in a directory that is about to become a home: settings that the user prepared, and
 /// what a start that was killed left before it wrote the format.
@@ -178,16 +181,21 @@ impl Home {
         Ok(dir)
     }
 
-    /// Gives a staged directory its final place. The mesh does not count before its record is saved.
+    /// Gives a staged directory its record and its final place: from here on the mesh counts.
     ///
     /// # Errors
     /// When there is a directory for this mesh already, or the disk refuses.
-    pub fn adopt_mesh(&self, staged: &Path, mesh: &MeshId) -> Result<PathBuf, HomeError> {
-        let place = self.mesh_dir(mesh);
-        fs::rename(staged, &place).map_err(|source| HomeError::io(&place, source))?;
-        durable::sync_dir(&self.dir.join("meshes"))
-            .map_err(|source| HomeError::io(&place, source))?;
+    pub fn adopt_mesh(&self, staged: &Path, record: &MeshRecord) -> Result<PathBuf, HomeError> {
+        let place = self.mesh_dir(&record.mesh);
+        write_record(staged, record)?;
+        self.rename_mesh(staged, &place)?;
         Ok(place)
+    }
+
+    fn rename_mesh(&self, from: &Path, to: &Path) -> Result<(), HomeError> {
+        fs::rename(from, to)
+            .and_then(|()| durable::sync_dir(&self.dir.join("meshes")))
+            .map_err(|source| HomeError::io(to, source))
     }
 
     /// Removes a staged directory. What cannot be removed now is cleared away at the next start.
@@ -197,44 +205,50 @@ impl Home {
         }
     }
 
-    /// Removes all that the home holds of a mesh. Its record goes first, so that a crash in between
-    /// leaves something that the next start clears away.
+    /// Removes all that the home holds of a mesh. It gets another name first, so that what a crash
+    /// leaves of it is cleared away at the next start.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn drop_mesh(&self, mesh: &MeshId) -> Result<(), HomeError> {
         let dir = self.mesh_dir(mesh);
-        match fs::remove_file(dir.join(MESH_FILE)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(HomeError::io(&dir, source)),
+        if !dir.exists() {
+            return Ok(());
         }
-        remove_tree(&dir)
+        let gone = self
+            .dir
+            .join("meshes")
+            .join(format!("{DROPPED}{}", record::hex(mesh.as_bytes())));
+        self.rename_mesh(&dir, &gone)?;
+        remove_tree(&gone)
     }
 
-    /// Writes the record of a mesh, atomically. With it the mesh, and its bindings, begin to count.
+    /// Writes the record of a mesh, atomically. With it its bindings begin to count.
     ///
     /// # Errors
     /// When the disk refuses; the old record is then still whole.
     pub fn save_record(&self, record: &MeshRecord) -> Result<(), HomeError> {
-        let path = self.mesh_dir(&record.mesh).join(MESH_FILE);
-        let text = Zeroizing::new(record.to_json());
-        write_private(&path, text.as_bytes()).map_err(|source| HomeError::io(&path, source))
+        write_record(&self.mesh_dir(&record.mesh), record)
     }
 
     /// Reads the records of all meshes that this device is in.
     ///
-    /// A record that cannot be read is reported beside the others, so that one damaged mesh does
-    /// not keep the rest from starting.
+    /// A record that is lost or damaged is taken from its copy. One that cannot be had is reported
+    /// beside the others, with the name of its directory, so that one damaged mesh does not keep the
+    /// rest from starting.
     ///
     /// # Errors
     /// When the directory itself cannot be listed.
-    pub fn records(&self) -> Result<Vec<Result<MeshRecord, RecordError>>, HomeError> {
+    pub fn records(&self) -> Result<Vec<Result<MeshRecord, LostRecord>>, HomeError> {
         let meshes = self.dir.join("meshes");
         let mut records = Vec::new();
         for item in fs::read_dir(&meshes).map_err(|source| HomeError::io(&meshes, source))? {
             let item = item.map_err(|source| HomeError::io(&meshes, source))?;
-            records.push(MeshRecord::read(&item.path().join(MESH_FILE)));
+            let record = read_record(&item.path());
+            records.push(record.map_err(|source| LostRecord {
+                mesh: item.file_name().to_string_lossy().into_owned(),
+                source,
+            }));
         }
         Ok(records)
     }
@@ -287,10 +301,10 @@ impl Home {
     fn clear_unfinished(&self) -> Result<(), HomeError> {
         let meshes = self.dir.join("meshes");
         for item in fs::read_dir(&meshes).map_err(|source| HomeError::io(&meshes, source))? {
-            let dir = item
-                .map_err(|source| HomeError::io(&meshes, source))?
-                .path();
-            if !dir.join(MESH_FILE).exists() {
+            let item = item.map_err(|source| HomeError::io(&meshes, source))?;
+            let (name, dir) = (item.file_name(), item.path());
+            let name = name.to_string_lossy();
+            if name.starts_with(STAGING) || name.starts_with(DROPPED) {
                 tracing::warn!(dir = %dir.display(), "clearing away a mesh that was never finished");
                 remove_tree(&dir)?;
             }
@@ -299,7 +313,72 @@ impl Home {
     }
 }
 
+/// What directories of meshes are called that are being made, and that are being dropped. All others
+/// are of meshes, whatever is missing in them.
 const STAGING: &str = "new-";
+const DROPPED: &str = "gone-";
+
+/// A mesh whose record cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("its record cannot be read")]
+pub struct LostRecord {
+    /// The name of its directory, which is its id.
+    pub mesh: String,
+    /// Why not.
+    pub source: RecordError,
+}
+
+fn write_record(dir: &Path, record: &MeshRecord) -> Result<(), HomeError> {
+    let text = Zeroizing::new(record.to_json());
+    for name in [MESH_FILE, MESH_COPY] {
+        let path = dir.join(name);
+        write_private(&path, text.as_bytes()).map_err(|source| HomeError::io(&path, source))?;
+    }
+    Ok(())
+}
+
+fn read_record(dir: &Path) -> Result<MeshRecord, RecordError> {
+    let path = dir.join(MESH_FILE);
+    let error = match MeshRecord::read(&path) {
+        Err(
+            error @ (RecordError::Damaged { .. }
+            | RecordError::NotText { .. }
+            | RecordError::Missing { .. }),
+        ) => error,
+        read => return read,
+    };
+    let Ok(record) = MeshRecord::read(&dir.join(MESH_COPY)) else {
+        return Err(error);
+    };
+    tracing::error!(%error, "the record of a mesh is taken from its copy");
+    let kept = set_aside(&path).and_then(|_| write_record(dir, &record));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the record of a mesh is only in its copy");
+    }
+    Ok(record)
+}
+
+/// Names that a damaged file may get; more than that is not kept.
+const MOST_ASIDE: u32 = 9;
+
+/// Gives a damaged file another name, so that a new one can take its place. Returns the new name;
+/// nothing happens when there is no such file.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, HomeError> {
+    let named = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        PathBuf::from(name)
+    };
+    let free = (1..MOST_ASIDE).find(|number| !named(*number).exists());
+    let aside = named(free.unwrap_or(MOST_ASIDE));
+    match fs::rename(path, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(HomeError::io(path, error)),
+        Ok(()) | Err(_) => Ok(aside),
+    }
+}
 
 /// Why a home cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! asks of a node. What moves by itself is elsewhere: `outbound` and `inbound` (changes), `policy`
 //! (which content to fetch), `follow` (what the network and folders tell).
 
+mod afresh;
 mod control;
 mod folder;
 mod invite;
@@ -139,10 +140,10 @@ impl Node {
                 }
                 Err(error) => {
                     let reference = MeshRef {
-                        id: String::new(),
-                        name: "?".to_owned(),
+                        name: error.mesh.chars().take(12).collect(),
+                        id: error.mesh,
                     };
-                    self.note_broken(reference, None, &error);
+                    self.note_broken(reference, None, &error.source);
                 }
             }
         }

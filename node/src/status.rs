@@ -114,7 +114,7 @@ impl Node {
             conflicts,
             bindings,
             problem,
-            damage: mesh.health().problems(),
+            damage: mesh.health().report(),
         }
     }
 
@@ -372,6 +372,12 @@ pub(crate) fn shown(name: &str) -> String {
         Ok(name) => name.display().to_string(),
         Err(_) => name.escape_debug().to_string(),
     }
+}
+
+/// A path of this device, made safe to print.
+pub(crate) fn shown_path(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    text.split('/').map(shown).collect::<Vec<_>>().join("/")
 }
 
 fn small(number: usize) -> u32 {

@@ -227,3 +227,76 @@ fn damage_that_nobody_can_heal_is_told_by_name_until_somebody_can() -> Result<()
     })?;
     seed.run(&["check"])?.good().map(drop)
 }
+
+/// A file of a node's home, which does not run.
+fn kept(home: &Path, ending: &str) -> Result<PathBuf> {
+    let found = files(home, ending)?.pop();
+    found.with_context(|| format!("there is a file {ending}"))
+}
+
+#[test]
+fn a_damaged_memory_of_a_folder_is_set_aside_and_no_file_is_lost() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    for name in ["same", "changed", "gone"] {
+        alice.write(&format!("work/{name}"), name)?;
+    }
+    let code = alice.share("work")?;
+    let bob = lab.started("bob")?;
+    bob.join(&code, "work", Some(&alice))?.good()?;
+    bob.settled(1)?;
+    for damage in ["emptied", "overwritten", "cut off", "flipped"] {
+        alice.stop()?;
+        let memory = files(&alice.home(), ".redb")?
+            .into_iter()
+            .find(|path| path.to_string_lossy().contains("folder-"))
+            .context("a folder has a memory")?;
+        let mut bytes = fs::read(&memory)?;
+        match damage {
+            "emptied" => bytes.clear(),
+            "overwritten" => bytes.fill(0x5a),
+            "cut off" => bytes.truncate(bytes.len() / 2),
+            _ => bytes.iter_mut().step_by(512).for_each(|byte| *byte ^= 1),
+        }
+        fs::write(&memory, bytes)?;
+        alice.write("work/changed", format!("while {damage}"))?;
+        bob.write("work/new", format!("while alice was down: {damage}"))?;
+        alice.start()?;
+        Lab::eventually("both have everything again", || {
+            ensure!(alice.read("work/new")? == bob.read("work/new")?);
+            ensure!(bob.read("work/changed")? == format!("while {damage}").as_bytes());
+            alice.tree("work")?.must_equal(&bob.tree("work")?)
+        })
+        .with_context(|| damage.to_owned())?;
+        ensure!(alice.tree("work")?.files() == 4, "nothing is there twice");
+        let status = alice.run(&["status"])?.good()?.stdout;
+        let told = status.contains("looked through afresh");
+        ensure!(told || damage == "emptied", "{damage}: {status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lost_record_of_a_mesh_comes_from_its_copy_or_is_told() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let mut alice = lab.started("alice")?;
+    alice.write("work/a.txt", "a")?;
+    alice.share("work")?;
+    alice.stop()?;
+    fs::remove_file(kept(&alice.home(), "mesh.json")?)?;
+    alice.start()?;
+    alice.settled(0)?;
+    alice.stop()?;
+    fs::remove_file(kept(&alice.home(), "mesh.json")?)?;
+    fs::write(kept(&alice.home(), "mesh.json.copy")?, "{")?;
+    alice.start()?;
+    let status = alice.run(&["status"])?.good()?.stdout;
+    ensure!(status.contains("mesh.json is missing"), "{status}");
+    ensure!(
+        status.contains("restore the file from a backup"),
+        "{status}"
+    );
+    kept(&alice.home(), "replica.redb")?;
+    ensure!(alice.read("work/a.txt")? == b"a", "nothing is cleared away");
+    Ok(())
+}

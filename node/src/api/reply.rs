@@ -5,11 +5,14 @@
 //! desktop app; ids are lower-case hex, times are milliseconds since 1970 (UTC), sizes are bytes.
 //! Fields may be added in later versions: clients ignore what they do not know.
 
+mod check;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::check::{CheckInfo, CheckReply};
 use super::{Fault, Keep, Rate};
 
 /// What a member may do.
@@ -98,7 +101,7 @@ pub struct MeshStatus {
     pub bindings: Vec<BindingStatus>,
     /// What is wrong with the mesh as a whole, when something is (its database is damaged, …).
     pub problem: Option<String>,
-    /// What is damaged on this device's disks and not healed.
+    /// What is damaged on this device's disks, and what was repaired since the node started.
     pub damage: Vec<Problem>,
 }
 
@@ -511,30 +514,6 @@ pub struct PauseState {
     pub mesh: MeshRef,
     /// Whether it is paused now.
     pub paused: bool,
-}
-
-/// `POST /v1/check`: what was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CheckReply {
-    /// The meshes that the request named.
-    pub meshes: Vec<CheckInfo>,
-}
-
-/// What a check of everything that is stored of a mesh has found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CheckInfo {
-    /// Which mesh.
-    pub mesh: MeshRef,
-    /// Pieces of content that were read, stored ones and those in synced files.
-    pub copies: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Pieces that were damaged.
-    pub damaged: u64,
-    /// Pieces that could not be read now, because a disk is not mounted or refuses.
-    pub unreadable: u64,
-    /// What could not be healed.
-    pub problems: Vec<Problem>,
 }
 
 /// `GET /v1/limit` and `POST /v1/limit`: the limits in force.

@@ -76,9 +76,13 @@ impl MeshRecord {
     /// # Errors
     /// A [`RecordError`] that names the file.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
-        let text = fs::read_to_string(path).map_err(|source| RecordError::Io {
-            path: path.to_owned(),
-            source,
+        let text = fs::read_to_string(path).map_err(|source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::NotFound => RecordError::Missing { path },
+                io::ErrorKind::InvalidData => RecordError::NotText { path },
+                _ => RecordError::Io { path, source },
+            }
         })?;
         let text = zeroize::Zeroizing::new(text);
         let probe: Probe = serde_json::from_str(&text).map_err(|source| RecordError::Damaged {
@@ -107,6 +111,10 @@ impl MeshRecord {
     }
 }
 
+/// What to do about a record that is lost.
+const RESCUE: &str = "this mesh stays closed and the others go on; stop the node and restore the file from a \
+     backup, or move its directory away and join the mesh again: the files in its folders stay";
+
 /// Why the record of a mesh cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -118,10 +126,20 @@ pub enum RecordError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is none.
+    #[error("{path} is missing; {RESCUE}")]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It is not even text.
+    #[error("{path} is damaged; {RESCUE}")]
+    NotText {
+        /// The record.
+        path: PathBuf,
+    },
     /// It is not a record.
-    #[error(
-        "{path} is damaged: restore it from a backup, or remove its directory to leave the mesh"
-    )]
+    #[error("{path} is damaged; {RESCUE}")]
     Damaged {
         /// The record.
         path: PathBuf,

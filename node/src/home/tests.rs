@@ -144,8 +144,7 @@ fn a_record_comes_back_as_it_was_saved() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::open(dir.path()).unwrap();
     let staged = home.stage_mesh().unwrap();
-    home.adopt_mesh(&staged, &record(7).mesh).unwrap();
-    home.save_record(&record(7)).unwrap();
+    home.adopt_mesh(&staged, &record(7)).unwrap();
     let records: Vec<_> = home
         .records()
         .unwrap()
@@ -156,19 +155,78 @@ fn a_record_comes_back_as_it_was_saved() {
 }
 
 #[test]
-fn a_mesh_that_was_never_finished_is_gone_at_the_next_start() {
+fn what_was_being_made_or_dropped_is_gone_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::open(dir.path()).unwrap();
-    home.stage_mesh().unwrap();
     let staged = home.stage_mesh().unwrap();
-    let adopted = home
-        .adopt_mesh(&staged, &MeshId::from_bytes([9; 32]))
-        .unwrap();
-    fs::write(adopted.join("replica.redb"), "half").unwrap();
+    fs::write(staged.join("replica.redb"), "half").unwrap();
+    let dropped = home.dir().join("meshes/gone-0909");
+    fs::create_dir_all(dropped.join("store")).unwrap();
     drop(home);
 
     let home = Home::open(dir.path()).unwrap();
     assert_eq!(fs::read_dir(home.dir().join("meshes")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_dropped_mesh_leaves_nothing_and_can_come_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    for _ in 0..2 {
+        let staged = home.stage_mesh().unwrap();
+        let place = home.adopt_mesh(&staged, &record(7)).unwrap();
+        fs::write(place.join("replica.redb"), "whole").unwrap();
+        home.drop_mesh(&record(7).mesh).unwrap();
+        assert_eq!(fs::read_dir(home.dir().join("meshes")).unwrap().count(), 0);
+    }
+    home.drop_mesh(&record(7).mesh).unwrap();
+}
+
+#[test]
+fn a_record_that_is_lost_or_damaged_comes_from_its_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    let staged = home.stage_mesh().unwrap();
+    let place = home.adopt_mesh(&staged, &record(7)).unwrap();
+    let file = place.join(MESH_FILE);
+    let damage: [fn(&Path); 3] = [
+        |file| fs::remove_file(file).unwrap(),
+        |file| fs::write(file, "{\"format\": 1").unwrap(),
+        |file| fs::write(file, [0xff; 300]).unwrap(),
+    ];
+    for damage in damage {
+        damage(&file);
+        let records = home.records().unwrap();
+        assert!(matches!(records.as_slice(), [Ok(found)] if *found == record(7)));
+        assert!(MeshRecord::read(&file).is_ok(), "it is mended, too");
+    }
+    assert!(
+        place.join("mesh.json.damaged-2").exists(),
+        "what was damaged is kept"
+    );
+}
+
+#[test]
+fn a_mesh_without_any_record_is_kept_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    let staged = home.stage_mesh().unwrap();
+    let place = home.adopt_mesh(&staged, &record(7)).unwrap();
+    fs::write(place.join("replica.redb"), "precious").unwrap();
+    fs::remove_file(place.join(MESH_FILE)).unwrap();
+    fs::remove_file(place.join(MESH_COPY)).unwrap();
+    drop(home);
+    let home = Home::open(dir.path()).unwrap();
+    let records = home.records().unwrap();
+    let [Err(lost)] = records.as_slice() else {
+        panic!("{records:?}");
+    };
+    assert!(place.ends_with(&lost.mesh));
+    assert!(matches!(lost.source, RecordError::Missing { .. }));
+    assert!(
+        place.join("replica.redb").exists(),
+        "nothing is cleared away"
+    );
 }
 
 #[test]

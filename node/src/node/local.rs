@@ -14,18 +14,17 @@ use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{DeviceId, DeviceKey, EntryId, Member, MeshId, Replica, Role};
 use wormhole_mesh::{AttachedMesh, MeshSecret};
 use wormhole_store::{ContentKey, RootId, Store, StoreOptions};
-use wormhole_vfs::{Folder, FolderConfig, Memory, Writing};
+use wormhole_vfs::{Folder, Phase, StopReason};
 
 use super::Node;
 use crate::api::MeshRef;
 use crate::change::{self, Feed};
 use crate::config::Config;
 use crate::error::{CloseError, OpenMeshError};
+use crate::home;
 use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord};
 use crate::policy::{self, Seed};
-use crate::source::MeshSource;
 use crate::upkeep::health::Health;
-use crate::{follow, home};
 
 const REPLICA_FILE: &str = "replica.redb";
 
@@ -66,6 +65,16 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// Whether the folder is stopped because a database failed.
+    pub(super) fn has_failed(&self) -> bool {
+        match &self.state {
+            FolderState::Open(folder) => {
+                folder.status().phase == Phase::Stopped(StopReason::StateFailed)
+            }
+            FolderState::Failed(_) => false,
+        }
+    }
+
     /// Stops the folder; it ends what it has begun with a file.
     pub(crate) async fn stop(&self) {
         self.cancel.cancel();
@@ -276,10 +285,13 @@ impl Node {
         let key = self.inner.identity.device_key();
         let config = self.config().clone();
         let (replica, store, record) = {
-            let damaged = OpenMeshError::Damaged { dir: dir.clone() };
+            let damaged = OpenMeshError::Damaged {
+                path: dir.join(REPLICA_FILE),
+                dir: dir.clone(),
+            };
             let dir = dir.clone();
             opening(damaged, move || {
-                let replica = open_replica(&dir.join(REPLICA_FILE), key)?;
+                let replica = open_replica(&dir, key)?;
                 let store = open_store(&dir, &record, &config)?;
                 Ok::<_, OpenMeshError>((replica, store, record))
             })
@@ -301,6 +313,7 @@ impl Node {
             saving: Mutex::default(),
             health: Health::default(),
         });
+        self.tell_of_rebuilt_index(&mesh);
         self.tasks()
             .spawn("changes", change::follow(self.clone(), mesh.clone()))?;
         self.tasks().spawn("flush", change::flush(mesh.clone()))?;
@@ -369,49 +382,6 @@ impl Node {
         Ok(())
     }
 
-    async fn open_folder(
-        &self,
-        mesh: &Arc<LocalMesh>,
-        id: RootId,
-        dir: &Path,
-        base: EntryId,
-        cancel: CancellationToken,
-    ) -> Result<Folder, OpenMeshError> {
-        let writing = match mesh.role() {
-            Role::Admin | Role::Writer => Writing::Allowed,
-            Role::Reader | Role::Seed => Writing::ReadOnly,
-        };
-        let config = FolderConfig {
-            base,
-            writing,
-            // References into the folder's files were only in the index of the store.
-            memory: match mesh.store.recovery().index_rebuilt {
-                true => Memory::Afresh,
-                false => Memory::Kept,
-            },
-            ..FolderConfig::new(id, dir, mesh.folder_state_path(id))
-        };
-        let source = Arc::new(MeshSource::new(self.network().clone(), mesh.id));
-        let (replica, store) = (mesh.replica.clone(), mesh.store.clone());
-        let damaged = OpenMeshError::DamagedFolder {
-            dir: dir.to_owned(),
-            memory: config.state.clone(),
-        };
-        let at = dir.to_owned();
-        let (folder, task) = opening(damaged, move || {
-            let started = Folder::start(config, replica, store, source, cancel);
-            started.map_err(|source| OpenMeshError::Folder {
-                dir: at,
-                source: Box::new(source),
-            })
-        })
-        .await?;
-        self.tasks().spawn("folder", task)?;
-        let watch = follow::folder(self.clone(), mesh.reference(), dir.to_owned(), &folder);
-        self.tasks().spawn("folder events", watch)?;
-        Ok(folder)
-    }
-
     /// Stops a mesh and removes all that this device keeps of it but the files of its folders.
     pub(super) async fn forget_mesh(&self, mesh: Arc<LocalMesh>) {
         let id = mesh.id;
@@ -441,7 +411,20 @@ impl Node {
     }
 }
 
-fn open_replica(path: &Path, key: DeviceKey) -> Result<Replica, OpenMeshError> {
+fn open_replica(dir: &Path, key: DeviceKey) -> Result<Replica, OpenMeshError> {
+    let path = dir.join(REPLICA_FILE);
+    read_replica(&path, key).map_err(|error| {
+        if !error.is_damage() {
+            return error;
+        }
+        let report = &error as &dyn std::error::Error;
+        tracing::error!(path = %path.display(), error = report, "a database is damaged");
+        let dir = dir.to_owned();
+        OpenMeshError::Damaged { path, dir }
+    })
+}
+
+fn read_replica(path: &Path, key: DeviceKey) -> Result<Replica, OpenMeshError> {
     let db = open_database(path)?;
     let meta = fs::metadata(path).map_err(|source| HomeError::io(path, source))?;
     // A copied or restored database is in another place: the replica must know.
@@ -490,7 +473,7 @@ fn open_store(dir: &Path, record: &MeshRecord, config: &Config) -> Result<Store,
 
 /// Opens databases. A damaged file can make redb panic where it should fail: that is an answer, too,
 /// and must not take the other meshes along.
-async fn opening<T: Send + 'static>(
+pub(super) async fn opening<T: Send + 'static>(
     damaged: OpenMeshError,
     open: impl FnOnce() -> Result<T, OpenMeshError> + Send + 'static,
 ) -> Result<T, OpenMeshError> {

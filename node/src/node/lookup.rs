@@ -22,7 +22,7 @@ pub(super) fn find_mesh(
 }
 
 /// The shortest beginning of an id that names a mesh: shorter ones are more likely mistakes.
-const SHORTEST_PREFIX: usize = 4;
+pub(super) const SHORTEST_PREFIX: usize = 4;
 
 /// A whole name wins over the beginning of an id.
 fn find(meshes: &[(MeshId, String)], wanted: &str) -> Result<MeshId, LookupError> {

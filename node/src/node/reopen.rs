@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wormhole_crdt::MeshId;
-use wormhole_vfs::{Phase, StopReason};
 
+use super::lookup::SHORTEST_PREFIX;
 use super::{Bound, FolderState, LocalMesh, Node, blocking};
 use crate::api::MeshRef;
 use crate::config::ByteCount;
@@ -54,6 +54,12 @@ enum Retry {
 }
 
 impl BrokenMesh {
+    /// Whether a person means this mesh: by its whole name, or the beginning of its id.
+    pub(crate) fn is_named(&self, wanted: &str) -> bool {
+        let by_id = wanted.len() >= SHORTEST_PREFIX && self.mesh.id.starts_with(wanted);
+        by_id || self.mesh.name == wanted
+    }
+
     /// The directories that would be synced.
     pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
         let bindings = self.record.iter().flat_map(|record| &record.bindings);
@@ -103,9 +109,7 @@ impl Pauses {
 /// Whether a database of the mesh refuses to go on.
 async fn has_failed(mesh: &Arc<LocalMesh>) -> bool {
     let folder_failed = |bound: &Arc<Bound>| match &bound.state {
-        FolderState::Open(folder) => {
-            folder.status().phase == Phase::Stopped(StopReason::StateFailed)
-        }
+        FolderState::Open(_) => bound.has_failed(),
         FolderState::Failed(error) => is_full(error),
     };
     let replica = mesh.replica().clone();
@@ -156,9 +160,7 @@ impl Node {
     /// Why the mesh that a person named is not open, if there is one and it is not.
     pub(super) fn why_closed(&self, wanted: &str) -> Option<LookupError> {
         let broken = self.broken();
-        let named =
-            |broken: &&BrokenMesh| broken.mesh.name == wanted || broken.mesh.id.starts_with(wanted);
-        let found = broken.iter().find(named)?;
+        let found = broken.iter().find(|broken| broken.is_named(wanted))?;
         Some(LookupError::Closed {
             name: found.mesh.name.clone(),
             problem: found.problem.clone(),
@@ -221,6 +223,9 @@ impl Node {
             mesh: reference,
             reason: problem,
         });
+        for bound in mesh.bound().iter().filter(|bound| bound.has_failed()) {
+            self.suspect_memory(&mesh, bound.id).await;
+        }
         self.network().detach(mesh.id());
         mesh.stop_folders().await;
         mesh.stop.cancel();

@@ -158,9 +158,8 @@ impl Node {
         })?;
         let id = made.mesh_id();
         drop(made);
-        self.home().adopt_mesh(staged, &id)?;
         let record = record(id);
-        self.home().save_record(&record)?;
+        self.home().adopt_mesh(staged, &record)?;
         Ok(record)
     }
 

@@ -31,23 +31,26 @@ impl Node {
         let deadline = request
             .timeout_seconds
             .and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
-        let meshes = self.lookup_all(request.mesh.as_deref())?;
+        for folder in self
+            .waited_for(request)?
+            .iter()
+            .flat_map(|mesh| mesh.folders())
+        {
+            folder.rescan().await;
+        }
         let settled = async {
-            for folder in meshes.iter().flat_map(|mesh| mesh.folders()) {
-                folder.rescan().await;
-            }
             let mut tick = tokio::time::interval(LOOK_EVERY);
             loop {
                 tick.tick().await;
-                let seems_done = self.unfinished_all(&meshes, request).is_empty();
+                let seems_done = self.unfinished_all(request)?.is_empty();
                 if self.tasks().cancel().is_cancelled() {
-                    return false;
+                    return Ok(false);
                 }
                 if seems_done {
                     // A folder may not have noticed yet what was known when we looked.
-                    catch_up(&meshes).await;
-                    if self.unfinished_all(&meshes, request).is_empty() {
-                        return true;
+                    catch_up(&self.waited_for(request)?).await;
+                    if self.unfinished_all(request)?.is_empty() {
+                        return Ok(true);
                     }
                 }
             }
@@ -56,31 +59,40 @@ impl Node {
             None => settled.await,
             Some(deadline) => tokio::time::timeout_at(deadline, settled)
                 .await
-                .unwrap_or(false),
+                .unwrap_or(Ok(false)),
         };
-        let waiting_for = match done {
+        let waiting_for = match done? {
             true => Vec::new(),
-            false => self.unfinished_all(&meshes, request),
+            false => self.unfinished_all(request)?,
         };
+        let done = waiting_for.is_empty();
         Ok(WaitReply { done, waiting_for })
     }
 
-    fn unfinished_all(&self, meshes: &[Arc<LocalMesh>], request: &WaitRequest) -> Vec<Waiting> {
+    /// The open meshes that are waited for. Asked again and again: to hold on to one would keep it
+    /// from being closed and opened again.
+    fn waited_for(&self, request: &WaitRequest) -> Result<Vec<Arc<LocalMesh>>, LookupError> {
+        match self.lookup_all(request.mesh.as_deref()) {
+            Err(LookupError::Closed { .. }) => Ok(Vec::new()),
+            found => found,
+        }
+    }
+
+    fn unfinished_all(&self, request: &WaitRequest) -> Result<Vec<Waiting>, LookupError> {
+        let meshes = self.waited_for(request)?;
         let mut waiting: Vec<Waiting> = meshes
             .iter()
             .flat_map(|mesh| self.unfinished(mesh, request.members))
             .collect();
-        if request.mesh.is_none() {
-            // Of a mesh that cannot be opened nothing is known to be here.
-            let broken = self.broken_meshes();
-            waiting.extend(
-                broken
-                    .into_iter()
-                    .map(|broken| about_mesh(&broken.mesh, &broken.problem, "")),
-            );
-        }
+        // Of a mesh that is not open nothing is known to be here.
+        let closed = self.broken_meshes().into_iter();
+        let closed = closed.filter(|broken| match &request.mesh {
+            Some(wanted) => meshes.is_empty() && broken.is_named(wanted),
+            None => true,
+        });
+        waiting.extend(closed.map(|broken| about_mesh(&broken.mesh, &broken.problem, "")));
         waiting.truncate(LISTED);
-        waiting
+        Ok(waiting)
     }
 
     /// What a mesh still waits for.

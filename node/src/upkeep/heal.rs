@@ -11,7 +11,7 @@ use wormhole_store::{ChunkId, Content, FetchJob, FilePath, Store};
 
 use crate::api::Problem;
 use crate::node::{LocalMesh, Node, blocking};
-use crate::status::shown;
+use crate::status::{shown, shown_path};
 
 /// Contents that are looked for at once; more damage than that is healed in turns.
 const MOST: usize = 4096;
@@ -74,11 +74,6 @@ fn rotten_file(mesh: &LocalMesh, file: &Path) -> Problem {
             shown(mesh.name())
         ),
     }
-}
-
-fn shown_path(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    text.split('/').map(shown).collect::<Vec<_>>().join("/")
 }
 
 /// Forgets the damage that another copy has made up for; finds the live contents that still miss

@@ -31,6 +31,8 @@ struct State {
     files: BTreeMap<PathBuf, Option<FileStamp>>,
     /// What people are told, by path.
     told: BTreeMap<String, Problem>,
+    /// What was repaired, and what people should know about it, until the node stops.
+    notices: Vec<Problem>,
 }
 
 impl Health {
@@ -85,7 +87,24 @@ impl Health {
         same.into_iter().map(|(file, _)| file).collect()
     }
 
-    /// What people are told.
+    /// Says what was damaged and has been repaired.
+    pub(crate) fn notice(&self, mesh: &MeshRef, notice: Problem, events: &EventBus) {
+        events.raise(EventKind::ProblemRaised {
+            mesh: mesh.clone(),
+            path: notice.path.clone(),
+            reason: notice.reason.clone(),
+            action: notice.action.clone(),
+        });
+        self.lock().notices.push(notice);
+    }
+
+    /// All that people are told: what is damaged, and what was repaired.
+    pub(crate) fn report(&self) -> Vec<Problem> {
+        let state = self.lock();
+        state.told.values().chain(&state.notices).cloned().collect()
+    }
+
+    /// What is damaged and not healed.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         self.lock().told.values().cloned().collect()
     }

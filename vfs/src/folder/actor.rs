@@ -347,7 +347,11 @@ impl Actor {
                     Err(error) => self.fail(&error),
                 }
             }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // redb panics over a page that makes no sense. This folder stops for that, and nothing else.
+            Err(error) if error.is_panic() => {
+                tracing::error!("a step of the folder panicked");
+                self.stop(StopReason::StateFailed);
+            }
             // The runtime is going down, and with it this task.
             Err(_cancelled) => self.stopped = Some(StopReason::Asked),
         }

@@ -81,7 +81,7 @@ impl fmt::Display for StopReason {
                 "the folder's marker .wormhole/folder belongs to another binding; nothing was changed; unbind the \
                  folder or choose another directory"
             }
-            Self::StateFailed => "this folder's database cannot be written; see the log, then restart the node",
+            Self::StateFailed => "this folder's database failed (the log says how); it is opened again by itself",
         })
     }
 }
