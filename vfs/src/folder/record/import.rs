@@ -4,7 +4,7 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use wormhole_crdt::{Entry, EntryKey};
-use wormhole_store::{Content, Holding, ImportError, Imported};
+use wormhole_store::{Content, FileStamp, Holding, ImportError, Imported};
 
 use super::{Node, Row};
 use crate::error::chain;
@@ -74,8 +74,7 @@ impl Step<'_> {
             // The store opened the path by itself: only if it saw the very file that we see was it ours.
             Ok(imported) if imported.stamp == look.seen.stamp => {
                 let content = imported.content;
-                let changed = look.seen.stamp.mtime_ns.max(look.seen.stamp.ctime_ns);
-                let racy = changed > look.at_ns - RACY_NS;
+                let racy = is_racy(&look.seen.stamp, look.at_ns);
                 if let Some(said) = &look.said {
                     self.remember_said(&look, said)?;
                 }
@@ -191,6 +190,13 @@ fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
         executable,
         mtime,
     }
+}
+
+/// Whether a write right after the file was looked at could leave it with the same stamp. A stamp of a time to come, as after
+/// a clock that was put back, tells as well as one of the past: the next write has another.
+fn is_racy(stamp: &FileStamp, at_ns: i64) -> bool {
+    let near = at_ns.saturating_sub(RACY_NS)..=at_ns.saturating_add(RACY_NS);
+    near.contains(&stamp.mtime_ns) || near.contains(&stamp.ctime_ns)
 }
 
 pub(super) fn now_ns() -> i64 {

@@ -37,6 +37,29 @@ fn both_versions_of_a_file_changed_apart_are_kept() {
     );
 }
 
+/// The clocks of both devices are years apart, and jump between one save and the next.
+#[test]
+fn the_later_save_wins_whatever_the_clocks_say() {
+    let mut devices = pair();
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let saves = [(0, 30), (1, 80), (0, 1), (0, 60), (1, 0)];
+    for (turn, (device, years)) in saves.into_iter().enumerate() {
+        let text = format!("save {turn}");
+        devices[device].write("plan", &text);
+        let file = std::fs::File::options()
+            .write(true)
+            .open(devices[device].path("plan"))
+            .unwrap();
+        file.set_modified(UNIX_EPOCH + year * years).unwrap();
+        converge(&mut devices);
+        for device in &devices {
+            assert_eq!(device.tree(), [("plan".to_owned(), text.clone())].into());
+            let found = device.path("plan").metadata().unwrap();
+            assert_eq!(found.modified().unwrap(), UNIX_EPOCH + year * years);
+        }
+    }
+}
+
 #[test]
 fn a_change_from_elsewhere_does_not_destroy_an_unrecorded_one() {
     let mut devices = pair();
