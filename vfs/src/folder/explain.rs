@@ -21,6 +21,26 @@ pub(crate) enum Found {
 impl Engine {
     /// Looks at every reason that the engine knows, the most specific first.
     pub(crate) fn explain(&mut self, path: &Path) -> Outcome<Found> {
+        let found = self.explain_itself(path)?;
+        Ok(match (found, self.problem_above(path)) {
+            // What cannot be looked into hides what is in it.
+            (
+                Found::Absent(_) | Found::Unrecorded | Found::Answer(Explanation::Unknown),
+                Some(above),
+            ) => Found::Answer(Explanation::Problem(above)),
+            (found, _) => found,
+        })
+    }
+
+    /// What is wrong with the nearest directory above a path.
+    fn problem_above(&self, path: &Path) -> Option<Reason> {
+        let mut above = path.ancestors().skip(1);
+        above
+            .find_map(|directory| self.problems.at(directory))
+            .cloned()
+    }
+
+    fn explain_itself(&mut self, path: &Path) -> Outcome<Found> {
         if let Some(reason) = self.problems.at(path) {
             return Ok(Found::Answer(Explanation::Problem(reason.clone())));
         }

@@ -1,13 +1,15 @@
 //! What the system refuses: no permission, a disk that takes no writes. It is told, tried again, and never a deletion.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::attack::Disk;
 use super::device::{Device, converge, sync};
 use super::kind::pair;
-use crate::folder::status::Reason;
+use crate::folder::explain::Found;
+use crate::folder::status::{Explanation, Reason};
 
 /// While it lives, permissions bind this thread as they bind other users, also when it is root's.
 struct Bound(CapabilitySets);
@@ -85,6 +87,12 @@ fn a_directory_that_cannot_be_read_is_reported_and_nothing_in_it_is_deleted() {
             }
         };
         told(&mut devices[0]);
+        let why = devices[0].engine().explain(Path::new("dir/other")).unwrap();
+        let denied = Explanation::Problem(Reason::Permission);
+        assert!(
+            matches!(why, Found::Answer(why) if why == denied),
+            "{mode:o}"
+        );
         // A start finds it the same way.
         devices[0].restart();
         devices[0].settle(&[]);
