@@ -41,8 +41,12 @@ impl Node {
     }
 
     /// Whether somebody who is connected knows all that this device knows, and nobody is fetching from here. Who holds
-    /// which content is asked for only while it is fetched, so more cannot be told.
+    /// which content is asked for only while it is fetched, so more cannot be told. That is enough where the files stay;
+    /// a seed has nothing else than what it would remove.
     fn is_handed_over(&self, mesh: &LocalMesh) -> bool {
+        if mesh.seed().is_some() {
+            return false;
+        }
         let sync = self.network().sync_state(mesh.id());
         let uploads = self.network().uploads();
         sync.iter().any(|(_, in_sync)| *in_sync)

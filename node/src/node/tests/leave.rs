@@ -88,3 +88,23 @@ async fn a_mesh_that_was_left_is_gone_after_a_restart() {
     let status: StatusReply = laptop.client.get("/v1/status", &()).await.unwrap();
     assert_eq!(status.meshes, []);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_is_asked_before_its_content_goes() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    let shared = laptop.share("Designs").await;
+    let seed = Device::start("seed").await;
+    let joined = seed
+        .join_as(&shared.invite.code, Keep::Seed, None, &laptop)
+        .await;
+    joined.unwrap();
+    seed.settled_with(&laptop).await;
+    let refused = fault(leave(&seed, false).await);
+    assert_eq!(refused.code, FaultCode::NotHandedOver, "{refused:?}");
+    assert_eq!(
+        leave(&seed, true).await.unwrap().dirs,
+        [""; 0].map(std::path::PathBuf::from)
+    );
+    assert_eq!(seed.meshes_on_disk(), 0);
+}
