@@ -193,9 +193,11 @@ impl Engine {
     pub(crate) fn flush(&mut self) -> Outcome<Vec<PathBuf>> {
         let doubtful = self.sync_touched();
         self.store.commit()?;
+        // Read first, so that it is not more than what is made durable.
+        let known = vector_bytes(&self.replica)?;
         self.replica.flush()?;
         let mut batch = self.state.begin()?;
-        batch.set_note("vector", &vector_bytes(&self.replica)?)?;
+        batch.set_note("vector", &known)?;
         self.counts = batch.commit(Keep::Now)?;
         Ok(doubtful)
     }
@@ -275,6 +277,7 @@ impl Step<'_> {
     pub(crate) fn end(mut self) -> Outcome<Todo> {
         self.said = false;
         self.submit()?;
+        let known = vector_bytes(&self.engine.replica)?;
         self.crash_point("told to the mesh");
         if self.keep == Keep::Now {
             let doubtful = self.engine.sync_touched();
@@ -288,6 +291,11 @@ impl Step<'_> {
         }
         self.crash_point("not remembered yet");
         self.todo.progress |= self.keep == Keep::Later && self.batch.is_changed();
+        if self.batch.is_changed() {
+            // A database that closes makes durable what was kept for later. If the mesh's metadata could not
+            // be written then, it forgets what these rows speak of, and that must not look like a removal.
+            self.batch.set_note("vector", &known)?;
+        }
         let counts = self.batch.commit(self.keep)?;
         self.engine.counts = counts;
         self.todo.audit |= self.engine.rules.take_changed();

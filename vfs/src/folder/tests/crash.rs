@@ -1,5 +1,6 @@
 //! A crash between any two steps on disk is repaired by starting again.
 
+use crate::folder::scan::Walk;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -198,4 +199,33 @@ fn a_crash_at_any_point_of_applying_is_repaired() {
         points += 1;
     }
     assert!(points >= 8, "only {points} crash points were reached");
+}
+
+#[test]
+fn a_memory_that_outlives_the_metadata_removes_nothing() {
+    let one = Device::found_on_disk();
+    let other = one.join(1, Role::Writer);
+    let mut devices = [one, other];
+    devices[0].write("first", "1");
+    converge(&mut devices);
+    devices[0].write("second", "2");
+    // Not saved a moment ago: found by comparing, and made durable with all else that is found.
+    let path = devices[0].path("second");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    // Until its stamp is old enough to be believed.
+    let changed = std::time::Instant::now();
+    while changed.elapsed() < std::time::Duration::from_millis(50) {
+        std::thread::yield_now();
+    }
+    devices[0].engine().scan(&mut Walk::whole()).unwrap();
+    devices[0].lose_metadata();
+    converge(&mut devices);
+    for device in &devices {
+        assert_eq!(
+            (device.read("first"), device.read("second")),
+            ("1".into(), "2".into())
+        );
+    }
 }

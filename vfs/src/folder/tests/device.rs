@@ -82,8 +82,22 @@ impl Device {
 
     /// Goes on with what the databases held on disk at this moment, as after a crash. The store keeps what it has.
     pub(crate) fn cut_power(&mut self) {
-        let files = [REPLICA, "folder.redb"].map(|name| self.home.path().join(name));
-        let copies = files.clone().map(|file| file.with_extension("copy"));
+        self.reopen(&[REPLICA, "folder.redb"]);
+    }
+
+    /// Goes on as after a disk refused to write the metadata any more, and nothing else.
+    pub(crate) fn lose_metadata(&mut self) {
+        self.reopen(&[REPLICA]);
+    }
+
+    /// Opens everything anew. What these databases had not made durable is gone.
+    fn reopen(&mut self, cut_off: &[&str]) {
+        let place = |name: &&str| self.home.path().join(name);
+        let files: Vec<_> = cut_off.iter().map(place).collect();
+        let copies: Vec<_> = files
+            .iter()
+            .map(|file| file.with_extension("copy"))
+            .collect();
         for (file, copy) in files.iter().zip(&copies) {
             std::fs::copy(file, copy).unwrap();
         }
@@ -93,7 +107,7 @@ impl Device {
         for (file, copy) in files.iter().zip(&copies) {
             std::fs::rename(copy, file).unwrap();
         }
-        let db = redb::Database::create(&files[0]).unwrap();
+        let db = redb::Database::create(self.home.path().join(REPLICA)).unwrap();
         self.replica = Replica::open(db, key(self.number)).unwrap();
         self.inbox = Arc::new(Inbox::default());
         let observer: Arc<dyn Observer> = self.inbox.clone();
