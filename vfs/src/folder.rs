@@ -1,10 +1,10 @@
 //! The synced folder: a directory on this device and a mesh's tree, kept the same in both directions.
 //!
 //! [`Folder`] is the handle. Behind it one task (`actor`) decides what to do next and one engine does it on the blocking
-//! pool: `scan` and `watch` find out what changed on disk, `record` says it to the mesh (deletions
-//! when `vanished` has them all, if `guard` lets them pass), `apply` shows on disk what the mesh
-//! says, `plan` decides between the two, `download` brings contents. `state` remembers what was last synced. What happens to
-//! files that cannot be synced is in `status`: they are reported, never dropped.
+//! pool: `scan` and `watch` find out what changed on disk, `record` says it to the mesh (deletions when `vanished` has
+//! them all, if `guard` lets them pass), `apply` shows on disk what the mesh says, `plan` decides between the two,
+//! `download` brings contents. `state` remembers what was last synced, `ground` looks whether the directory is still
+//! there. What happens to files that cannot be synced is in `status`: they are reported, never dropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
