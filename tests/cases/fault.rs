@@ -187,6 +187,40 @@ fn a_full_disk_of_the_home_is_told_and_healed_without_a_restart() -> Result<()> 
 }
 
 #[test]
+fn a_disk_that_is_full_at_any_moment_takes_no_file_away() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    for pages in [0, 4, 8, 12, 16, 24] {
+        let mut alice = lab.peer(&format!("alice-{pages}"))?;
+        let disk = SmallDisk::mount(alice.home(), "24m")?;
+        alice.start()?;
+        alice.write("work/before.txt", "before")?;
+        alice.share("work")?;
+        let filler = fill(&disk)?;
+        let room = std::fs::File::options().write(true).open(&filler)?;
+        room.set_len(room.metadata()?.len() - pages * 4096)?;
+        drop(room);
+        for n in 0..50_u64 {
+            alice.write(&format!("work/{n}"), noise(n, 50))?;
+        }
+        // Some of it is recorded, some is not; then nothing of it is in memory any more.
+        alice.run(&["wait", "--timeout", "1"])?;
+        alice.kill()?;
+        alice.start()?;
+        alice.run(&["wait", "--timeout", "1"])?;
+        std::fs::remove_file(filler)?;
+        Lab::eventually("everything is recorded", || {
+            let status = problems(&alice)?;
+            ensure!(status.contains("\"files\":51"), "{pages}: {status}");
+            Ok(())
+        })?;
+        alice.settled(0)?;
+        ensure!(alice.tree("work")?.files() == 51, "with {pages} pages left");
+        alice.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_seed_whose_disk_is_full_goes_on_serving() -> Result<()> {
     let lab = Lab::on_loopback()?;
     let mut alice = lab.started("alice")?;
