@@ -74,6 +74,12 @@ pub(crate) fn set_past(
     Ok(())
 }
 
+/// Forgets what an author had seen, of whom no envelope is left.
+pub(crate) fn remove_past(txn: &WriteTransaction, author: &Author) -> Result<(), StorageError> {
+    txn.open_table(PASTS)?.remove(&author.to_key())?;
+    Ok(())
+}
+
 /// Appends an envelope and moves its author's end.
 pub(crate) fn append(
     txn: &WriteTransaction,

@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) durable: u64,
     /// The arrival number that the next envelope gets.
     pub(crate) next_arrival: u64,
+    /// How often logs were made shorter since the replica was opened.
+    pub(crate) cuts: u64,
 }
 
 /// The state that only the one who writes sees.
@@ -116,6 +118,8 @@ struct Position {
     /// The greatest stamp seen or given.
     clock: u64,
     next_arrival: u64,
+    /// How often logs were made shorter.
+    cuts: u64,
 }
 
 impl Replica {
@@ -223,6 +227,7 @@ impl Replica {
             ends: ends.ends,
             clock: header.clock,
             next_arrival: ends.next_arrival,
+            cuts: 0,
         };
         let writer = Writer {
             members,
@@ -498,6 +503,7 @@ impl Writer {
             ends,
             durable: self.durable,
             next_arrival: self.position.next_arrival,
+            cuts: self.position.cuts,
         }
     }
 }

@@ -37,9 +37,9 @@ pub struct Session {
     their_members: Option<Vec<Hash>>,
     /// Arrival number up to which envelopes were looked at for this peer.
     served: Option<u64>,
-    /// The membership heads at the last hello that told what this replica has. When they move, logs may
-    /// have been cut, so it is told anew.
-    told_at: Option<Vec<Hash>>,
+    /// The membership heads at the last hello that told what this replica has, and how often its logs had been
+    /// cut. When one of them moves it is told anew.
+    told_at: Option<(Vec<Hash>, u64)>,
     reasks: u32,
     /// While it is looked for where this device's history and the peer's version of it part.
     search: Option<Search>,
@@ -149,7 +149,7 @@ impl Session {
         let digest = self.replica.digest_of(&shared)?;
         let members = shared.members.heads();
         let member = shared.members.state().role_of(&self.peer).is_some();
-        self.told_at = member.then(|| members.clone());
+        self.told_at = member.then(|| (members.clone(), shared.cuts));
         let ends = member.then(|| {
             let ends = shared.ends.iter().take(MAX_VECTOR_AUTHORS);
             ends.map(|(author, end)| End {

@@ -23,7 +23,7 @@ use crate::bucket::{Buckets, OpRef, Replaces};
 use crate::entry::{EntryChange, Version};
 use crate::envelope::Envelope;
 use crate::error::{Damage, EditError, StorageError};
-use crate::id::{Author, DeviceTag, Hash};
+use crate::id::{Author, DeviceTag, EntryId, Hash};
 use crate::index;
 use crate::log;
 use crate::member::Role;
@@ -166,18 +166,15 @@ impl Writer {
         common: u64,
         rng: &mut dyn Rng,
     ) -> Result<Vec<EntryChange>, EditError> {
-        let end = self.position.ends.get(&author).map_or(0, |end| end.seq);
-        let mut keys = BTreeSet::new();
-        for seq in common + 1..=end {
-            keys.extend(written(txn, author, seq)?);
-        }
         let after = match log::stored(txn, author, common)? {
             Some(bytes) => body_clock(&bytes, author)?,
             None => 0,
         };
-        let before = operations(txn, &keys)?;
-        let touched = self.take_back(txn, &BTreeMap::from([(author, common)]), Fate::Forget)?;
-        let came_back = operations(txn, &keys)?;
+        let GivenUp {
+            touched,
+            before,
+            came_back,
+        } = self.give_up(txn, author, common)?;
         let clock = self.position.clock;
         if author == self.position.author {
             renew(txn, self, rng)?;
@@ -227,6 +224,41 @@ impl Writer {
         }
         Ok(index::apply(txn, &View::open(txn)?, &touched)?)
     }
+
+    /// Ends the log of one of this device's lives.
+    fn give_up(
+        &mut self,
+        txn: &WriteTransaction,
+        author: Author,
+        common: u64,
+    ) -> Result<GivenUp, StorageError> {
+        let end = self.position.ends.get(&author).map_or(0, |end| end.seq);
+        let mut keys = BTreeSet::new();
+        for seq in common + 1..=end {
+            keys.extend(written(txn, author, seq)?);
+        }
+        // Their causes are in the other history. Whoever gives that gives them again.
+        let others = built_on(txn, author, common)?;
+        let mut touched = self.take_back(txn, &others, Fate::Forget)?;
+        let before = operations(txn, &keys)?;
+        let given_up = BTreeMap::from([(author, common)]);
+        touched.extend(self.take_back(txn, &given_up, Fate::Forget)?);
+        Ok(GivenUp {
+            touched,
+            before,
+            came_back: operations(txn, &keys)?,
+        })
+    }
+}
+
+/// What it means that the end of a log is given up.
+struct GivenUp {
+    /// The entries that were written to.
+    touched: Vec<EntryId>,
+    /// What the registers held.
+    before: Operations,
+    /// What they hold now.
+    came_back: Operations,
 }
 
 type Operations = BTreeMap<RegisterKey, Vec<(OpRef, u64, Vec<u8>)>>;
@@ -253,6 +285,29 @@ fn operations(
     keys.iter()
         .map(|key| Ok((*key, buckets.operations(*key)?)))
         .collect()
+}
+
+/// Where the logs of others have to end so that nothing in them builds on what came after that number.
+fn built_on(
+    txn: &WriteTransaction,
+    author: Author,
+    common: u64,
+) -> Result<BTreeMap<Author, u64>, StorageError> {
+    let mut limits = BTreeMap::from([(author, common)]);
+    log::visit(txn, |other, bytes| {
+        if other == author || limits.contains_key(&other) {
+            return Ok(());
+        }
+        let damaged = |_| StorageError::Damaged(Damage::Log(other));
+        let body = Envelope::decode_trusted(bytes).map_err(damaged)?.body;
+        let beyond = |(cause, seq): &(Author, u64)| limits.get(cause).is_some_and(|end| seq > end);
+        if body.deps.iter().any(beyond) {
+            limits.insert(other, body.seq - 1);
+        }
+        Ok(())
+    })?;
+    limits.remove(&author);
+    Ok(limits)
 }
 
 /// The registers that an envelope in the log writes.

@@ -129,6 +129,7 @@ impl Writer {
             self.end_at(txn, author, limit)?;
         }
         if !limits.is_empty() {
+            self.position.cuts += 1;
             rebuild(txn, &buckets, limits.keys())?;
         }
         Ok(touched.into_iter().collect())
@@ -238,8 +239,9 @@ fn rebuild<'a>(
         Ok(())
     })?;
     for author in cut {
-        if let Some(past) = pasts.get(author) {
-            log::set_past(txn, author, past)?;
+        match pasts.get(author) {
+            Some(past) => log::set_past(txn, author, past)?,
+            None => log::remove_past(txn, author)?,
         }
     }
     Ok(())

@@ -29,7 +29,8 @@ impl Session {
         let shared = self.replica.shared();
         let mut messages = self.push_members(&shared);
         let member = shared.members.state().role_of(&self.peer).is_some();
-        let told = self.told_at.as_ref() == Some(&shared.members.heads());
+        let now = (shared.members.heads(), shared.cuts);
+        let told = self.told_at.as_ref() == Some(&now);
         let found = self.end_search()?;
         if member && (found || !told) && self.their_members.is_some() {
             messages.push(self.hello()?);

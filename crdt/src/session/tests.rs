@@ -357,6 +357,56 @@ fn what_was_written_after_and_before_a_restore_is_all_kept() {
 }
 
 #[test]
+fn what_others_built_on_a_lost_history_fits_under_what_was_written_after_the_restore() {
+    let disks = [Disk::default(), Disk::default()];
+    let replicas = mesh_on(&disks, &[Role::Writer]);
+    let [other, device] = [&replicas[0], &replicas[1]];
+    let shared = create(device, "shared", 1, 1);
+    sync(other, device);
+    let backup = disks[1].crash();
+    write(device, shared, 2);
+    sync(other, device);
+    write(other, shared, 3);
+    create(device, "lost", 4, 4);
+    sync(other, device);
+
+    let restored = Replica::open(backup.database(), key(2)).unwrap();
+    write(&restored, shared, 5);
+    sync(&restored, other);
+    assert_eq!(restored.digest().unwrap(), other.digest().unwrap());
+    let all = listing(&restored);
+    assert_eq!(listing(other), all);
+    for mark in [" 3", " 4", " 5"] {
+        let found = all.iter().filter(|line| line.ends_with(mark)).count();
+        assert_eq!(found, 1, "{mark} in {all:?}");
+    }
+    assert_eq!(all.len(), 3, "{all:?}");
+}
+
+#[test]
+fn all_who_are_connected_hear_that_a_device_gave_its_log_up() {
+    let replicas = mesh(&[Role::Writer]);
+    let [other, device] = [&replicas[0], &replicas[1]];
+    let shared = create(device, "shared", 1, 1);
+    write(device, shared, 2);
+    sync(other, device);
+    write(other, shared, 3);
+    let mut link = Link::new(other, device, 1);
+    link.run().unwrap();
+    let author = device.shared().author;
+    assert!(device.give_way(author, 1, &mut rng(1)).unwrap());
+    assert!(
+        !device
+            .vector()
+            .iter()
+            .any(|(author, _)| author.device == other.device())
+    );
+    link.run().unwrap();
+    assert_eq!(device.vector(), other.vector());
+    assert_eq!(device.digest().unwrap(), other.digest().unwrap());
+}
+
+#[test]
 fn a_database_that_was_copied_elsewhere_starts_a_new_incarnation() {
     let disk = Disk::default();
     let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
