@@ -13,6 +13,7 @@
 //! more values than there are authors. Naming what the author cannot have seen has no effect, in any
 //! order. So equal sets of changes give equal rows, byte by byte (`bucket/row`).
 
+pub(crate) mod alive;
 pub(crate) mod change;
 mod column;
 #[cfg(test)]
@@ -21,7 +22,7 @@ pub(crate) mod key;
 #[cfg(test)]
 mod oracle;
 pub(crate) mod past;
-mod row;
+pub(crate) mod row;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +37,7 @@ use change::{Draft, Incoming};
 use key::RegisterKey;
 use past::Past;
 pub(crate) use row::OpRef;
-use row::{Sibling, State};
+use row::{Last, Sibling, State};
 
 /// Which values the writes of a change replace.
 #[derive(Debug)]
@@ -226,6 +227,80 @@ impl<'t> Buckets<'t> {
         state.set_last(actor, last);
         self.store(bucket, &state)?;
         Ok(bytes)
+    }
+
+    /// Puts those values of a change that are still shown, with `true` in `alive`, beside what is there. The
+    /// author's numbers do not move.
+    ///
+    /// Gives `false` when a register shows another value of the same author already: nobody's program lets its
+    /// own value stand beside a later one.
+    pub(crate) fn install(
+        &mut self,
+        bucket: BucketId,
+        incoming: &Incoming,
+        envelope: u64,
+        alive: impl Iterator<Item = bool>,
+    ) -> Result<bool, StorageError> {
+        let mut state = self.state(bucket)?;
+        let mut alone = true;
+        let writes = (incoming.start_op..).zip(&incoming.writes).zip(alive);
+        for ((counter, write), _) in writes.filter(|(_, alive)| *alive) {
+            let op = OpRef {
+                actor: incoming.actor,
+                counter,
+            };
+            let new = Sibling {
+                op,
+                envelope,
+                value: &write.value,
+            };
+            let replaced = |old: &Sibling<'_>| {
+                alone &= old.op.actor != op.actor;
+                false
+            };
+            self.put(&mut state, write.key, replaced, new)?;
+        }
+        self.store(bucket, &state)?;
+        Ok(alone)
+    }
+
+    /// Sets how far an author has numbered its changes and operations in a bucket.
+    pub(crate) fn set_last(
+        &mut self,
+        bucket: BucketId,
+        actor: Actor,
+        last: Last,
+    ) -> Result<(), StorageError> {
+        let mut state = self.state(bucket)?;
+        state.set_last(actor, last);
+        self.store(bucket, &state)
+    }
+
+    /// Empties all buckets.
+    pub(crate) fn clear_all(&mut self) -> Result<(), StorageError> {
+        self.registers.retain(|_, _| false)?;
+        self.states.retain(|_, _| false)?;
+        Ok(())
+    }
+
+    /// The numbers of these actors in all buckets.
+    pub(crate) fn lasts(
+        &self,
+        actors: &[Actor],
+    ) -> Result<Vec<(BucketId, Actor, Last)>, StorageError> {
+        let mut found = Vec::new();
+        for row in self.states.iter()? {
+            let (number, parts) = row?;
+            let Some(bucket) = BucketId::new(number.value()) else {
+                continue;
+            };
+            let state = State::from_parts(parts.value()).ok_or_else(|| damaged(bucket))?;
+            let known = actors
+                .iter()
+                .map(|actor| (bucket, *actor, state.last(actor)));
+            found.extend(known.filter(|(_, _, last)| last.seq > 0));
+        }
+        Ok(found)
     }
 
     /// Empties a bucket, as if nothing had ever been written to it.

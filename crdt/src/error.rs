@@ -226,6 +226,29 @@ pub enum Misbehaviour {
     /// It keeps sending envelopes whose causes it never sends.
     #[error("peer sends envelopes without their causes")]
     MissingCauses,
+    /// A snapshot contradicts itself.
+    #[error("snapshot is refused")]
+    Snapshot(#[from] SnapshotFault),
+}
+
+/// How a snapshot contradicts itself or the envelopes in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotFault {
+    /// The envelopes of an author do not ascend.
+    #[error("envelopes of {} do not ascend", .0.device)]
+    Order(Author),
+    /// The marks of what is alive do not fit the envelope.
+    #[error("marks of an envelope of {} do not fit", .0.device)]
+    Marks(Author),
+    /// An author's numbers are missing, given twice, or less than its envelopes show.
+    #[error("numbers of {} do not fit its envelopes", .0.device)]
+    Numbers(Author),
+    /// An envelope builds on one that the snapshot says nothing about.
+    #[error("an envelope builds on {} beyond the snapshot", .0.device)]
+    Causes(Author),
+    /// It is of more authors, or of longer logs, than there can be.
+    #[error("it holds too much")]
+    TooLarge,
 }
 
 /// Which rule an envelope breaks.

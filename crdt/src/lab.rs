@@ -223,6 +223,13 @@ impl Link {
         }
     }
 
+    /// Like [`Link::new`], but a device that has nothing gets a snapshot, however short the logs are.
+    pub(crate) fn with_snapshots(one: &Replica, two: &Replica, seed: u64) -> Self {
+        let mut link = Self::new(one, two, seed);
+        link.ends.iter_mut().for_each(Session::offer_always);
+        link
+    }
+
     /// Delivers the next message to one end. `Ok(false)` when there was none.
     pub(crate) fn deliver(&mut self, to: usize) -> Result<bool, SessionError> {
         let Some(message) = self.queues[to].pop_front() else {

@@ -77,7 +77,7 @@ pub use entry::{
 };
 pub use error::{
     ChangeFault, Damage, EditError, EnvelopeFault, Limit, MemberError, Misbehaviour, OpenError,
-    SessionError, StorageError,
+    SessionError, SnapshotFault, StorageError,
 };
 pub use id::{
     Author, BucketId, BucketRangeError, DeviceId, DeviceKey, DeviceTag, EntryId, Hash, Incarnation,

@@ -77,6 +77,18 @@ pub const MAX_QUARANTINED: u64 = 4096;
 /// have built on one another, but a hostile pair must not exhaust the stack.
 pub const MAX_RELEASE_DEPTH: u32 = 32;
 
+/// A snapshot is worth its while when the logs hold this many times as many writes as there are registers, and
+/// as many times as many envelopes as are alive. Below, the log is nearly as quick, and the rest of it has to be
+/// fetched afterwards anyway.
+pub const SNAPSHOT_RATIO: u64 = 4;
+
+/// Envelopes in all logs below which a new device always gets the logs: some seconds at most.
+pub const SNAPSHOT_FROM: u64 = 4096;
+
+/// Envelopes of all logs together that a snapshot may stand for: more than all devices ever write, and
+/// few enough that arrival numbers never run out.
+pub const MAX_SNAPSHOT_ENVELOPES: u64 = 1 << 48;
+
 /// Commits in a row that wait for a later one to become durable. The pages that they free cannot be used again
 /// before that, so that without a bound an import would blow up the database file.
 pub const MAX_VOLATILE_COMMITS: u32 = 32;

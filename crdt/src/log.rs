@@ -4,15 +4,19 @@
 //! took them. That order respects causes, so sending in arrival order what a peer lacks never sends an
 //! envelope before what it builds on, and one number is enough to remember how far a peer was served.
 
+pub(crate) mod gap;
+
 use std::collections::BTreeMap;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::bucket::Actor;
 use crate::bucket::past::Past;
 use crate::envelope;
 use crate::error::{Damage, StorageError};
 use crate::id::{Author, Hash};
 use crate::vector::VersionVector;
+use gap::Gap;
 
 /// Author and number.
 type Place<'a> = (&'a [u8; 40], u64);
@@ -88,11 +92,26 @@ pub(crate) fn append(
     arrival: u64,
     bytes: &[u8],
 ) -> Result<(), StorageError> {
-    let key = author.to_key();
-    txn.open_table(LOG)?
-        .insert((&key, end.seq), (arrival, bytes))?;
-    txn.open_table(ARRIVALS)?.insert(arrival, (&key, end.seq))?;
+    insert(txn, author, end.seq, arrival, bytes)?;
     set_end(txn, author, end)
+}
+
+/// Stores an envelope, which may be here under another arrival number, and leaves its author's end alone.
+pub(crate) fn insert(
+    txn: &WriteTransaction,
+    author: Author,
+    seq: u64,
+    arrival: u64,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    let key = author.to_key();
+    let mut log = txn.open_table(LOG)?;
+    let mut arrivals = txn.open_table(ARRIVALS)?;
+    if let Some(before) = log.insert((&key, seq), (arrival, bytes))? {
+        arrivals.remove(before.value().0)?;
+    }
+    arrivals.insert(arrival, (&key, seq))?;
+    Ok(())
 }
 
 /// Moves an author's end without an envelope: after a cut.
@@ -146,6 +165,31 @@ pub(crate) fn stored(
     Ok(row.map(|row| row.value().1.to_vec()))
 }
 
+/// An envelope that the tables say is here.
+pub(crate) fn sent(
+    txn: &ReadTransaction,
+    author: Author,
+    seq: u64,
+) -> Result<Vec<u8>, StorageError> {
+    let log = &txn.open_table(LOG)?;
+    Fetch { log, author, seq }.bytes()
+}
+
+/// What an author had seen of others, by their actors.
+pub(crate) fn seen(
+    txn: &ReadTransaction,
+    author: &Author,
+) -> Result<BTreeMap<Actor, u64>, StorageError> {
+    let table = txn.open_table(PASTS)?;
+    let Some(row) = table.get(&author.to_key())? else {
+        return Ok(BTreeMap::new());
+    };
+    let past = Past::unpack(author, row.value());
+    Ok(past
+        .ok_or(StorageError::Damaged(Damage::Log(*author)))?
+        .into_seen())
+}
+
 /// The hash of one stored envelope.
 pub(crate) fn hash_at(
     txn: &ReadTransaction,
@@ -184,10 +228,12 @@ pub(crate) fn remove(
     let mut log = txn.open_table(LOG)?;
     let mut arrivals = txn.open_table(ARRIVALS)?;
     let mut removed = Vec::new();
-    for seq in from..=to {
-        let Some(row) = log.remove((&key, seq))? else {
-            continue;
-        };
+    if from > to {
+        return Ok(removed);
+    }
+    // Of an incomplete log few of the numbers may be there.
+    for row in log.extract_from_if((&key, from)..=(&key, to), |_, _| true)? {
+        let (_, row) = row?;
         let (arrival, bytes) = row.value();
         arrivals.remove(arrival)?;
         removed.push(bytes.to_vec());
@@ -195,21 +241,24 @@ pub(crate) fn remove(
     Ok(removed)
 }
 
-/// The arrival number from which a peer with `theirs` must be served; `None` if it lacks nothing.
+/// The arrival number from which a peer with `theirs` must be served; `None` if it lacks nothing. What is missing
+/// here will come at `gap`, when there is one.
 pub(crate) fn first_missing(
     txn: &ReadTransaction,
     ours: &VersionVector,
     theirs: &VersionVector,
+    gap: Option<&Gap>,
 ) -> Result<Option<u64>, StorageError> {
     let table = txn.open_table(LOG)?;
     let mut first: Option<u64> = None;
     for (author, seq) in ours.iter() {
-        let next = theirs.get(author) + 1;
-        if next > seq {
+        let have = theirs.get(author);
+        if have >= seq {
             continue;
         }
-        let row = table.get((&author.to_key(), next))?;
-        if let Some(arrival) = row.map(|row| row.value().0) {
+        let row = table.get((&author.to_key(), have + 1))?;
+        let row = row.map(|row| row.value().0);
+        if let Some(arrival) = row.or(gap.map(|gap| gap.next)) {
             first = Some(first.map_or(arrival, |least| least.min(arrival)));
         }
     }

@@ -9,20 +9,25 @@
 
 mod admin;
 mod apply;
+mod backfill;
 mod edit;
 mod fork;
 mod header;
+mod install;
 mod intake;
 mod observe;
 mod place;
 mod read;
 mod retract;
+mod snapshot;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use rand::Rng;
@@ -33,14 +38,18 @@ use crate::error::{BlamesIndex, OpenError, StorageError};
 use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
 use crate::index;
 use crate::limit::{MAX_VOLATILE_COMMITS, RENEWAL_LEAP};
+use crate::log::gap::{self, Gap};
 use crate::log::{self, LogEnd};
 use crate::member::{MemberLog, Welcome, label_fits};
 use crate::vector::VersionVector;
 use header::Header;
 
+pub(crate) use backfill::Fetching;
 pub use edit::EditOutcome;
-pub(crate) use fork::Fork;
+pub(crate) use fork::{Fork, Way};
 pub use observe::{Change, Entries, Observer, Subscription};
+pub(crate) use snapshot::{Outgoing, Worth};
+pub(crate) use stage::{Piece, Stage, Unfit};
 
 /// A mesh to be founded.
 #[derive(Debug, Clone)]
@@ -67,6 +76,12 @@ pub(crate) struct Inner {
     shared: RwLock<Arc<Shared>>,
     observers: observe::Observers,
     place: Mutex<place::LastPlace>,
+    /// A snapshot is on its way in.
+    staging: AtomicBool,
+    /// Some session asks for what is missing in the logs.
+    fetching: AtomicBool,
+    /// Somebody has another history of this device: see [`Replica::is_forked`].
+    forked: AtomicBool,
 }
 
 /// What readers may know without waiting for the writer; replaced after each commit.
@@ -80,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) durable: u64,
     /// The arrival number that the next envelope gets.
     pub(crate) next_arrival: u64,
+    /// What is missing in the logs since this replica began with a snapshot.
+    pub(crate) gap: Option<Arc<Gap>>,
     /// How often logs were made shorter since the replica was opened.
     pub(crate) cuts: u64,
 }
@@ -118,6 +135,7 @@ struct Position {
     /// The greatest stamp seen or given.
     clock: u64,
     next_arrival: u64,
+    gap: Option<Arc<Gap>>,
     /// How often logs were made shorter.
     cuts: u64,
 }
@@ -208,14 +226,21 @@ impl Replica {
         }
         let members = Arc::new(header::members(&read)?);
         let ends = log::ends(&read)?;
+        let gap = gap::read(&read)?.map(Arc::new);
+        let littered = stage::is_littered(&read)?;
         let usable =
             header::index(&read)? == Some(index::LAYOUT) && index::View::open(&read).is_ok();
         drop(read);
-        if !usable {
-            tracing::warn!("the tree's index is made anew");
+        if !usable || littered {
             let mut txn = db.begin_write().map_err(StorageError::from)?;
             txn.set_quick_repair(true);
-            rebuild_index(&txn)?;
+            if littered {
+                stage::clear(&txn)?;
+            }
+            if !usable {
+                tracing::warn!("the tree's index is made anew");
+                rebuild_index(&txn)?;
+            }
             txn.commit().map_err(StorageError::from)?;
         }
         let mesh = members.mesh();
@@ -227,6 +252,7 @@ impl Replica {
             ends: ends.ends,
             clock: header.clock,
             next_arrival: ends.next_arrival,
+            gap,
             cuts: 0,
         };
         let writer = Writer {
@@ -251,6 +277,9 @@ impl Replica {
                 shared,
                 observers,
                 place,
+                staging: AtomicBool::new(false),
+                fetching: AtomicBool::new(false),
+                forked: AtomicBool::new(false),
             }),
         })
     }
@@ -503,6 +532,7 @@ impl Writer {
             ends,
             durable: self.durable,
             next_arrival: self.position.next_arrival,
+            gap: self.position.gap.clone(),
             cuts: self.position.cuts,
         }
     }

@@ -2,13 +2,16 @@
 //!
 //! A [`Session`] does no I/O: what it wants to say it returns as [`Message`]s, what the peer said is handed to
 //! [`Session::receive`]. Both sides say hello with their version vectors; then each sends what the
-//! other lacks, oldest first, and goes on with every new envelope, its own and those of others. Any
-//! number of sessions may run on one replica; what comes twice is recognised by its number.
+//! other lacks, oldest first, and goes on with every new envelope, its own and those of others. A device that
+//! has nothing may get a snapshot first (`session/snapshot`), and then the rest of the logs
+//! (`session/below`). Any number of sessions may run on one replica; what comes twice is recognised by its number.
 //!
 //! What a message may contain and how big it may be stands in `session/wire`; whether an envelope
 //! counts is decided by the replica.
 
+mod below;
 mod push;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -18,8 +21,9 @@ use rand::Rng;
 use crate::error::{Misbehaviour, SessionError};
 use crate::id::{Author, DeviceId, Hash};
 use crate::limit::{MAX_REASKS, MAX_VECTOR_AUTHORS};
-use crate::replica::{Fork, Replica};
+use crate::replica::{Fetching, Fork, Replica, Way, Worth};
 use crate::vector::VersionVector;
+use snapshot::{Incoming, Serving};
 use wire::{End, Hello, VERSION, Wire};
 
 pub use wire::Message;
@@ -44,6 +48,24 @@ pub struct Session {
     /// While it is looked for where this device's history and the peer's version of it part.
     search: Option<Search>,
     diverged: bool,
+    /// The peer knows snapshots.
+    able: bool,
+    /// When a snapshot is offered.
+    worth: Worth,
+    /// What the peer is sent.
+    serving: Serving,
+    /// What becomes of the peer's offer.
+    incoming: Incoming,
+    /// Envelopes were passed over while a snapshot was on its way in.
+    passed_over: bool,
+    /// The last hello came from a replica whose logs had holes.
+    told_gap: bool,
+    /// There while the peer is asked for what is missing.
+    fetching: Option<Fetching>,
+    /// The peer has nothing more of what is missing.
+    dry: bool,
+    /// Arrival number up to which envelopes were looked at for what the peer misses.
+    below: Option<u64>,
 }
 
 /// The search for the last envelope of this device that the peer has, too.
@@ -73,6 +95,15 @@ impl Session {
             reasks: 0,
             search: None,
             diverged: false,
+            able: false,
+            worth: Worth::DEFAULT,
+            serving: Serving::Undecided,
+            incoming: Incoming::Nothing,
+            passed_over: false,
+            told_gap: false,
+            fetching: None,
+            dry: false,
+            below: None,
         }
     }
 
@@ -82,7 +113,8 @@ impl Session {
     ///
     /// [`SessionError::Storage`].
     pub fn start(&mut self) -> Result<Vec<Message>, SessionError> {
-        Ok(vec![self.hello()?])
+        let heads = self.replica.shared().members.heads();
+        Ok(vec![Message::new(&Wire::MemberHeads(heads)), self.hello()?])
     }
 
     /// Takes a message; gives the answers. Call [`Session::poll`] afterwards.
@@ -99,6 +131,8 @@ impl Session {
             Wire::Hello(hello) => self.on_hello(&hello, rng),
             Wire::Members(records) => self.on_members(&records, rng),
             Wire::MemberHeads(heads) => {
+                // Before its hello only a program says so that knows snapshots.
+                self.able |= self.their_members.is_none();
                 self.their_members = Some(heads);
                 Ok(Vec::new())
             }
@@ -114,6 +148,14 @@ impl Session {
                 }
                 Ok(Vec::new())
             }
+            Wire::Offer => self.on_offer(),
+            Wire::WantSnapshot => self.on_want_snapshot(),
+            Wire::NoSnapshot => Ok(self.on_no_snapshot()),
+            Wire::Pieces(pieces) => self.on_pieces(&pieces),
+            Wire::Numbers(numbers) => self.on_numbers(&numbers),
+            Wire::SnapshotEnd => self.on_snapshot_end(),
+            Wire::WantBelow(ranges) => self.on_want_below(&ranges),
+            Wire::Below(envelopes) => self.on_below(&envelopes),
         }
     }
 
@@ -125,8 +167,8 @@ impl Session {
             && self.their_members.as_ref() == Some(&shared.members.heads())
     }
 
-    /// Whether the peer's registers differed although its logs were equal: an alarm, for there is no honest or
-    /// hostile cause, only damage or a defect.
+    /// Whether the peer's registers differed although its logs were equal: an alarm, for there is no honest
+    /// cause, only damage, a defect, or a false snapshot that one of the two began with.
     #[must_use]
     pub fn has_diverged(&self) -> bool {
         self.diverged
@@ -144,12 +186,19 @@ impl Session {
         self.peer
     }
 
+    /// Has a snapshot offered to every device that has nothing, however short the logs are.
+    #[cfg(test)]
+    pub(crate) fn offer_always(&mut self) {
+        self.worth = Worth { from: 0, ratio: 0 };
+    }
+
     fn hello(&mut self) -> Result<Message, SessionError> {
         let shared = self.replica.shared();
         let digest = self.replica.digest_of(&shared)?;
         let members = shared.members.heads();
         let member = shared.members.state().role_of(&self.peer).is_some();
         self.told_at = member.then(|| (members.clone(), shared.cuts));
+        self.told_gap = shared.gap.is_some();
         let ends = member.then(|| {
             let ends = shared.ends.iter().take(MAX_VECTOR_AUTHORS);
             ends.map(|(author, end)| End {
@@ -185,24 +234,30 @@ impl Session {
         let Some(ends) = &hello.ends else {
             return Ok(Vec::new());
         };
+        let searching = self.search.is_some();
         self.compare_own_logs(ends, rng)?;
+        let mut answer = !searching && self.search.is_some();
         let theirs: VersionVector = ends.iter().map(|end| (end.author, end.seq)).collect();
         if let (Some(ours), Some(hash)) = (self.replica.digest_of(&shared)?, hello.digest)
             && theirs == shared.vector
             && hello.members == shared.members.heads()
             && ours != hash
         {
-            // Equal logs must mean equal registers. No peer can cause this, only a defect.
+            // Equal logs must mean equal registers. No log can cause this, only a false snapshot, or a defect.
             tracing::error!(peer = %self.peer, "registers differ from a peer's although the logs are equal");
+            self.replica.doubt()?;
+            // The peer shall know, too: its registers may be those of the snapshot.
+            answer |= !self.diverged;
             self.diverged = true;
         }
         self.theirs = Some(theirs);
         self.sent = VersionVector::default();
         self.served = None;
-        match self.search {
-            Some(_) => Ok(vec![self.hello()?]),
-            None => Ok(Vec::new()),
-        }
+        self.below = None;
+        self.dry = false;
+        self.decide_anew();
+        let answer = answer.then(|| self.hello()).transpose()?;
+        Ok(answer.into_iter().collect())
     }
 
     /// Looks for signs that this device lost the end of its own log, as a restored backup does.
@@ -216,7 +271,7 @@ impl Session {
             if ours < theirs.seq {
                 // They know more of us than we do. Never number on from here: others hold other
                 // envelopes under those numbers. The lost ones come back by the ordinary exchange.
-                if theirs.author == shared.author {
+                if theirs.author == shared.author && !self.replica.is_forked() {
                     self.replica.renew(rng)?;
                 }
                 continue;
@@ -279,17 +334,36 @@ impl Session {
     }
 
     /// The peer has another history of this device, whose numbers count: others build on them.
-    fn on_fork(&mut self, fork: Fork, rng: &mut dyn Rng) -> Result<(), SessionError> {
-        if !fork.first {
-            self.search_before(fork.author, (fork.at, check(&fork.hash)));
-            return Ok(());
-        }
-        self.search = None;
-        if self.replica.give_way(fork.author, fork.at - 1, rng)? {
-            tracing::warn!("this device was restored from a backup and has written since");
-            Ok(())
+    fn on_fork(&mut self, fork: Fork, rng: &mut dyn Rng) -> Result<Option<Message>, SessionError> {
+        let Fork { author, at, .. } = fork;
+        let other = (at, check(&fork.hash));
+        let way = if self.replica.shared().gap().is_some() {
+            // An envelope of this device may be among those that are missing.
+            Way::Later
+        } else if fork.first {
+            self.replica.give_way(author, at - 1, rng)?
         } else {
-            Err(SessionError::OwnLogForked)
+            self.search_before(author, other);
+            return self.hello().map(Some);
+        };
+        match way {
+            Way::Given => {
+                tracing::warn!("this device was restored from a backup and has written since");
+                self.search = None;
+                self.hello().map(Some)
+            }
+            Way::Later => {
+                // When the logs are complete a hello says so, and the peer's version comes again.
+                self.replica.postpone(author)?;
+                self.search = Some(Search {
+                    author,
+                    claim: at - 1,
+                    step: 1,
+                    other,
+                });
+                Ok(None)
+            }
+            Way::Barred => Err(SessionError::OwnLogForked),
         }
     }
 
@@ -312,6 +386,11 @@ impl Session {
             return Err(SessionError::NotMember { device: self.peer });
         }
         let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
+        if self.replica.is_staging() {
+            // They would not fit under the snapshot; they come again after it.
+            self.passed_over = true;
+            return Ok(Vec::new());
+        }
         let applied = self.replica.apply(envelopes)?;
         let shared = self.replica.shared();
         for (author, seq) in &applied.sent {
@@ -321,16 +400,16 @@ impl Session {
         }
         let mut answers = vec![Message::new(&Wire::Have(applied.have))];
         if let Some(fork) = applied.fork {
-            self.on_fork(fork, rng)?;
-            answers.push(self.hello()?);
+            answers.extend(self.on_fork(fork, rng)?);
             return Ok(answers);
         }
         if applied.causes_missing {
             self.reasks += 1;
-            if self.reasks > MAX_REASKS {
+            if self.reasks <= MAX_REASKS {
+                answers.push(self.hello()?);
+            } else if self.replica.shared().gap.is_none() {
                 return Err(Misbehaviour::MissingCauses.into());
             }
-            answers.push(self.hello()?);
         }
         Ok(answers)
     }

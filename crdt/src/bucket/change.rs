@@ -97,7 +97,7 @@ impl Incoming {
     }
 
     /// Checks that the change is the next one of its author after `last`.
-    pub(super) fn follows(&self, last: Last) -> Result<(), ChangeFault> {
+    pub(crate) fn follows(&self, last: Last) -> Result<(), ChangeFault> {
         if self.seq != last.seq + 1 {
             return Err(ChangeFault::Sequence);
         }
@@ -116,8 +116,22 @@ impl Incoming {
         Ok(())
     }
 
+    /// Checks that the change may come after `last`, with any number of others between.
+    pub(crate) fn comes_after(&self, last: Last) -> Result<(), ChangeFault> {
+        let changes = self.seq.saturating_sub(last.seq);
+        let ops = self.start_op.saturating_sub(last.op);
+        // Each change has at least one operation.
+        if changes == 0 {
+            Err(ChangeFault::Sequence)
+        } else if ops < changes || (changes == 1 && ops > 1) {
+            Err(ChangeFault::StartOp)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Where the author's numbers stand after it.
-    pub(super) fn last(&self) -> Last {
+    pub(crate) fn last(&self) -> Last {
         Last {
             seq: self.seq,
             op: self.start_op + self.writes.len() as u64 - 1,

@@ -42,6 +42,19 @@ impl Past {
         }
     }
 
+    /// Takes over what somebody says that the author had seen.
+    pub(crate) fn learn_stated(&mut self, seen: &BTreeMap<Actor, u64>) {
+        for (actor, seq) in seen {
+            let last = self.seen.entry(*actor).or_insert(0);
+            *last = (*last).max(*seq);
+        }
+    }
+
+    /// Everything that was seen of others.
+    pub(crate) fn into_seen(self) -> BTreeMap<Actor, u64> {
+        self.seen
+    }
+
     /// The last envelope seen of somebody else.
     pub(crate) fn seen(&self, actor: &Actor) -> u64 {
         self.seen.get(actor).copied().unwrap_or(0)

@@ -89,6 +89,16 @@ impl State {
         self.actors.get(actor).copied().unwrap_or_default()
     }
 
+    /// How many operations were ever written.
+    pub(super) fn written(&self) -> u64 {
+        let ops = self.actors.values().map(|last| last.op);
+        ops.fold(0, u64::saturating_add)
+    }
+
+    pub(super) fn actors(&self) -> impl Iterator<Item = (&Actor, &Last)> {
+        self.actors.iter()
+    }
+
     pub(crate) fn set_last(&mut self, actor: Actor, last: Last) {
         self.actors.insert(actor, last);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{Change, Commit, Entries, Replica, Writer, header, renew};
+use super::{Change, Commit, Replica, Writer, header, renew};
 use crate::error::{MemberError, Misbehaviour, SessionError, StorageError};
 use crate::id::{DeviceId, Timestamp};
 use crate::member::{
@@ -149,7 +149,7 @@ impl Replica {
         let own = self.device();
         let readmitted = is_readmitted(writer.members.state(), members.state(), &own);
         let local = matches!(origin, Origin::Here);
-        let changes = self
+        let entries = self
             .inner
             .transact(writer, Commit::Durable, |txn, writer| {
                 header::set_members(txn, &members)?;
@@ -163,7 +163,6 @@ impl Replica {
                 }
                 writer.retract(txn, own)
             })?;
-        let entries = Entries::Listed(changes);
         self.inner.observers.push(Change {
             entries,
             local,

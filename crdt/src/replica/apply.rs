@@ -108,7 +108,7 @@ impl Replica {
                 let (mut fault, mut fork) = (None, None);
                 for (at, bytes) in envelopes.iter().enumerate() {
                     match intake.offer(bytes) {
-                        Ok(Step::Taken | Step::Known | Step::Beyond) => {}
+                        Ok(Step::Taken | Step::Known | Step::Beyond | Step::Unsure) => {}
                         Ok(Step::Early) => causes_missing = true,
                         Ok(Step::Forked(found)) => {
                             fork = Some(found);

@@ -9,6 +9,7 @@
 //! device until one follows on one that is here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use rand::Rng;
 use redb::WriteTransaction;
@@ -16,7 +17,7 @@ use redb::WriteTransaction;
 use super::edit::Pen;
 use super::retract::Fate;
 use super::view::View;
-use super::{Change, Commit, Entries, Replica, Writer, leap, renew};
+use super::{Change, Commit, Entries, Replica, Writer, header, leap, renew};
 use crate::bucket::change::Incoming;
 use crate::bucket::key::RegisterKey;
 use crate::bucket::{Buckets, OpRef, Replaces};
@@ -46,6 +47,18 @@ pub(crate) struct Fork {
     pub(crate) hash: Hash,
     /// Whether it follows on one that is here: the histories part between the two.
     pub(crate) first: bool,
+}
+
+/// What became of a fork.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// This device gave way: its numbers are those that others know.
+    Given,
+    /// Not yet: registers cannot be derived anew while envelopes are missing below a snapshot.
+    Later,
+    /// It may not write any more, or has gone on under another life: two peers with different histories of
+    /// an earlier one must not make it go back and forth.
+    Barred,
 }
 
 /// Stamps of the history that is given up, which may be in the other one, too.
@@ -103,15 +116,40 @@ impl Replica {
         log::hash_at(&self.read()?, author, seq)
     }
 
+    /// Notes that somebody has another history of one of this device's lives, and that it cannot give way yet.
+    /// What it writes meanwhile goes on with that life, so that it will be said anew, too.
+    pub(crate) fn postpone(&self, author: Author) -> Result<(), StorageError> {
+        self.inner.forked.store(true, Ordering::Release);
+        let mut writer = self.inner.writer()?;
+        let position = &writer.position;
+        let current = position.author;
+        let fresh = !position.ends.contains_key(&current);
+        let gap = position.gap.as_ref();
+        let whole = gap.is_none_or(|gap| !gap.holes.contains_key(&author));
+        if current == author || current.device != author.device || !fresh || !whole {
+            return Ok(());
+        }
+        self.inner
+            .transact(&mut writer, Commit::Durable, |txn, writer| {
+                header::set_incarnation(txn, author.incarnation)?;
+                writer.position.author = author;
+                Ok(())
+            })
+    }
+
+    /// Whether what this device wrote must not be spread, because it will be said anew.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.inner.forked.load(Ordering::Acquire) && self.shared().gap().is_some()
+    }
+
     /// Gives up this device's envelopes after number `common` of one of its lives, and says anew what they
-    /// said. `Ok(false)` when it may not write any more, or has gone on under another life: two peers with
-    /// different histories of an earlier one must not make it go back and forth.
+    /// said.
     pub(crate) fn give_way(
         &self,
         author: Author,
         common: u64,
         rng: &mut dyn Rng,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<Way, StorageError> {
         let mut writer = self.inner.writer()?;
         let role = writer.members.state().role_of(&self.device());
         let current = writer.position.author;
@@ -119,7 +157,10 @@ impl Replica {
             && author.device == current.device
             && (author == current || !writer.position.ends.contains_key(&current));
         if !may {
-            return Ok(false);
+            return Ok(Way::Barred);
+        }
+        if writer.position.gap.is_some() {
+            return Ok(Way::Later);
         }
         let (key, mesh) = (&self.inner.key, self.inner.mesh);
         let outcome = self
@@ -153,7 +194,7 @@ impl Replica {
         });
         drop(writer);
         self.inner.observers.deliver();
-        Ok(true)
+        Ok(Way::Given)
     }
 }
 

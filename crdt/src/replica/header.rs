@@ -10,6 +10,9 @@ use crate::member::MemberLog;
 /// Another number means that older programs must not touch the database.
 const FORMAT: u32 = 1;
 
+/// The format of a replica that began with a snapshot: its logs may have holes, which older programs do not know.
+const FORMAT_WITH_HOLES: u32 = 2;
+
 const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
 /// Position in the log (parents first) → record.
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("member");
@@ -41,7 +44,7 @@ pub(super) fn read(txn: &ReadTransaction) -> Result<Option<Header>, OpenError> {
         Err(error) => return Err(StorageError::from(error).into()),
     };
     let found = u32::from_be_bytes(row(&table, "format")?);
-    if found != FORMAT {
+    if found != FORMAT && found != FORMAT_WITH_HOLES {
         return Err(OpenError::TooNew { found });
     }
     Ok(Some(Header {
@@ -49,6 +52,40 @@ pub(super) fn read(txn: &ReadTransaction) -> Result<Option<Header>, OpenError> {
         incarnation: Incarnation(u64::from_be_bytes(row(&table, "incarnation")?)),
         clock: u64::from_be_bytes(row(&table, "clock")?),
     }))
+}
+
+/// How far the registers can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// They were derived from the logs.
+    Logs,
+    /// They began with a snapshot, and nothing contradicts it.
+    Snapshot,
+    /// They began with a snapshot, and something does.
+    Doubtful,
+}
+
+pub(super) fn origin(txn: &WriteTransaction) -> Result<Origin, StorageError> {
+    let table = txn.open_table(HEADER)?;
+    Ok(
+        match table.get("snapshot")?.map(|row| row.value().to_vec()) {
+            None => Origin::Logs,
+            Some(mark) if mark == [1] => Origin::Snapshot,
+            Some(_) => Origin::Doubtful,
+        },
+    )
+}
+
+pub(super) fn set_origin(txn: &WriteTransaction, origin: Origin) -> Result<(), StorageError> {
+    let mut table = txn.open_table(HEADER)?;
+    match origin {
+        Origin::Logs => drop(table.remove("snapshot")?),
+        Origin::Snapshot => drop(table.insert("snapshot", [1].as_slice())?),
+        Origin::Doubtful => drop(table.insert("snapshot", [2].as_slice())?),
+    }
+    let format = FORMAT_WITH_HOLES.to_be_bytes();
+    table.insert("format", format.as_slice())?;
+    Ok(())
 }
 
 pub(super) fn set_clock(txn: &WriteTransaction, clock: u64) -> Result<(), StorageError> {

@@ -1,6 +1,6 @@
 //! Holding one foreign envelope against every rule, then applying it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::WriteTransaction;
 
@@ -10,8 +10,8 @@ use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
 use crate::entry::EntryChange;
 use crate::envelope::{self, Envelope, Label};
-use crate::error::{EnvelopeFault, Misbehaviour, StorageError};
-use crate::id::{Author, EntryId, Hash, Incarnation, MeshId};
+use crate::error::{ChangeFault, EnvelopeFault, Misbehaviour, StorageError};
+use crate::id::{Author, DeviceId, EntryId, Hash, Incarnation, MeshId};
 use crate::index;
 use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_RELEASE_DEPTH, MAX_VECTOR_AUTHORS};
 use crate::log::{self, LogEnd};
@@ -19,7 +19,7 @@ use crate::member::Verdict;
 use crate::vector::VersionVector;
 
 /// Stamps beyond this are never honest: there must always be room above every stamp.
-const CLOCK_END: u64 = u64::MAX / 4;
+pub(super) const CLOCK_END: u64 = u64::MAX / 4;
 
 /// What one envelope led to, short of being refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub(super) enum Step {
     Known,
     /// Its causes, or the membership that it names, are not here.
     Early,
+    /// Its numbers do not follow those that a snapshot's sender stated. One of the two is wrong; the author's
+    /// complete log will tell which.
+    Unsure,
     /// By this device, but not the one that is here under its number.
     Forked(Fork),
     /// By a removed member, beyond what was accepted of it, or by one life too many of a member: kept aside
@@ -155,9 +158,14 @@ impl<'a> Intake<'a> {
             Err(fault) => return Err(blame(label, fault)),
         }
         // First, because it depends on nothing but the author's own log: what breaks a rule releases nothing.
-        let incoming = self
-            .check(&envelope)?
-            .map_err(|fault| blame(label, fault))?;
+        let incoming = match self.check(&envelope)? {
+            Ok(incoming) => incoming,
+            Err(EnvelopeFault::Change {
+                fault: ChangeFault::Sequence | ChangeFault::StartOp,
+                ..
+            }) if self.has_hole(&label.author) => return Ok(Step::Unsure),
+            Err(fault) => return Err(blame(label, fault)),
+        };
         if !self.has_causes(&envelope, standing)? {
             return Ok(Step::Early);
         }
@@ -233,19 +241,8 @@ impl<'a> Intake<'a> {
     /// a life writes counts if somebody builds on it, as long as there is room at all.
     fn is_crowded(&self, author: &Author, standing: Standing) -> bool {
         let ends = &self.writer.position.ends;
-        let lives = || {
-            let first = Author {
-                incarnation: Incarnation(0),
-                ..*author
-            };
-            let last = Author {
-                incarnation: Incarnation(u64::MAX),
-                ..*author
-            };
-            ends.range(first..=last).count()
-        };
         ends.len() >= MAX_VECTOR_AUTHORS
-            || (standing == Standing::Offered && lives() >= MAX_DEVICE_LIVES)
+            || (standing == Standing::Offered && lives(ends, &author.device) >= MAX_DEVICE_LIVES)
     }
 
     /// Whether all that an envelope builds on is here; what waits in quarantine for exactly this is taken.
@@ -284,7 +281,7 @@ impl<'a> Intake<'a> {
         match self.take(&bytes, Standing::Vouched(depth)) {
             Ok(Step::Taken) => Ok(true),
             // Who built on what breaks a rule is no honest member, but who brought it may be.
-            Ok(Step::Known | Step::Early | Step::Beyond | Step::Forked(_))
+            Ok(Step::Known | Step::Early | Step::Unsure | Step::Beyond | Step::Forked(_))
             | Err(Refusal::Fault(_)) => {
                 retract::keep(self.txn, author, seq, &bytes)?;
                 Ok(false)
@@ -349,9 +346,23 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
+    fn has_hole(&self, author: &Author) -> bool {
+        let gap = self.writer.position.gap.as_ref();
+        gap.is_some_and(|gap| gap.holes.contains_key(author))
+    }
+
     fn end(&self, author: &Author) -> Option<LogEnd> {
         self.writer.position.ends.get(author).copied()
     }
+}
+
+/// How many lives of a device there are among authors.
+pub(super) fn lives<T>(authors: &BTreeMap<Author, T>, device: &DeviceId) -> usize {
+    let life = |number| Author {
+        device: *device,
+        incarnation: Incarnation(number),
+    };
+    authors.range(life(0)..=life(u64::MAX)).count()
 }
 
 fn blame(label: Label, fault: EnvelopeFault) -> Refusal {

@@ -6,20 +6,23 @@
 //! kept in quarantine, from where it returns if something that counts turns out to build on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
-use super::Writer;
+use super::backfill::Derived;
+use super::header::{self, Origin};
 use super::view::View;
+use super::{Entries, Replica, Writer, rebuild_index};
 use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
 use crate::bucket::past::Past;
-use crate::entry::EntryChange;
 use crate::envelope::{self, Envelope};
 use crate::error::{Damage, StorageError};
 use crate::id::{Author, BucketId, DeviceId, EntryId};
 use crate::index;
-use crate::limit::MAX_QUARANTINED;
+use crate::limit::{BUCKET_COUNT, MAX_QUARANTINED};
+use crate::log::gap::{self, Hole};
 use crate::log::{self, LogEnd};
 use crate::member::Verdict;
 
@@ -69,6 +72,40 @@ pub(super) fn release(
     Ok(row.map(|row| row.value().to_vec()))
 }
 
+impl Replica {
+    /// Envelopes of removed members that do not count here, each author's next one first, about `room` bytes.
+    pub(crate) fn kept_aside(
+        &self,
+        ranges: &[(Author, u64, u64)],
+        room: usize,
+    ) -> Result<Vec<Vec<u8>>, StorageError> {
+        let txn = self.read()?;
+        let table = txn.open_table(QUARANTINE)?;
+        let (mut kept, mut size) = (Vec::new(), 0);
+        for (author, have, upto) in ranges {
+            if have >= upto {
+                continue;
+            }
+            let key = author.to_key();
+            let mut next = *have;
+            for row in table.range((&key, *have)..=(&key, *upto))? {
+                let (place, bytes) = row?;
+                let (_, seq) = place.value();
+                if seq == *have {
+                    continue;
+                }
+                size += bytes.value().len();
+                if seq != next.saturating_add(1) || (size > room && !kept.is_empty()) {
+                    break;
+                }
+                next = seq;
+                kept.push(bytes.value().to_vec());
+            }
+        }
+        Ok(kept)
+    }
+}
+
 /// What becomes of envelopes that are taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -86,20 +123,29 @@ struct Causes {
 }
 
 impl Writer {
-    /// Takes back whatever does not count in the membership as it is now. Own envelopes stay: a device that was
+    /// Takes back whatever does not count in the membership as it is now; gives what the tree shows differently. Own envelopes stay: a device that was
     /// removed keeps its tree for itself.
     pub(super) fn retract(
         &mut self,
         txn: &WriteTransaction,
         own: DeviceId,
-    ) -> Result<Vec<EntryChange>, StorageError> {
-        let limits = self.limits(txn, own)?;
+    ) -> Result<Entries, StorageError> {
+        let Some(limits) = self.limits(txn, own)? else {
+            return Ok(Entries::Listed(Vec::new()));
+        };
         let touched = self.take_back(txn, &limits, Fate::Quarantine)?;
-        Ok(index::apply(txn, &View::open(txn)?, &touched)?)
+        for author in limits.keys() {
+            self.close_hole(txn, *author)?;
+        }
+        self.close_gap(txn)?;
+        Ok(match self.relieve_doubt(txn)? {
+            Derived::Anew => Entries::Everything,
+            Derived::Before => Entries::Listed(index::apply(txn, &View::open(txn)?, &touched)?),
+        })
     }
 
-    /// Ends logs earlier, and derives anew what the rest of them wrote to. The tree's index is not told:
-    /// gives the entries.
+    /// Ends logs earlier, and derives anew what the rest of them wrote to: no log may have a hole but those
+    /// that end before it now. The tree's index is not told: gives the entries.
     pub(super) fn take_back(
         &mut self,
         txn: &WriteTransaction,
@@ -135,12 +181,13 @@ impl Writer {
         Ok(touched.into_iter().collect())
     }
 
-    /// Where the logs have to end that end too late.
+    /// Where the logs have to end that end too late. `None` when that cannot be told yet: an envelope that is
+    /// missing may count, or make another one count.
     fn limits(
         &self,
         txn: &WriteTransaction,
         own: DeviceId,
-    ) -> Result<BTreeMap<Author, u64>, StorageError> {
+    ) -> Result<Option<BTreeMap<Author, u64>>, StorageError> {
         let mut limits: BTreeMap<Author, u64> = BTreeMap::new();
         let suspect = |author: &Author| {
             let state = self.members.state();
@@ -152,14 +199,20 @@ impl Writer {
                         .any(|removal| removal.device == author.device))
         };
         if !self.position.ends.keys().any(suspect) {
-            return Ok(limits);
+            return Ok(Some(limits));
+        }
+        for (author, hole) in self.holes() {
+            if !suspect(author) || !self.is_beyond(txn, *author, hole)? {
+                return Ok(None);
+            }
+            limits.insert(*author, hole.have.seq);
         }
         let mut causes = Vec::new();
         log::visit(txn, |author, bytes| {
             let damaged = |_| StorageError::Damaged(Damage::Log(author));
             let body = Envelope::decode_trusted(bytes).map_err(damaged)?.body;
             if suspect(&author)
-                && !limits.contains_key(&author)
+                && limits.get(&author).is_none_or(|limit| body.seq <= *limit)
                 && self.members.judge(author, body.seq, &body.members) == Verdict::BeyondCut
             {
                 limits.insert(author, body.seq - 1);
@@ -190,7 +243,42 @@ impl Writer {
                 }
             }
         }
-        Ok(limits)
+        let mut holes = self.holes();
+        let known = holes.all(|(author, hole)| limits.get(author) <= Some(&hole.have.seq));
+        Ok(known.then_some(limits))
+    }
+
+    fn holes(&self) -> impl Iterator<Item = (&Author, &Hole)> {
+        self.position.gap.iter().flat_map(|gap| &gap.holes)
+    }
+
+    /// Whether the first missing envelope of a removed member does not count by itself. What the author knew of
+    /// the membership only grew: what it did not know when it wrote the last, it did not know before.
+    fn is_beyond(
+        &self,
+        txn: &WriteTransaction,
+        author: Author,
+        hole: &Hole,
+    ) -> Result<bool, StorageError> {
+        let damaged = || StorageError::Damaged(Damage::Log(author));
+        let bytes = log::stored(txn, author, hole.upto.seq)?.ok_or_else(damaged)?;
+        let body = Envelope::decode_trusted(&bytes)
+            .map_err(|_| damaged())?
+            .body;
+        let first = hole.have.seq + 1;
+        Ok(self.members.judge(author, first, &body.members) == Verdict::BeyondCut)
+    }
+
+    /// What is missing of a log that was cut will not come, so nobody can tell any more whether what a snapshot
+    /// said of it was right.
+    fn close_hole(&mut self, txn: &WriteTransaction, author: Author) -> Result<(), StorageError> {
+        if let Some(gap) = &mut self.position.gap
+            && Arc::make_mut(gap).holes.remove(&author).is_some()
+        {
+            gap::close(txn, author)?;
+            header::set_origin(txn, Origin::Doubtful)?;
+        }
+        Ok(())
     }
 
     fn end_at(
@@ -212,6 +300,16 @@ impl Writer {
         self.position.ends.insert(author, end);
         log::set_end(txn, author, end)
     }
+}
+
+/// Derives everything anew from logs that are complete.
+pub(super) fn rebuild_all<'a>(
+    txn: &WriteTransaction,
+    authors: impl Iterator<Item = &'a Author>,
+) -> Result<(), StorageError> {
+    let buckets = (0..BUCKET_COUNT).filter_map(BucketId::new).collect();
+    rebuild(txn, &buckets, authors)?;
+    rebuild_index(txn)
 }
 
 /// Derives buckets anew from the envelopes that are left, and what the authors that were `cut` had seen.

@@ -18,9 +18,9 @@ use crate::member::Role;
 use crate::register::{Attributes, Packed, Put, Register};
 
 /// A member that writes envelopes by hand, honest unless it is told otherwise.
-struct Forger {
+pub(super) struct Forger {
     key: DeviceKey,
-    author: Author,
+    pub(super) author: Author,
     mesh: MeshId,
     members: Vec<Hash>,
     desk: Desk,
@@ -29,7 +29,7 @@ struct Forger {
 }
 
 impl Forger {
-    fn new(number: u8, of: &Replica) -> Self {
+    pub(super) fn new(number: u8, of: &Replica) -> Self {
         let key = key(number);
         Self {
             author: Author {
@@ -45,7 +45,7 @@ impl Forger {
         }
     }
 
-    fn next(&mut self) -> Vec<u8> {
+    pub(super) fn next(&mut self) -> Vec<u8> {
         self.forge(|_| {})
     }
 

@@ -1,6 +1,7 @@
 //! Sending what the peer lacks: a cursor over the arrival order of the log.
 
 use super::Session;
+use super::snapshot::Serving;
 use super::wire::{Message, Wire};
 use crate::error::SessionError;
 use crate::id::Author;
@@ -10,11 +11,11 @@ use crate::replica::Shared;
 use crate::vector::VersionVector;
 
 /// Room that a message's own fields take beside the envelopes.
-const HEADROOM: usize = 1 << 10;
+pub(super) const HEADROOM: usize = 1 << 10;
 
 /// Bytes of envelopes after which a message is closed: small enough that a slow line is not blocked for
 /// long and the receiver's one transaction for it stays short.
-const FULL: usize = 256 << 10;
+pub(super) const FULL: usize = 256 << 10;
 
 impl Session {
     /// New messages for the peer, about `max_bytes` of them; empty when there is nothing to say.
@@ -35,11 +36,18 @@ impl Session {
         if member && (found || !told) && self.their_members.is_some() {
             messages.push(self.hello()?);
         }
-        // What this device wrote and the peer has otherwise must not be sent.
-        let may = member && self.search.is_none();
-        let Some(theirs) = self.theirs.clone().filter(|_| may) else {
+        let Some(theirs) = self.theirs.clone().filter(|_| member) else {
             return Ok(messages);
         };
+        messages.extend(self.push_news(&shared)?);
+        if self.search.is_some() || self.replica.is_forked() {
+            // What this device wrote and the peer has otherwise must not be sent.
+            return Ok(messages);
+        }
+        messages.extend(self.push_snapshot(max_bytes)?);
+        if !matches!(self.serving, Serving::Logs) {
+            return Ok(messages);
+        }
         let mut left = max_bytes;
         while left > 0 {
             let Some((message, bytes)) = self.push_envelopes(&shared, &theirs)? else {
@@ -88,7 +96,7 @@ impl Session {
         let txn = self.replica.read()?;
         let from = match self.served {
             Some(from) => from,
-            None => match log::first_missing(&txn, &shared.vector, theirs)? {
+            None => match log::first_missing(&txn, &shared.vector, theirs, shared.gap())? {
                 Some(from) => from,
                 None => shared.next_arrival,
             },
@@ -97,6 +105,13 @@ impl Session {
         let mut size = 0;
         let sent = &mut self.sent;
         let next = log::scan(&txn, from, |author, seq, arrival, fetch| {
+            // What comes now may build on what is missing here: it is for those who have that.
+            if shared
+                .gap()
+                .is_some_and(|gap| arrival >= gap.next && !gap.is_covered_by(theirs, sent))
+            {
+                return Ok(Scan::Stop);
+            }
             if theirs.get(&author) >= seq || sent.get(&author) >= seq {
                 return Ok(Scan::Taken);
             }
@@ -122,6 +137,6 @@ impl Session {
     }
 }
 
-fn is_own(shared: &Shared, author: Author) -> bool {
+pub(super) fn is_own(shared: &Shared, author: Author) -> bool {
     author.device == shared.author.device
 }

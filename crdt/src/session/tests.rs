@@ -394,7 +394,8 @@ fn all_who_are_connected_hear_that_a_device_gave_its_log_up() {
     let mut link = Link::new(other, device, 1);
     link.run().unwrap();
     let author = device.shared().author;
-    assert!(device.give_way(author, 1, &mut rng(1)).unwrap());
+    let way = device.give_way(author, 1, &mut rng(1)).unwrap();
+    assert_eq!(way, Way::Given);
     assert!(
         !device
             .vector()

@@ -2,9 +2,13 @@
 //!
 //! The first field of the first message is the protocol's version, so that any later version can
 //! at least tell that it is not understood.
+//!
+//! A program that understands the messages from [`Wire::Offer`] on sends its membership heads before its
+//! hello. One from before takes them for what they say, and sends them only later itself.
 
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::alive::Numbers;
 use crate::error::{Misbehaviour, SessionError};
 use crate::id::{Author, Hash, MeshId};
 use crate::limit::{MAX_MEMBER_HEADS, MAX_MESSAGE_BYTES, MAX_VECTOR_AUTHORS};
@@ -81,6 +85,25 @@ pub(super) enum Wire<'a> {
     Envelopes(Vec<&'a [u8]>),
     /// What the sender has now of some authors' logs.
     Have(Vec<(Author, u64)>),
+    /// To a device that has nothing: a snapshot is to be had, and nothing else comes before the answer.
+    Offer,
+    /// The answer to an offer.
+    WantSnapshot,
+    /// No snapshot, or no more of it: the logs are to be sent.
+    NoSnapshot,
+    /// The next envelopes of a snapshot, each with marks: a bit for each write, the lowest first, that says
+    /// whether the value is still shown. An author's envelopes ascend; the last is where its log ends.
+    #[serde(borrow)]
+    Pieces(Vec<(&'a [u8], &'a [u8])>),
+    /// What of each author's log cannot be read from its living envelopes.
+    Numbers(Vec<(Author, Numbers)>),
+    /// The snapshot is complete.
+    SnapshotEnd,
+    /// Envelopes of these authors are asked for, after the first number and up to the second.
+    WantBelow(Vec<(Author, u64, u64)>),
+    /// The answer: some of them, each author's next one first and causes first. None: there are no more here.
+    #[serde(borrow)]
+    Below(Vec<&'a [u8]>),
 }
 
 impl<'a> Wire<'a> {
@@ -111,12 +134,99 @@ impl<'a> Wire<'a> {
                 }
                 Self::MemberHeads(heads) => heads.len() <= MAX_MEMBER_HEADS,
                 Self::Have(have) => have.len() <= MAX_VECTOR_AUTHORS,
-                Self::Members(_) | Self::Envelopes(_) => true,
+                Self::Numbers(all) => all.len() <= MAX_VECTOR_AUTHORS,
+                Self::WantBelow(ranges) => ranges.len() <= MAX_VECTOR_AUTHORS,
+                Self::Members(_)
+                | Self::Envelopes(_)
+                | Self::Offer
+                | Self::WantSnapshot
+                | Self::NoSnapshot
+                | Self::Pieces(_)
+                | Self::SnapshotEnd
+                | Self::Below(_) => true,
             };
         if fits {
             Ok(wire)
         } else {
             Err(Misbehaviour::MalformedMessage.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bucket::row::Last;
+    use crate::id::{BucketId, DeviceId, Incarnation};
+
+    fn author() -> Author {
+        Author {
+            device: DeviceId::from_bytes([7; 32]),
+            incarnation: Incarnation(u64::MAX),
+        }
+    }
+
+    fn numbers() -> Numbers {
+        let last = Last { seq: 3, op: 500 };
+        Numbers {
+            lasts: [(BucketId::new(4095).unwrap(), last)].into(),
+            seen: [([9; 16], 8)].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_snapshots_reads_back() {
+        for wire in [
+            Wire::Offer,
+            Wire::WantSnapshot,
+            Wire::NoSnapshot,
+            Wire::Pieces(vec![(&[5], b"envelope"), (&[], b"")]),
+            Wire::Numbers(vec![(author(), numbers())]),
+            Wire::SnapshotEnd,
+            Wire::WantBelow(vec![(author(), 1, u64::MAX)]),
+            Wire::Below(vec![b"one", b"two"]),
+        ] {
+            let message = Message::new(&wire);
+            let again = Wire::decode(message.as_bytes()).unwrap();
+            assert_eq!(Message::new(&again), message);
+            let cut = &message.as_bytes()[..message.as_bytes().len() - 1];
+            assert!(Wire::decode(cut).is_err(), "{wire:?}");
+            let longer = [message.as_bytes(), &[0]].concat();
+            assert!(Wire::decode(&longer).is_err(), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn counts_that_the_bytes_do_not_bear_out_are_refused() {
+        let huge = [0xff, 0xff, 0xff, 0xff, 0x0f];
+        for kind in 1..=12 {
+            let message = [&[kind][..], &huge, &[0; 100]].concat();
+            assert!(Wire::decode(&message).is_err(), "{kind}");
+        }
+        let many = Wire::WantBelow(vec![(author(), 0, 1); MAX_VECTOR_AUTHORS + 1]);
+        let bytes = postcard::to_stdvec(&many).unwrap();
+        assert!(Wire::decode(&bytes).is_err());
+        let mut numbers = Message::new(&Wire::Numbers(vec![(author(), numbers())])).into_bytes();
+        let bucket = numbers
+            .windows(2)
+            .position(|two| two == [0xff, 0x1f])
+            .unwrap();
+        numbers[bucket + 1] = 0x7f;
+        assert!(Wire::decode(&numbers).is_err(), "there is no such bucket");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(
+            kind in 0_u8..14,
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let message = [&[kind][..], &bytes].concat();
+            if let Ok(wire) = Wire::decode(&message) {
+                prop_assert!(Message::new(&wire).as_bytes().len() <= message.len());
+            }
         }
     }
 }

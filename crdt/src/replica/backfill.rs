@@ -1,0 +1,393 @@
+//! After a snapshot: the rest of the logs, so that this device, too, can serve everyone.
+//!
+//! Any member gives what lies below, in the order in which it came to it; each envelope is held against its
+//! author's chain from the first one on, and the chain must meet the snapshot's end. With the last
+//! envelope the logs tell all that the snapshot's sender said; where that was wrong, the registers are
+//! derived anew.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use redb::WriteTransaction;
+
+use super::header::{self, Origin};
+use super::intake::CLOCK_END;
+use super::{Change, Commit, Entries, Replica, Shared, Writer, retract, stage};
+use crate::envelope::{Envelope, Label};
+use crate::error::{EnvelopeFault, Misbehaviour, SessionError, StorageError};
+use crate::id::{Author, DeviceId, MeshId};
+use crate::log;
+use crate::log::gap::{self, Gap, Hole, Ledger, Tip};
+use crate::member::Verdict;
+
+/// The right to ask for what is missing, which one session at a time has.
+#[derive(Debug)]
+pub(crate) struct Fetching(Replica);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.inner.fetching.store(false, Ordering::Release);
+        // Other sessions may know somebody who has more.
+        self.0.note(Entries::Listed(Vec::new()));
+        self.0.inner.observers.deliver();
+    }
+}
+
+impl Shared {
+    pub(crate) fn gap(&self) -> Option<&Gap> {
+        self.gap.as_deref()
+    }
+}
+
+impl Replica {
+    /// Begins to ask for what is missing in the logs; `None` while another session does.
+    pub(crate) fn fetch_below(&self) -> Option<Fetching> {
+        let busy = self.inner.fetching.swap(true, Ordering::AcqRel);
+        (!busy).then(|| Fetching(self.clone()))
+    }
+
+    /// Takes envelopes that were missing in the logs. Gives whether there was one among them.
+    pub(crate) fn take_below(&self, envelopes: &[&[u8]]) -> Result<bool, SessionError> {
+        let mut writer = self.inner.writer()?;
+        let Some(gap) = writer.position.gap.clone() else {
+            return Ok(false);
+        };
+        let (mesh, own) = (self.inner.mesh, self.device());
+        let before = gap.next;
+        let outcome = self
+            .inner
+            .transact(&mut writer, Commit::Deferred, |txn, writer| {
+                let mut backfill = Backfill {
+                    txn,
+                    writer,
+                    mesh,
+                    gap: Gap::clone(&gap),
+                    ledgers: BTreeMap::new(),
+                    doubt: false,
+                };
+                let fault = backfill.offer_all(envelopes)?;
+                backfill.promote()?;
+                let taken = backfill.gap.next > before;
+                let entries = backfill.finish(own)?;
+                Ok::<_, StorageError>((taken, fault, entries))
+            });
+        let (taken, fault, entries) = outcome?;
+        if writer.position.gap.is_none() {
+            // Even when nothing is shown differently: what was held back may be sent now.
+            self.note(entries);
+        }
+        drop(writer);
+        self.inner.observers.deliver();
+        match fault {
+            None => Ok(taken),
+            Some(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Takes back what does not count any more, which has to wait while envelopes are missing that may
+    /// count: those of removed members beyond what was accepted of them never come.
+    pub(crate) fn settle_gap(&self) -> Result<(), StorageError> {
+        let mut writer = self.inner.writer()?;
+        if writer.position.gap.is_none() {
+            return Ok(());
+        }
+        let own = self.device();
+        let entries = self
+            .inner
+            .transact(&mut writer, Commit::Deferred, |txn, writer| {
+                writer.retract(txn, own)
+            })?;
+        if writer.position.gap.is_none() {
+            self.note(entries);
+        }
+        drop(writer);
+        self.inner.observers.deliver();
+        Ok(())
+    }
+
+    /// Notes that a peer with the same logs has other registers. If those of this replica began with a snapshot, they
+    /// are derived anew as soon as the logs are complete.
+    pub(crate) fn doubt(&self) -> Result<(), StorageError> {
+        let mut writer = self.inner.writer()?;
+        let derived = self
+            .inner
+            .transact(&mut writer, Commit::Durable, |txn, writer| {
+                if header::origin(txn)? == Origin::Logs {
+                    return Ok::<_, StorageError>(Derived::Before);
+                }
+                header::set_origin(txn, Origin::Doubtful)?;
+                writer.relieve_doubt(txn)
+            })?;
+        if derived == Derived::Anew {
+            self.note(Entries::Everything);
+        }
+        drop(writer);
+        self.inner.observers.deliver();
+        Ok(())
+    }
+
+    fn note(&self, entries: Entries) {
+        self.inner.observers.push(Change {
+            entries,
+            local: false,
+            members: false,
+        });
+    }
+}
+
+/// Where the registers come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Derived {
+    /// They are what they were.
+    Before,
+    /// From the logs, just now.
+    Anew,
+}
+
+/// Why an envelope is not taken.
+enum Obstacle {
+    Storage(StorageError),
+    Fault(Misbehaviour),
+}
+
+impl From<StorageError> for Obstacle {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// The envelopes of one message on their way into the logs.
+struct Backfill<'a> {
+    txn: &'a WriteTransaction,
+    writer: &'a mut Writer,
+    mesh: MeshId,
+    gap: Gap,
+    /// Of the authors of this message.
+    ledgers: BTreeMap<Author, Ledger>,
+    doubt: bool,
+}
+
+impl Backfill<'_> {
+    /// Takes the envelopes of a message, until one breaks a rule: that comes back.
+    fn offer_all(&mut self, envelopes: &[&[u8]]) -> Result<Option<Misbehaviour>, StorageError> {
+        for bytes in envelopes {
+            match self.offer(bytes) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Obstacle::Storage(error)) => return Err(error),
+                Err(Obstacle::Fault(found)) => return Ok(Some(found)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes what is next in its log and here already, because it is alive: the newest envelopes often are, and
+    /// nobody else need have them.
+    fn promote(&mut self) -> Result<(), StorageError> {
+        let authors: Vec<Author> = self.gap.holes.keys().copied().collect();
+        loop {
+            let before = self.gap.next;
+            for author in &authors {
+                while let Some(bytes) = self.next_here(*author)? {
+                    let next = self.gap.next;
+                    // Whatever is wrong with it is not the fault of the one who sent this message.
+                    let _stays = self.offer_all(&[&bytes])?;
+                    if self.gap.next == next {
+                        break;
+                    }
+                }
+            }
+            if self.gap.next == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The first envelope of an author's hole, if it is alive.
+    fn next_here(&self, author: Author) -> Result<Option<Vec<u8>>, StorageError> {
+        let hole = self.gap.holes.get(&author);
+        match hole.filter(|hole| hole.have.seq < hole.upto.seq) {
+            None => Ok(None),
+            Some(hole) => log::stored(self.txn, author, hole.have.seq + 1),
+        }
+    }
+
+    /// Takes one envelope, or passes over one that is not wanted; `false` when the rest is of no use here.
+    fn offer(&mut self, bytes: &[u8]) -> Result<bool, Obstacle> {
+        let label = Envelope::label(bytes)
+            .map_err(|fault| Obstacle::Fault(Misbehaviour::Undecodable(fault)))?;
+        let Some(hole) = self.gap.holes.get(&label.author).copied() else {
+            return Ok(true);
+        };
+        if label.seq <= hole.have.seq || label.seq > hole.upto.seq {
+            return Ok(true);
+        }
+        if label.seq != hole.have.seq + 1 {
+            return Ok(false);
+        }
+        let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
+        let tip = Tip {
+            seq: label.seq,
+            hash: envelope.hash,
+        };
+        if !self.fits(&envelope, &hole, tip)? {
+            return Ok(false);
+        }
+        self.take(label, &envelope)?;
+        self.store(label, tip, bytes)?;
+        Ok(true)
+    }
+
+    /// Whether an envelope is the next one here. One that is not may be of a log that its author forked: the
+    /// one who sends it need not know.
+    fn fits(&self, envelope: &Envelope<'_>, hole: &Hole, tip: Tip) -> Result<bool, Obstacle> {
+        let body = &envelope.body;
+        let label = Label {
+            author: body.author,
+            seq: body.seq,
+        };
+        if body.mesh != self.mesh {
+            return Err(blame(label, EnvelopeFault::OtherMesh));
+        }
+        if body.clock > CLOCK_END {
+            let stamp = body.clock;
+            return Err(blame(label, EnvelopeFault::ClockLeap { stamp }));
+        }
+        let members = &self.writer.members;
+        match members.judge(body.author, body.seq, &body.members) {
+            // Beyond the cut it may count, because others build on it; if not, it is taken back in the end.
+            Verdict::Admit | Verdict::BeyondCut => {}
+            Verdict::NotWriter => return Err(blame(label, EnvelopeFault::NotWriter)),
+            Verdict::UnknownHeads => return Ok(false),
+        }
+        let follows = body.prev == hole.have.hash;
+        let meets = tip.seq != hole.upto.seq || tip == hole.upto;
+        Ok(follows && meets && self.has_causes(body.deps.as_slice()))
+    }
+
+    /// Whether an envelope's causes are before it in the order of arrival.
+    fn has_causes(&self, deps: &[(Author, u64)]) -> bool {
+        deps.iter().all(|(author, seq)| {
+            let here = match self.gap.holes.get(author) {
+                Some(hole) => hole.have.seq,
+                None => self
+                    .writer
+                    .position
+                    .ends
+                    .get(author)
+                    .map_or(0, |end| end.seq),
+            };
+            here >= *seq
+        })
+    }
+
+    /// Holds the changes against the author's history, and moves its numbers.
+    fn take(&mut self, label: Label, envelope: &Envelope<'_>) -> Result<(), Obstacle> {
+        let changes = stage::parse(envelope).map_err(|fault| blame(label, fault))?;
+        let author = label.author;
+        if !self.ledgers.contains_key(&author) {
+            let ledger = gap::ledger(self.txn, author)?;
+            self.ledgers.insert(author, ledger);
+        }
+        let Some(ledger) = self.ledgers.get_mut(&author) else {
+            return Ok(());
+        };
+        for ((bucket, _), change) in envelope.body.changes.iter().zip(&changes) {
+            let bucket = *bucket;
+            change
+                .follows(ledger.found.last(bucket))
+                .map_err(|fault| blame(label, EnvelopeFault::Change { bucket, fault }))?;
+        }
+        ledger.found.learn(&author, &envelope.body.deps, &changes);
+        Ok(())
+    }
+
+    fn store(&mut self, label: Label, tip: Tip, bytes: &[u8]) -> Result<(), StorageError> {
+        log::insert(self.txn, label.author, label.seq, self.gap.next, bytes)?;
+        self.gap.next += 1;
+        if let Some(hole) = self.gap.holes.get_mut(&label.author) {
+            hole.have = tip;
+        }
+        Ok(())
+    }
+
+    /// Stores how far the logs are complete, and ends the matter when they are.
+    fn finish(mut self, own: DeviceId) -> Result<Entries, StorageError> {
+        for (author, ledger) in &self.ledgers {
+            let Some(hole) = self.gap.holes.get(author) else {
+                continue;
+            };
+            if hole.have.seq < hole.upto.seq {
+                gap::set(self.txn, *author, hole, ledger)?;
+            } else {
+                self.doubt |= ledger.found != ledger.stated;
+                self.gap.holes.remove(author);
+                gap::close(self.txn, *author)?;
+            }
+        }
+        gap::set_next(self.txn, self.gap.next)?;
+        if self.doubt {
+            header::set_origin(self.txn, Origin::Doubtful)?;
+        }
+        self.writer.position.gap = Some(Arc::new(self.gap));
+        self.writer.close_gap(self.txn)?;
+        if self.writer.position.gap.is_some() {
+            return Ok(Entries::Listed(Vec::new()));
+        }
+        let derived = self.writer.relieve_doubt(self.txn)?;
+        // What had to wait for complete logs.
+        let entries = self.writer.retract(self.txn, own)?;
+        Ok(match derived {
+            Derived::Anew => Entries::Everything,
+            Derived::Before => entries,
+        })
+    }
+}
+
+impl Writer {
+    /// Forgets the gap when nothing is missing.
+    pub(super) fn close_gap(&mut self, txn: &WriteTransaction) -> Result<(), StorageError> {
+        if self
+            .position
+            .gap
+            .as_ref()
+            .is_some_and(|gap| gap.holes.is_empty())
+        {
+            gap::close_all(txn)?;
+            self.position.gap = None;
+        }
+        Ok(())
+    }
+
+    /// Derives doubtful registers from the logs, once these are complete.
+    pub(super) fn relieve_doubt(&self, txn: &WriteTransaction) -> Result<Derived, StorageError> {
+        if self.position.gap.is_some() || header::origin(txn)? != Origin::Doubtful {
+            return Ok(Derived::Before);
+        }
+        retract::rebuild_all(txn, self.position.ends.keys())?;
+        header::set_origin(txn, Origin::Logs)?;
+        Ok(Derived::Anew)
+    }
+}
+
+impl Gap {
+    /// What is missing: the author, the last number that is here and the last that is missing.
+    pub(crate) fn ranges(&self) -> Vec<(Author, u64, u64)> {
+        let holes = self.holes.iter();
+        holes
+            .map(|(author, hole)| (*author, hole.have.seq, hole.upto.seq))
+            .collect()
+    }
+}
+
+fn blame(label: Label, fault: EnvelopeFault) -> Obstacle {
+    Obstacle::Fault(Misbehaviour::Envelope {
+        author: label.author,
+        seq: label.seq,
+        fault,
+    })
+}
+
+#[cfg(test)]
+mod tests;
