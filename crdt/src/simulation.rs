@@ -35,8 +35,17 @@ trait Peer: Sized {
     fn assert_derived(&mut self);
     /// Takes some of what `from` has and this one lacks, in some order.
     fn pull(&mut self, from: &mut Self, rng: &mut dyn rand::Rng);
+    /// A new device, which gets all or some of what `from` has, in another way than the others; `None` when
+    /// there cannot be one.
+    fn join(from: &mut Self, number: usize, rng: &mut dyn rand::Rng) -> Option<Self>;
+    /// Asserts that two that have met hold the same beside what they show.
+    fn assert_settled(&mut self, other: &mut Self);
     /// Takes all of it.
     fn pull_all(&mut self, from: &mut Self, rng: &mut dyn rand::Rng);
+    /// Keeps a copy of itself as it is now.
+    fn back_up(&mut self);
+    /// Goes back to that copy, when there is one and `witness` has everything that is lost by that.
+    fn restore(&mut self, witness: &mut Self) -> bool;
     /// Dies in the middle of an operation and starts again.
     fn crash(&mut self, edits: &[Edit]);
 }

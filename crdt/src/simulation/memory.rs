@@ -229,6 +229,18 @@ impl super::Peer for Peer {
         self.receive(from, limit, rng);
     }
 
+    fn join(_: &mut Self, _: usize, _: &mut dyn Rng) -> Option<Self> {
+        None
+    }
+
+    fn assert_settled(&mut self, _: &mut Self) {}
+
+    fn back_up(&mut self) {}
+
+    fn restore(&mut self, _: &mut Self) -> bool {
+        false
+    }
+
     fn pull_all(&mut self, from: &mut Self, rng: &mut dyn Rng) {
         self.receive(from, usize::MAX, rng);
     }

@@ -1,5 +1,7 @@
 //! The generator: what users do, who meets whom, and the laws.
 
+mod meeting;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt, SeedableRng};
@@ -86,22 +88,13 @@ impl<P: Peer> World<P> {
                     self.history.push((peer, "crashes", planned.edits.clone()));
                     self.peers[peer].crash(&planned.edits);
                 }
-                7..40 => self.meet(peer),
+                7..9 => self.join(peer),
+                9..13 => self.restore(peer),
+                13..43 => self.meet(peer),
                 _ => self.operate(peer),
             }
         }
         self.finish();
-    }
-
-    fn meet(&mut self, peer: usize) {
-        let other = self.rng.random_range(0..self.peers.len());
-        if other == peer || self.sides[peer] != self.sides[other] {
-            return;
-        }
-        let (one, two) = pair(&mut self.peers, peer, other);
-        one.pull(two, &mut self.rng);
-        one.assert_derived();
-        assert_sound(&one.entries());
     }
 
     fn operate(&mut self, peer: usize) {
@@ -133,7 +126,7 @@ impl<P: Peer> World<P> {
                         .filter(|(path, _)| !disk.files.contains_key(*path))
                         .map(|(path, file)| (path.clone(), file.clone()))
                         .collect();
-                    assert_eq!(more.len(), 1, "{edits:?} keeps one copy");
+                    assert_eq!(more.len(), 1, "{edits:?} keeps one copy: {more:?}");
                     assert_eq!(more[0].1.content, Some(kept));
                     shown.files.remove(&more[0].0);
                 }
@@ -168,7 +161,7 @@ impl<P: Peer> World<P> {
     }
 
     fn finish(&mut self) {
-        for _ in 0..2 {
+        for _ in 0..3 {
             for one in 0..self.peers.len() {
                 for other in 0..self.peers.len() {
                     if one != other {
@@ -179,6 +172,10 @@ impl<P: Peer> World<P> {
             }
         }
         let entries = self.peers[0].entries();
+        for other in 1..self.peers.len() {
+            let (one, other) = pair(&mut self.peers, 0, other);
+            one.assert_settled(other);
+        }
         for peer in &mut self.peers {
             peer.assert_derived();
             assert_eq!(peer.entries(), entries, "peers that saw the same differ");
@@ -391,11 +388,7 @@ impl<P: Peer> World<P> {
                 version: base,
             };
             // What the writer had in hand is a copy now, or somebody has made an entry of that already.
-            let became = |entry: &&Entry| {
-                entry.key.id != key.id
-                    && entry.file.map(|file| file.version) == base
-                    && entry.name.as_str().contains("(conflict ")
-            };
+            let became = |entry: &&Entry| base.is_some_and(|base| is_copy(entry, &key, base));
             for entry in entries
                 .get(&copy)
                 .into_iter()
@@ -537,6 +530,15 @@ fn body(entry: &Entry) -> Option<[u8; 32]> {
         ..File::new(entry.kind)
     }
     .body()
+}
+
+/// Whether an entry holds that version of another one, and is named after it.
+fn is_copy(entry: &Entry, of: &EntryKey, version: Version) -> bool {
+    let name = entry.name.as_str();
+    entry.key.id != of.id
+        && entry.file.is_some_and(|file| file.version == version)
+        && name.contains("(conflict ")
+        && name.contains(&format!(" {}", version.lamport))
 }
 
 /// What is lost when `entry` is written over, and where.
