@@ -1,7 +1,9 @@
-//! Measures a replica at scale: `cargo run --release --example scale -p wormhole-crdt -- 200000`.
+//! Measures a replica at scale: `cargo run --release --example scale -p wormhole-crdt -- 200000 100000`.
 //!
 //! Imports that many files into one replica on disk, brings them to a second one by a session, and
-//! times single operations on both. The figures go to standard output, one a line.
+//! times single operations on both. Then writes as many files as the second number says ten times each, one
+//! by one, and has a new device join by the logs and one by a snapshot. The figures go to standard output, one a
+//! line.
 
 #![allow(
     clippy::disallowed_methods,
@@ -26,9 +28,19 @@ const FILES_PER_DIRECTORY: usize = 100;
 const BATCH: usize = 500;
 
 fn main() {
-    let entries = std::env::args()
-        .nth(1)
-        .map_or(20_000, |text| text.parse().expect("a number"));
+    let number = |at| std::env::args().nth(at);
+    let parsed = |text: String| text.parse().expect("a number");
+    let entries = number(1).map_or(20_000, parsed);
+    let rewritten = number(2).map_or(entries / 10, parsed);
+    if entries > 0 {
+        measure(entries);
+    }
+    if rewritten > 0 {
+        measure_joins(rewritten);
+    }
+}
+
+fn measure(entries: usize) {
     let dir = tempfile::tempdir().expect("a directory for the databases");
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let key = |number| DeviceKey::from_seed([number; 32]);
@@ -71,6 +83,101 @@ fn main() {
             .len();
         println!("database {name}: {} MiB", bytes >> 20);
     }
+}
+
+/// How often each file is written after it was created.
+const WRITES: usize = 10;
+
+fn measure_joins(entries: usize) {
+    let dir = tempfile::tempdir().expect("a directory for the databases");
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let key = |number| DeviceKey::from_seed([number; 32]);
+    let mesh = NewMesh {
+        name: "m".into(),
+        device_name: "a".into(),
+        key: key(1),
+    };
+    let old = Replica::create(database(dir.path(), "old"), &mesh, now(), &mut rng).expect("create");
+    let files = import(&old, entries, &mut rng);
+    let start = Instant::now();
+    for (number, file) in (1..).zip(files.iter().cycle().take(files.len() * WRITES)) {
+        let edit = Edit::Write {
+            key: EntryKey::from(*file),
+            content: content(&mut rng),
+            base: None,
+        };
+        old.edit_deferred(&[edit], now()).expect("edit");
+        if number % BATCH == 0 {
+            old.flush().expect("flush");
+        }
+    }
+    old.flush().expect("flush");
+    println!("{WRITES} writes of each, one by one: {:?}", start.elapsed());
+    for (number, way) in [(2, Way::Snapshot), (3, Way::Logs)] {
+        old.admit(key(number).device_id(), "new", Role::Writer, now())
+            .expect("admit");
+        let database = database(dir.path(), &format!("{way:?}"));
+        let new = Replica::join(database, &old.welcome(), key(number), &mut rng).expect("join");
+        join(&old, &new, way, &mut rng);
+        assert_eq!(
+            new.digest().expect("digest"),
+            old.digest().expect("digest"),
+            "both hold the same"
+        );
+        show_resident("after it");
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Snapshot,
+    Logs,
+}
+
+/// Times how long it takes a new device to show the tree, and to hold all logs.
+fn join(old: &Replica, new: &Replica, way: Way, rng: &mut ChaCha8Rng) {
+    let start = Instant::now();
+    let (mut a, mut b) = (
+        Session::new(old, new.device()),
+        Session::new(new, old.device()),
+    );
+    let mut to_b = a.start().expect("start");
+    let mut to_a = b.start().expect("start");
+    if way == Way::Logs {
+        // As a program from before snapshots says it.
+        to_a.remove(0);
+    }
+    let files = old.counts().expect("counts").files;
+    let (mut bytes, mut longest, mut shown) = (0, Duration::ZERO, false);
+    while !(to_a.is_empty() && to_b.is_empty()) {
+        let (now_a, now_b) = (std::mem::take(&mut to_a), std::mem::take(&mut to_b));
+        for message in now_b {
+            bytes += message.as_bytes().len();
+            let start = Instant::now();
+            to_a.extend(b.receive(message.as_bytes(), rng).expect("receive"));
+            longest = longest.max(start.elapsed());
+        }
+        for message in now_a {
+            to_b.extend(a.receive(message.as_bytes(), rng).expect("receive"));
+        }
+        if !shown && b.in_sync() && new.counts().expect("counts").files == files {
+            shown = true;
+            new.flush().expect("flush");
+            println!(
+                "{way:?}: tree after {:?}, {} MiB",
+                start.elapsed(),
+                bytes >> 20
+            );
+        }
+        to_b.extend(a.poll(1 << 20).expect("poll"));
+        to_a.extend(b.poll(1 << 20).expect("poll"));
+    }
+    new.flush().expect("flush");
+    println!(
+        "{way:?}: everything after {:?}, {} MiB; longest step {longest:?}",
+        start.elapsed(),
+        bytes >> 20
+    );
 }
 
 fn import(replica: &Replica, entries: usize, rng: &mut ChaCha8Rng) -> Vec<EntryId> {
