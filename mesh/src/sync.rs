@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use wormhole_crdt::{
     DeviceId, MeshId, Message, Replica, Session, SessionError, limit::MAX_MESSAGE_BYTES,
@@ -350,13 +350,38 @@ impl Driver {
             }
             news.mark_unchanged();
             let room = QUEUE_LOW.saturating_sub(self.queue_bytes);
-            let stepped = step(session, batch, room).await?;
+            let stepped = self.lively(step(session, batch, room), &mut heartbeat);
+            let stepped = stepped.await?;
             session = stepped.session;
             // Even when there was no room: ask again when there is.
             has_news = room == 0 || !stepped.pushes.is_empty();
             self.enqueue(stepped.answers)?;
             self.enqueue(stepped.pushes)?;
             self.mesh.set_in_sync(self.peer, stepped.in_sync);
+        }
+    }
+
+    /// Waits for a step, and lets the peer know that this device is alive: a snapshot of a big tree takes
+    /// longer to install than the peer bears silence.
+    async fn lively(
+        &mut self,
+        step: impl Future<Output = Result<Stepped, SyncError>>,
+        heartbeat: &mut Interval,
+    ) -> Result<Stepped, SyncError> {
+        tokio::pin!(step);
+        loop {
+            tokio::select! {
+                biased;
+                stepped = &mut step => return stepped,
+                _ = heartbeat.tick() => {
+                    // What waits is as good a sign; without room the last one is still on its way.
+                    if let Ok(slot) = self.outbox.try_reserve() {
+                        let message = self.queue.pop_front().unwrap_or_default();
+                        self.queue_bytes -= message.len();
+                        slot.send(message);
+                    }
+                }
+            }
         }
     }
 

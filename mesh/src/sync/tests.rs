@@ -124,6 +124,43 @@ async fn an_idle_exchange_lives_and_a_silent_peer_is_given_up() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peer_hears_from_a_device_that_is_busy_for_long() {
+    let pair = Pair::new();
+    let (outbox, mut sent) = mpsc::channel(1);
+    let (_, inbox) = mpsc::channel(1);
+    let mut driver = Driver {
+        mesh: pair.b.2.get(pair.b.1.mesh_id()).unwrap(),
+        peer: pair.a.0.id,
+        inbox,
+        outbox,
+        queue: VecDeque::from([vec![7; 3]]),
+        queue_bytes: 3,
+    };
+    let long = async {
+        tokio::time::sleep(SILENCE * 10).await;
+        Err(SyncError::Panicked)
+    };
+    let listening = async {
+        let mut heard = Vec::new();
+        while let Ok(Some(message)) = timeout(SILENCE, sent.recv()).await {
+            heard.push(message);
+        }
+        heard
+    };
+    let mut heartbeat = interval(HEARTBEAT);
+    let busy = async {
+        let ended = driver.lively(long, &mut heartbeat).await;
+        assert!(matches!(ended, Err(SyncError::Panicked)), "as the step did");
+        assert_eq!((driver.queue.len(), driver.queue_bytes), (0, 0));
+        drop(driver);
+    };
+    let ((), heard) = tokio::join!(busy, listening);
+    assert_eq!(heard.first(), Some(&vec![7; 3]), "what waited goes first");
+    assert!(heard.len() >= 20, "heard {} times", heard.len());
+    assert!(heard.iter().skip(1).all(Vec::is_empty));
+}
+
 #[tokio::test]
 async fn a_mesh_that_is_paused_or_not_shared_is_refused_with_the_reason() {
     let pair = Pair::new();
