@@ -5,6 +5,7 @@
 //! (which content to fetch), `follow` (what the network and folders tell).
 
 mod afresh;
+mod comeback;
 mod control;
 mod folder;
 mod invite;

@@ -38,11 +38,17 @@ fn a_folder_whose_marker_is_gone_is_stopped_not_emptied() -> Result<()> {
         fs::read_dir(alice.dir("work"))?.next().is_none(),
         "nothing was written either"
     );
-    Ok(())
+    fs::remove_dir(alice.dir("work"))?;
+    fs::rename(alice.dir("elsewhere"), alice.dir("work"))?;
+    Lab::eventually("the disk is mounted, and the folder goes on", || {
+        ensure!(alice.read("work/after.txt").is_ok());
+        Ok(())
+    })
 }
 
 #[test]
-fn a_folder_that_is_moved_away_while_the_node_runs_is_told_at_once() -> Result<()> {
+fn a_folder_that_is_moved_away_while_the_node_runs_is_told_at_once_and_goes_on_when_it_is_back()
+-> Result<()> {
     let lab = Lab::on_loopback()?;
     let (alice, bob) = pair(&lab)?;
     fs::rename(alice.dir("work"), alice.dir("elsewhere"))?;
@@ -53,6 +59,23 @@ fn a_folder_that_is_moved_away_while_the_node_runs_is_told_at_once() -> Result<(
     bob.settled(0)?;
     ensure!(bob.tree("work")?.files() == 201, "nothing was deleted");
     ensure!(!alice.dir("elsewhere/after.txt").exists());
+    // Two times, so that what was opened again is noticed and let go again, too.
+    for round in ["once", "twice"] {
+        alice.write(&format!("elsewhere/{round}.txt"), round)?;
+        fs::rename(alice.dir("elsewhere"), alice.dir("work"))?;
+        Lab::eventually("the folder goes on", || {
+            ensure!(
+                alice.read("work/after.txt").is_ok()
+                    && bob.read(&format!("work/{round}.txt")).is_ok()
+            );
+            Ok(())
+        })?;
+        alice.settled(1)?;
+        ensure!(alice.tree("work")? == bob.tree("work")?);
+        fs::rename(alice.dir("work"), alice.dir("elsewhere"))?;
+        let status = alice.run(&["status"])?.good()?.json()?.to_string();
+        ensure!(status.contains("not in its place"), "{status}");
+    }
     Ok(())
 }
 

@@ -259,7 +259,8 @@ impl Folder {
         settled.is_ok_and(|status| status.settled)
     }
 
-    /// Stops, and waits until nothing is under way any more. The caller still waits for the task itself.
+    /// Stops, and waits until nothing is under way any more and its database is closed. The caller still waits for the
+    /// task itself.
     pub async fn stop(self) {
         self.tell(Command::Stop).await;
         self.commands.closed().await;

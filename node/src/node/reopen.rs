@@ -83,6 +83,8 @@ pub(crate) async fn watch(node: Node) {
             if has_failed(&mesh).await {
                 let pause = pauses.next(mesh.id());
                 node.close_failed(mesh, pause).await;
+            } else {
+                node.open_returned(&mesh).await;
             }
         }
         node.reopen_due(&mut pauses).await;

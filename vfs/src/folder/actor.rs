@@ -540,9 +540,10 @@ impl Actor {
         Next::Go
     }
 
+    /// Whoever waits for the end hears of it last, when the commands go with everything else: the folder may then be
+    /// opened anew.
     async fn shut_down(mut self) {
         self.means.cancel.cancel();
-        self.commands.close();
         while self.transfers.join_next().await.is_some() {}
         while self.imports.join_next().await.is_some() {}
         if let Some(mut engine) = self.engine.take() {

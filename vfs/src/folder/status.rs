@@ -71,11 +71,11 @@ impl fmt::Display for StopReason {
             Self::Asked => "stopped",
             Self::DirectoryGone => {
                 "the directory is not in its place any more (moved, deleted, or its disk unmounted?); nothing was \
-                 deleted anywhere; bring it back and restart the node, or unbind the folder"
+                 deleted anywhere; bring it back and the folder goes on, or unbind it"
             }
             Self::MarkerGone => {
                 "the folder's marker .wormhole/folder is gone (disk not mounted, or emptied?); nothing was deleted \
-                 anywhere; bring the files back and restart the node, or unbind the folder"
+                 anywhere; bring the files back with it and the folder goes on, or unbind it"
             }
             Self::MarkerForeign => {
                 "the folder's marker .wormhole/folder belongs to another binding; nothing was changed; unbind the \
