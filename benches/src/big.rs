@@ -49,7 +49,7 @@ pub(crate) fn measure(runs: usize) -> Result<Vec<Row>> {
             reached: wall <= rival,
         });
     }
-    rows.extend(changes()?);
+    rows.extend(changes(runs)?);
     Ok(rows)
 }
 
@@ -62,7 +62,7 @@ fn place(pair: &Pair, source: &Path, name: &str) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64())
 }
 
-fn changes() -> Result<Vec<Row>> {
+fn changes(runs: usize) -> Result<Vec<Row>> {
     let pair = Pair::on_lan()?;
     let source = pair.lab.dir().join("source.bin");
     let mut bytes = noise(99, GIB);
@@ -78,12 +78,16 @@ fn changes() -> Result<Vec<Row>> {
     let grown = [noise(8, MIB), bytes].concat();
     let inserted = replace(&pair, &source, &grown)?;
 
-    let before = pair.wire_bytes()?;
-    let copy = pair.lab.dir().join("copy.bin");
-    fs::copy(pair.alice.dir("work/file.bin"), &copy)?;
-    let seconds = place(&pair, &copy, "again.bin")?;
-    settle(&pair)?;
-    let again = pair.wire_bytes()? - before;
+    let (mut wire, mut seconds) = (Vec::new(), Vec::new());
+    for run in 0..runs {
+        let copy = pair.lab.dir().join("copy.bin");
+        fs::copy(pair.alice.dir("work/file.bin"), &copy)?;
+        let before = pair.wire_bytes()?;
+        seconds.push(place(&pair, &copy, &format!("again-{run}.bin"))?);
+        settle(&pair)?;
+        wire.push((pair.wire_bytes()? - before) as f64);
+    }
+    let (again, seconds) = (median(wire) as u64, median(seconds));
     let row = |case, bytes, target, limit: u64| Row {
         case,
         measured: format!("{} on the wire", size(bytes)),
