@@ -6,6 +6,7 @@
 //! page cache, and cache hits share it.
 
 mod content;
+mod once;
 
 use std::fs::File;
 use std::io;
@@ -67,6 +68,15 @@ impl ChunkCache {
     }
 }
 
+/// What becomes of bytes that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Somebody may want them again soon.
+    Often,
+    /// They are copied or checked, and that is that: they are not worth their room in the page cache.
+    Once,
+}
+
 /// Why one place did not give the chunk.
 pub(crate) enum Miss {
     /// A reference no longer holds.
@@ -116,7 +126,7 @@ impl Store {
         if let Some(bytes) = self.at_hand(id) {
             return Ok(bytes);
         }
-        let (_, plain) = self.read_places(id)?;
+        let (_, plain) = self.read_places(id, Use::Often)?;
         self.inner.cache.0.insert(*id, plain.clone());
         Ok(plain)
     }
@@ -130,7 +140,7 @@ impl Store {
         if let Some(bytes) = self.at_hand(id) {
             return Ok(bytes);
         }
-        Ok(self.read_places(id)?.1)
+        Ok(self.read_places(id, Use::Once)?.1)
     }
 
     /// A chunk as it is stored, for sending: compressed if it is so on disk. Verified like
@@ -150,7 +160,7 @@ impl Store {
         if let Some(bytes) = self.at_hand(id) {
             return Ok(raw(bytes));
         }
-        let (encoded, plain) = self.read_places(id)?;
+        let (encoded, plain) = self.read_places(id, Use::Often)?;
         Ok(encoded.unwrap_or_else(|| raw(plain)))
     }
 
@@ -174,7 +184,7 @@ impl Store {
     }
 
     /// Tries the places of a chunk in turn. Gives the stored form too if it came from a pack.
-    fn read_places(&self, id: &ChunkId) -> Result<(Option<Encoded>, Bytes), ReadError> {
+    fn read_places(&self, id: &ChunkId, usage: Use) -> Result<(Option<Encoded>, Bytes), ReadError> {
         let mut why = ReadError::Absent { id: *id };
         let pack = self.inner.index.read().pack_place(id)?;
         if let Some(place) = pack {
@@ -191,7 +201,7 @@ impl Store {
             };
             below = last.node;
             for place in places {
-                match self.read_reference(id, place)? {
+                match self.read_reference(id, place, usage)? {
                     Ok(plain) => return Ok((None, plain)),
                     Err(Miss::Gone) if matches!(why, ReadError::Absent { .. }) => {
                         why = Miss::Gone.into_error(id);
@@ -278,6 +288,7 @@ impl Store {
         &self,
         id: &ChunkId,
         place: FilePlace,
+        usage: Use,
     ) -> Result<Result<Bytes, Miss>, IndexError> {
         let location = {
             let layers = self.inner.index.read();
@@ -298,7 +309,7 @@ impl Store {
                 return unreachable(refused.into_io());
             }
         };
-        match read_unchanged(&file, &location, place) {
+        match read_unchanged(&file, &location, place, usage) {
             Ok(Sight::Unchanged(bytes, _)) if self.inner.key.chunk_id(&bytes) == *id => {
                 Ok(Ok(bytes))
             }
@@ -374,7 +385,12 @@ enum Sight {
     Another,
 }
 
-fn read_unchanged(file: &File, location: &Location, place: FilePlace) -> io::Result<Sight> {
+fn read_unchanged(
+    file: &File,
+    location: &Location,
+    place: FilePlace,
+    usage: Use,
+) -> io::Result<Sight> {
     let before = file.metadata()?;
     let stamp = FileStamp::of(&before);
     let Some(expected) = location.node.stamp.filter(|_| before.is_file()) else {
@@ -387,7 +403,11 @@ fn read_unchanged(file: &File, location: &Location, place: FilePlace) -> io::Res
         return Ok(Sight::Changed);
     }
     let mut bytes = vec![0; place.len as usize];
-    match file.read_exact_at(&mut bytes, place.offset) {
+    let read = match usage {
+        Use::Often => file.read_exact_at(&mut bytes, place.offset),
+        Use::Once => once::read_exact_at(file, &mut bytes, place.offset),
+    };
+    match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Sight::Changed),
         outcome => outcome?,
     }

@@ -14,7 +14,7 @@ use std::sync::PoisonError;
 use crate::error::{ReadError, WriteError};
 use crate::id::{ChunkId, Content, ParseIdError};
 use crate::index::{Place, place_key};
-use crate::reader::Miss;
+use crate::reader::{Miss, Use};
 use crate::store::Store;
 
 /// Damaged chunks, and damaged files, that a report names; more are only counted.
@@ -127,7 +127,9 @@ impl Store {
                 (Place::Pack(place), ScrubScope::Packs | ScrubScope::Everything) => {
                     self.read_pack(&id, place).map(|(_, plain)| plain)
                 }
-                (Place::File(place), ScrubScope::Everything) => self.read_reference(&id, place)?,
+                (Place::File(place), ScrubScope::Everything) => {
+                    self.read_reference(&id, place, Use::Once)?
+                }
                 (Place::File(_), ScrubScope::Packs) => continue,
             };
             report.add(id, outcome.map(|plain| plain.len() as u64));

@@ -19,8 +19,8 @@ use super::{Opened, PartialFile};
 
 /// From this size on, threads and an aligned buffer cost less than they save.
 const LARGE: u64 = 16 << 20;
-/// Verifying one chunk takes about as long as writing it: two readers keep the writer busy, more would wait for it.
-const READERS: usize = 2;
+/// Readers wait for the disk most of the time, because they read past the page cache: four keep the writer busy.
+const READERS: usize = 4;
 /// Chunks that wait for the writer, for each reader: at most 1 MiB each.
 const QUEUE: usize = 4;
 
