@@ -35,6 +35,10 @@ const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// How often healing what could not be healed is tried again, if nobody new is there.
 const HEAL_EVERY: Duration = Duration::from_secs(30);
 
+/// What finding a piece costs, in bytes that could be read meanwhile: a store of many small files is read
+/// as gently as one of few large ones.
+const PIECE_COST: u64 = 64 << 10;
+
 /// Bytes in a slice of `wormhole check`: short enough that a stop is prompt.
 const HASTY_SLICE: u64 = 64 << 20;
 
@@ -175,7 +179,7 @@ fn is_idle(node: &Node, mesh: &LocalMesh) -> bool {
         && node.network().uploads().is_empty()
 }
 
-/// Reads so many bytes of a store, and notes what is damaged.
+/// Reads for so many bytes of a store, pieces counted in, and notes what is damaged.
 async fn slice(
     mesh: &Arc<LocalMesh>,
     position: Option<ScrubPosition>,
@@ -183,9 +187,12 @@ async fn slice(
 ) -> Result<ScrubReport, WriteError> {
     let mesh = mesh.clone();
     blocking(move || {
-        let mut watch = |report: &ScrubReport| match report.bytes < bytes {
-            true => while_open(&mesh),
-            false => std::ops::ControlFlow::Break(()),
+        let mut watch = |report: &ScrubReport| {
+            let cost = report.bytes + report.checked.saturating_mul(PIECE_COST);
+            match cost < bytes {
+                true => while_open(&mesh),
+                false => std::ops::ControlFlow::Break(()),
+            }
         };
         let report = mesh
             .store()
