@@ -3,7 +3,8 @@
 //! Nothing leaves this module that was not compared with its id since it was read from disk. A
 //! place that fails is forgotten and the next one is tried: RAM cache, pack, then the newest
 //! references. Chunks are read whole (at most 1 MiB, 0.2 ms to hash); there is one copy from the
-//! page cache, and cache hits share it.
+//! page cache, and cache hits share it. What is read only to be copied or checked goes past the page
+//! cache: see `once`.
 
 mod content;
 mod once;
