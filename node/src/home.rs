@@ -37,8 +37,8 @@ pub use durable::write_private;
 pub use record::{BindingRecord, BindingTarget, MeshRecord, RecordError, SecretBytes};
 pub use socket::socket_path;
 
-/// The version of the layout that this program writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The version of the layout that this program writes, and the only one that it reads.
+const FORMAT: u32 = 2;
 
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
@@ -426,6 +426,16 @@ pub enum HomeError {
         /// The format found.
         found: u32,
     },
+    /// The home was written by an earlier version, whose formats are not read any more.
+    #[error(
+        "{path} was written by an earlier wormhole (format {found}), whose metadata this one does not read. Your files stay where they are: leave the old meshes by moving {path} away, remove the directory .wormhole from each synced folder, and join again with new codes"
+    )]
+    Older {
+        /// The directory.
+        path: PathBuf,
+        /// The format found.
+        found: u32,
+    },
     /// The version marker makes no sense.
     #[error("{path} is damaged: it should hold the number of the home's format, such as {FORMAT}")]
     BadFormat {
@@ -507,6 +517,10 @@ fn check_format(dir: &Path) -> Result<(), HomeError> {
         Ok(text) => match text.trim().parse::<u32>() {
             Ok(FORMAT) => restrict(dir),
             Ok(found) if found > FORMAT => Err(HomeError::Newer {
+                path: dir.to_owned(),
+                found,
+            }),
+            Ok(found) if found > 0 => Err(HomeError::Older {
                 path: dir.to_owned(),
                 found,
             }),

@@ -57,7 +57,7 @@ fn a_second_node_in_one_home_is_told_which_process_has_it() {
 fn a_home_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(Home::open(dir.path()).unwrap());
-    fs::write(dir.path().join(FORMAT_FILE), "2\n").unwrap();
+    fs::write(dir.path().join(FORMAT_FILE), "3\n").unwrap();
     let message = Home::open(dir.path()).unwrap_err().to_string();
     assert!(message.contains("written by a newer wormhole"), "{message}");
     fs::write(dir.path().join(FORMAT_FILE), "one").unwrap();
@@ -65,6 +65,19 @@ fn a_home_of_a_newer_version_is_left_alone() {
         Home::open(dir.path()),
         Err(HomeError::BadFormat { .. })
     ));
+}
+
+#[test]
+fn a_home_of_an_earlier_format_is_refused_with_what_to_do_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Home::open(dir.path()).unwrap());
+    let marker = dir.path().join(FORMAT_FILE);
+    fs::write(&marker, "1\n").unwrap();
+    let message = Home::open(dir.path()).unwrap_err().to_string();
+    for said in ["earlier wormhole", "files stay", "leave", "join again"] {
+        assert!(message.contains(said), "{message}");
+    }
+    assert_eq!(fs::read_to_string(&marker).unwrap(), "1\n");
 }
 
 #[test]

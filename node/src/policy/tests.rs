@@ -1,6 +1,6 @@
 //! When a seed looks at the whole tree again, which costs most of what it does.
 
-use wormhole_crdt::{DeviceTag, EntryName, FileState, Kind, Timestamp, Version};
+use wormhole_crdt::{Branch, DeviceTag, EntryName, FileState, Kind, Timestamp, Version};
 use wormhole_store::ContentId;
 
 use super::*;
@@ -19,6 +19,7 @@ fn file(content: u8) -> Entry {
     let version = Version {
         lamport: 1,
         device: DeviceTag::from_bytes([1; 8]),
+        branch: Branch::from_bytes([0; 8]),
     };
     let content = Content {
         id: ContentId::from_bytes([content; 32]),
