@@ -4,10 +4,11 @@
 //! down what the user relies on (`settle`), and gives the register writes for one envelope, with the
 //! derived index already brought up to date in the same transaction.
 
+use serde::Serialize;
 use wormhole_store::Content;
 
 use crate::entry::{EntryChange, EntryKey, LinkTarget, Version};
-use crate::id::{DeviceTag, EntryId, Timestamp};
+use crate::id::{Branch, DeviceTag, EntryId, Timestamp};
 use crate::index::IndexError;
 use crate::name::{EntryName, MAX_DEPTH};
 use crate::register::{Put, Registers};
@@ -16,7 +17,7 @@ use crate::settle::Draft;
 mod operation;
 
 /// A new version of a file's bytes.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct FileInput {
     /// The bytes, by name. They should be in the store before the edit is made.
     pub content: Content,
@@ -25,7 +26,7 @@ pub struct FileInput {
 }
 
 /// What a new entry is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub enum NewNode {
     /// An empty directory.
     Directory,
@@ -36,7 +37,7 @@ pub enum NewNode {
 }
 
 /// One user operation. Keys and parents name what this device shows at this moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub enum Edit {
     /// A new entry at a free name.
     Create {
@@ -176,7 +177,14 @@ pub(crate) struct Performed {
     pub(crate) lamport: u64,
 }
 
-/// Performs `edits` in order, as one operation, for `device`.
+/// Whose operation it is: what its versions say beside their number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hand {
+    pub(crate) device: DeviceTag,
+    pub(crate) branch: Branch,
+}
+
+/// Performs `edits` in order, as one operation, by `hand`.
 ///
 /// `lamport` is the greatest logical time that this device has seen or used. The index in `txn` shows
 /// the result afterwards; the registers must be written in the same transaction.
@@ -187,10 +195,10 @@ pub(crate) fn perform(
     txn: &redb::WriteTransaction,
     registers: &dyn Registers,
     edits: &[Edit],
-    device: DeviceTag,
+    hand: Hand,
     lamport: u64,
 ) -> Result<Performed, TreeError> {
-    let mut draft = Draft::new(txn, registers, device, lamport)?;
+    let mut draft = Draft::new(txn, registers, hand, lamport)?;
     for edit in edits {
         draft.perform(edit)?;
     }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use wormhole_store::Content;
 
-use crate::id::{DeviceTag, EntryId, Timestamp};
+use crate::id::{Branch, DeviceTag, EntryId, Timestamp};
 use crate::name::EntryName;
 
 /// When something was written, in the mesh's logical time: later writes that knew of earlier ones
@@ -17,6 +17,8 @@ pub struct Version {
     pub lamport: u64,
     /// Its writer; breaks ties.
     pub device: DeviceTag,
+    /// Which of its writer's branches: breaks ties between two writes of a device that was set back.
+    pub branch: Branch,
 }
 
 /// Names one thing that the tree shows.

@@ -4,7 +4,7 @@
 //! Errors of single parsers (names, ids, roles) stand beside the parsers.
 
 use crate::edit::TreeError;
-use crate::id::{Author, BucketId, DeviceId, MeshId};
+use crate::id::{Author, BucketId, DeviceId, EpochId, MeshId};
 use crate::index::IndexError;
 use crate::member::{MemberFault, Role};
 
@@ -102,6 +102,14 @@ pub enum OpenError {
     /// It was written by a later version.
     #[error("the replica's database has format {found}; update Wormhole on this device")]
     TooNew {
+        /// The format's number.
+        found: u32,
+    },
+    /// It was written by an earlier version, whose formats are not read any more.
+    #[error(
+        "the replica's database has format {found}, which is not read any more; leave the mesh and join it again (its files stay)"
+    )]
+    TooOld {
         /// The format's number.
         found: u32,
     },
@@ -263,6 +271,12 @@ pub enum EnvelopeFault {
         /// The format's number.
         format: u8,
     },
+    /// Its body is sealed with a secret that this device was not given.
+    #[error("it is sealed for epoch {epoch}, whose secret this device has not been given")]
+    UnknownEpoch {
+        /// The epoch.
+        epoch: EpochId,
+    },
     /// Over a limit of [`crate::limit`].
     #[error("it is over the limit for {0}")]
     OverLimit(Limit),
@@ -309,6 +323,9 @@ pub enum Limit {
     /// Membership heads that it names.
     #[error("membership heads")]
     MemberHeads,
+    /// Extensions of its head.
+    #[error("extensions")]
+    Extensions,
 }
 
 /// Which rule a change to a bucket breaks.

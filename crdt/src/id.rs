@@ -90,6 +90,17 @@ byte_id!(
     8
 );
 byte_id!(
+    /// Tells versions of one device apart that have the same number: a device that was set back may number
+    /// its writes twice, and both count.
+    Branch,
+    8
+);
+byte_id!(
+    /// An epoch of a mesh: named after the secret that its members share.
+    EpochId,
+    16
+);
+byte_id!(
     /// A BLAKE3 hash of a signed record or envelope.
     Hash,
     32

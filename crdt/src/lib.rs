@@ -53,6 +53,7 @@ mod bucket;
 mod edit;
 mod entry;
 mod envelope;
+mod epoch;
 mod error;
 mod id;
 mod index;
@@ -75,13 +76,15 @@ pub use edit::{Edit, FileInput, NewNode, TreeError};
 pub use entry::{
     Counts, Entry, EntryChange, EntryKey, FileState, Kind, LinkTarget, LinkTargetError, Version,
 };
+pub use envelope::{SealedEnvelope, verify_sealed};
+pub use epoch::EpochSecret;
 pub use error::{
     ChangeFault, Damage, EditError, EnvelopeFault, Limit, MemberError, Misbehaviour, OpenError,
     SessionError, SnapshotFault, StorageError,
 };
 pub use id::{
-    Author, BucketId, BucketRangeError, DeviceId, DeviceKey, DeviceTag, EntryId, Hash, Incarnation,
-    MeshId, ParseIdError, Timestamp,
+    Author, Branch, BucketId, BucketRangeError, DeviceId, DeviceKey, DeviceTag, EntryId, EpochId,
+    Hash, Incarnation, MeshId, ParseIdError, Timestamp,
 };
 pub use index::IndexError;
 pub use member::{Member, MemberFault, ParseRoleError, Role, Welcome};

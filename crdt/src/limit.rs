@@ -30,6 +30,9 @@ pub const MAX_VALUE_BYTES: usize = 8 << 10;
 /// Other authors that one envelope may name as newly seen. A mesh has fewer lives of devices.
 pub const MAX_ENVELOPE_DEPS: usize = 4096;
 
+/// Extensions in the head of one envelope.
+pub const MAX_EXTENSIONS: usize = 64;
+
 /// Entries in a version vector: every life of every device that ever wrote. What is beyond is kept aside.
 pub const MAX_VECTOR_AUTHORS: usize = 16 * 1024;
 

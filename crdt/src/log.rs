@@ -12,7 +12,6 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::bucket::Actor;
 use crate::bucket::past::Past;
-use crate::envelope;
 use crate::error::{Damage, StorageError};
 use crate::id::{Author, Hash};
 use crate::vector::VersionVector;
@@ -27,8 +26,11 @@ type Row<'a> = (u64, &'a [u8]);
 const LOG: TableDefinition<'_, Place<'_>, Row<'_>> = TableDefinition::new("log");
 /// arrival → (author, number).
 const ARRIVALS: TableDefinition<'_, u64, Place<'_>> = TableDefinition::new("arrival");
-/// author → (number of the last envelope, its hash).
-const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32])> = TableDefinition::new("author");
+/// (author, number) → (hash, clock) of that envelope: what is asked for often, without the envelope.
+const CHAIN: TableDefinition<'_, Place<'_>, (&[u8; 32], u64)> = TableDefinition::new("chain");
+/// author → (number of the last envelope, its hash, its clock).
+const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32], u64)> =
+    TableDefinition::new("author");
 /// author → [`Past::pack`], for those who have seen somebody.
 const PASTS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("past");
 
@@ -37,6 +39,15 @@ const PASTS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("past"
 pub(crate) struct LogEnd {
     pub(crate) seq: u64,
     pub(crate) hash: Hash,
+    /// The author's clock in that envelope.
+    pub(crate) clock: u64,
+}
+
+/// One envelope's name and clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) hash: Hash,
+    pub(crate) clock: u64,
 }
 
 /// What the tables hold, as it is loaded at start.
@@ -50,6 +61,7 @@ pub(crate) struct Ends {
 /// Creates the tables, so that readers need not care whether they exist.
 pub(crate) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
     txn.open_table(LOG)?;
+    txn.open_table(CHAIN)?;
     txn.open_table(ARRIVALS)?;
     txn.open_table(AUTHORS)?;
     txn.open_table(PASTS)?;
@@ -92,7 +104,8 @@ pub(crate) fn append(
     arrival: u64,
     bytes: &[u8],
 ) -> Result<(), StorageError> {
-    insert(txn, author, end.seq, arrival, bytes)?;
+    let LogEnd { seq, hash, clock } = end;
+    insert(txn, author, seq, arrival, Link { hash, clock }, bytes)?;
     set_end(txn, author, end)
 }
 
@@ -102,9 +115,12 @@ pub(crate) fn insert(
     author: Author,
     seq: u64,
     arrival: u64,
+    link: Link,
     bytes: &[u8],
 ) -> Result<(), StorageError> {
     let key = author.to_key();
+    let row = (link.hash.as_bytes(), link.clock);
+    txn.open_table(CHAIN)?.insert((&key, seq), row)?;
     let mut log = txn.open_table(LOG)?;
     let mut arrivals = txn.open_table(ARRIVALS)?;
     if let Some(before) = log.insert((&key, seq), (arrival, bytes))? {
@@ -120,7 +136,7 @@ pub(crate) fn set_end(
     author: Author,
     end: LogEnd,
 ) -> Result<(), StorageError> {
-    let row = (end.seq, end.hash.as_bytes());
+    let row = (end.seq, end.hash.as_bytes(), end.clock);
     txn.open_table(AUTHORS)?.insert(&author.to_key(), row)?;
     Ok(())
 }
@@ -137,10 +153,11 @@ pub(crate) fn ends(txn: &ReadTransaction) -> Result<Ends, StorageError> {
     let mut ends = BTreeMap::new();
     for row in txn.open_table(AUTHORS)?.iter()? {
         let (key, value) = row?;
-        let (seq, hash) = value.value();
+        let (seq, hash, clock) = value.value();
         let end = LogEnd {
             seq,
             hash: Hash::from_bytes(*hash),
+            clock,
         };
         ends.insert(Author::from_key(*key.value()), end);
     }
@@ -196,9 +213,26 @@ pub(crate) fn hash_at(
     author: &Author,
     seq: u64,
 ) -> Result<Option<Hash>, StorageError> {
-    let table = txn.open_table(LOG)?;
+    let table = txn.open_table(CHAIN)?;
     let row = table.get((&author.to_key(), seq))?;
-    Ok(row.map(|row| envelope::hash(row.value().1)))
+    Ok(row.map(|row| Hash::from_bytes(*row.value().0)))
+}
+
+/// The name and the clock of one stored envelope.
+pub(crate) fn link(
+    txn: &WriteTransaction,
+    author: &Author,
+    seq: u64,
+) -> Result<Option<Link>, StorageError> {
+    let table = txn.open_table(CHAIN)?;
+    let row = table.get((&author.to_key(), seq))?;
+    Ok(row.map(|row| {
+        let (hash, clock) = row.value();
+        Link {
+            hash: Hash::from_bytes(*hash),
+            clock,
+        }
+    }))
 }
 
 /// Visits every stored envelope, in the order in which they came.
@@ -231,6 +265,8 @@ pub(crate) fn remove(
     if from > to {
         return Ok(removed);
     }
+    txn.open_table(CHAIN)?
+        .retain_in((&key, from)..=(&key, to), |_, _| false)?;
     // Of an incomplete log few of the numbers may be there.
     for row in log.extract_from_if((&key, from)..=(&key, to), |_, _| true)? {
         let (_, row) = row?;

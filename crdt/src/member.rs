@@ -16,6 +16,7 @@ use std::str::FromStr;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::epoch::EpochSecret;
 use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
 use crate::limit::{MAX_MEMBER_HEADS, MAX_MEMBER_RECORDS};
 pub(crate) use record::{Action, Record, label_fits};
@@ -99,6 +100,8 @@ pub struct Welcome {
     pub name: String,
     /// The membership log, parents first.
     pub records: Vec<Vec<u8>>,
+    /// What envelopes are sealed with, the current one last.
+    pub epochs: Vec<EpochSecret>,
 }
 
 /// Why a membership record is refused. All but `MissingParent` are the sender's fault.

@@ -341,13 +341,14 @@ pub(crate) fn check(id: &EntryId, register: Register, value: &[u8]) -> Result<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::DeviceTag;
+    use crate::id::{Branch, DeviceTag};
     use proptest::prelude::*;
 
     fn version(lamport: u64) -> Version {
         Version {
             lamport,
             device: DeviceTag::from_bytes([0xff; 8]),
+            branch: Branch::from_bytes([0xff; 8]),
         }
     }
 

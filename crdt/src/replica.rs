@@ -19,6 +19,7 @@ mod observe;
 mod place;
 mod read;
 mod retract;
+mod sealed;
 mod snapshot;
 mod stage;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use rand::Rng;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::bucket;
+use crate::epoch::{EpochSecret, Epochs};
 use crate::error::{BlamesIndex, OpenError, StorageError};
 use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
 use crate::index;
@@ -88,6 +90,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) members: Arc<MemberLog>,
+    pub(crate) epochs: Arc<Epochs>,
     pub(crate) author: Author,
     pub(crate) ends: BTreeMap<Author, LogEnd>,
     pub(crate) vector: VersionVector,
@@ -104,6 +107,7 @@ pub(crate) struct Shared {
 /// The state that only the one who writes sees.
 struct Writer {
     members: Arc<MemberLog>,
+    epochs: Arc<Epochs>,
     position: Position,
     /// Envelopes with smaller arrival numbers survive a crash.
     durable: u64,
@@ -156,7 +160,8 @@ impl Replica {
             return Err(OpenError::BadLabel);
         }
         let members = MemberLog::found(&mesh.key, &mesh.name, &mesh.device_name, now, rng);
-        Self::start(db, mesh.key.clone(), &members, rng)
+        let epochs = Epochs::from_iter([EpochSecret::random(rng)]);
+        Self::start(db, mesh.key.clone(), &members, &epochs, rng)
     }
 
     /// Starts a replica of a mesh that has admitted this device.
@@ -176,13 +181,15 @@ impl Replica {
         if !admitted || members.mesh() != welcome.mesh {
             return Err(OpenError::NotAdmitted);
         }
-        Self::start(db, key, &members, rng)
+        let epochs = welcome.epochs.iter().cloned().collect();
+        Self::start(db, key, &members, &epochs, rng)
     }
 
     fn start(
         db: Database,
         key: DeviceKey,
         members: &MemberLog,
+        epochs: &Epochs,
         rng: &mut dyn Rng,
     ) -> Result<Self, OpenError> {
         let read = db.begin_read().map_err(StorageError::from)?;
@@ -202,6 +209,7 @@ impl Replica {
         txn.set_quick_repair(true);
         header::create(&txn, header)?;
         header::set_members(&txn, members)?;
+        header::set_epochs(&txn, epochs)?;
         log::create(&txn)?;
         bucket::create(&txn)?;
         retract::create(&txn)?;
@@ -225,6 +233,7 @@ impl Replica {
             });
         }
         let members = Arc::new(header::members(&read)?);
+        let epochs = Arc::new(header::epochs(&read)?);
         let ends = log::ends(&read)?;
         let gap = gap::read(&read)?.map(Arc::new);
         let littered = stage::is_littered(&read)?;
@@ -257,6 +266,7 @@ impl Replica {
         };
         let writer = Writer {
             members,
+            epochs,
             // What an opened database holds has survived already.
             durable: position.next_arrival,
             position,
@@ -340,6 +350,26 @@ impl Replica {
     #[must_use]
     pub fn vector(&self) -> VersionVector {
         self.shared().vector.clone()
+    }
+
+    /// Takes the secret of an epoch: from now on this device reads what is sealed with it, and writes under it.
+    /// Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn add_epoch(&self, secret: EpochSecret) -> Result<(), StorageError> {
+        let mut writer = self.inner.writer()?;
+        let mut epochs = Epochs::clone(&writer.epochs);
+        if !epochs.add(secret) {
+            return Ok(());
+        }
+        self.inner
+            .transact(&mut writer, Commit::Durable, |txn, writer| {
+                header::set_epochs(txn, &epochs)?;
+                writer.epochs = Arc::new(epochs);
+                Ok(())
+            })
     }
 
     /// A hash of everything that the tree is made from: equal on two devices exactly if they hold the
@@ -464,6 +494,7 @@ impl Inner {
     ) -> Result<T, E> {
         let position = writer.position.clone();
         let members = Arc::clone(&writer.members);
+        let epochs = Arc::clone(&writer.epochs);
         let mut txn = self.db.begin_write().map_err(StorageError::from)?;
         let full = writer.volatile >= MAX_VOLATILE_COMMITS;
         let durability = match commit {
@@ -496,6 +527,7 @@ impl Inner {
         if outcome.is_err() {
             writer.position = position;
             writer.members = members;
+            writer.epochs = epochs;
             return outcome;
         }
         if immediate {
@@ -524,6 +556,7 @@ impl Writer {
         let ends = self.position.ends.clone();
         Shared {
             members: Arc::clone(&self.members),
+            epochs: Arc::clone(&self.epochs),
             author: self.position.author,
             vector: ends
                 .iter()

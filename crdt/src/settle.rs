@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redb::WriteTransaction;
 
-use crate::edit::{Performed, TreeError};
+use crate::edit::{Hand, Performed, TreeError};
 use crate::entry::{Entry, EntryChange, EntryKey, Version};
-use crate::id::{DeviceTag, EntryId};
+use crate::id::EntryId;
 use crate::index::{Index, IndexError};
 use crate::name::EntryName;
 use crate::register::{
@@ -39,7 +39,7 @@ const MAX_ROUNDS: usize = 16;
 pub(crate) struct Draft<'a> {
     pub(crate) index: Index<'a>,
     registers: Overlay<'a>,
-    device: DeviceTag,
+    hand: Hand,
     lamport: u64,
     /// Conflict copies that became entries in this envelope: later operations may name them as before.
     opened: HashMap<EntryKey, EntryId>,
@@ -57,13 +57,13 @@ impl<'a> Draft<'a> {
     pub(crate) fn new(
         txn: &'a WriteTransaction,
         registers: &'a dyn Registers,
-        device: DeviceTag,
+        hand: Hand,
         lamport: u64,
     ) -> Result<Self, IndexError> {
         Ok(Self {
             index: Index::open(txn)?,
             registers: Overlay::new(registers),
-            device,
+            hand,
             lamport,
             opened: HashMap::new(),
             changes: BTreeMap::new(),
@@ -93,7 +93,8 @@ impl<'a> Draft<'a> {
         self.lamport = self.lamport.saturating_add(1);
         Version {
             lamport: self.lamport,
-            device: self.device,
+            device: self.hand.device,
+            branch: self.hand.branch,
         }
     }
 
@@ -504,6 +505,7 @@ fn copy_id(id: &EntryId, version: Version, attempt: u64) -> EntryId {
     hasher.update(id.as_bytes());
     hasher.update(&version.lamport.to_be_bytes());
     hasher.update(version.device.as_bytes());
+    hasher.update(version.branch.as_bytes());
     hasher.update(&attempt.to_be_bytes());
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);

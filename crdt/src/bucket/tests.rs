@@ -10,7 +10,7 @@ use super::desk::Desk;
 use super::key::RegisterKey;
 use crate::entry::Version;
 use crate::error::ChangeFault;
-use crate::id::{Author, BucketId, DeviceTag, EntryId};
+use crate::id::{Author, Branch, BucketId, DeviceTag, EntryId};
 use crate::lab::key;
 use crate::limit::{MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
 use crate::register::{Attributes, Packed, Put, Register};
@@ -34,6 +34,7 @@ fn value(lamport: u64) -> Vec<u8> {
     let written = Version {
         lamport,
         device: DeviceTag::from_bytes([1; 8]),
+        branch: Branch::from_bytes([0; 8]),
     };
     Attributes {
         written,

@@ -38,11 +38,12 @@ pub(crate) struct Hole {
     pub(crate) upto: Tip,
 }
 
-/// One envelope's number and hash.
+/// One envelope's number, hash and clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tip {
     pub(crate) seq: u64,
     pub(crate) hash: Hash,
+    pub(crate) clock: u64,
 }
 
 /// Where an author's numbers stand.
@@ -65,8 +66,8 @@ impl Gap {
 }
 
 impl From<Tip> for LogEnd {
-    fn from(Tip { seq, hash }: Tip) -> Self {
-        Self { seq, hash }
+    fn from(Tip { seq, hash, clock }: Tip) -> Self {
+        Self { seq, hash, clock }
     }
 }
 

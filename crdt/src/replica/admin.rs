@@ -42,6 +42,7 @@ impl Replica {
                 .records()
                 .map(|record| record.bytes.clone())
                 .collect(),
+            epochs: shared.epochs.all().to_vec(),
         }
     }
 

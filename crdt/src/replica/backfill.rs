@@ -14,11 +14,11 @@ use redb::WriteTransaction;
 use super::header::{self, Origin};
 use super::intake::CLOCK_END;
 use super::{Change, Commit, Entries, Replica, Shared, Writer, retract, stage};
-use crate::envelope::{Envelope, Label};
+use crate::envelope::{Envelope, Frame};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError, StorageError};
 use crate::id::{Author, DeviceId, MeshId};
-use crate::log;
 use crate::log::gap::{self, Gap, Hole, Ledger, Tip};
+use crate::log::{self, Link};
 use crate::member::Verdict;
 
 /// The right to ask for what is missing, which one session at a time has.
@@ -215,7 +215,7 @@ impl Backfill<'_> {
 
     /// Takes one envelope, or passes over one that is not wanted; `false` when the rest is of no use here.
     fn offer(&mut self, bytes: &[u8]) -> Result<bool, Obstacle> {
-        let label = Envelope::label(bytes)
+        let label = Frame::read(bytes)
             .map_err(|fault| Obstacle::Fault(Misbehaviour::Undecodable(fault)))?;
         let Some(hole) = self.gap.holes.get(&label.author).copied() else {
             return Ok(true);
@@ -226,10 +226,16 @@ impl Backfill<'_> {
         if label.seq != hole.have.seq + 1 {
             return Ok(false);
         }
-        let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
+        let epochs = &self.writer.epochs;
+        let envelope = match Envelope::decode(bytes, epochs) {
+            Ok(envelope) => envelope,
+            Err(EnvelopeFault::UnknownEpoch { .. }) => return Ok(false),
+            Err(fault) => return Err(blame(label, fault)),
+        };
         let tip = Tip {
             seq: label.seq,
-            hash: envelope.hash,
+            hash: label.hash,
+            clock: envelope.head.clock,
         };
         if !self.fits(&envelope, &hole, tip)? {
             return Ok(false);
@@ -242,28 +248,24 @@ impl Backfill<'_> {
     /// Whether an envelope is the next one here. One that is not may be of a log that its author forked: the
     /// one who sends it need not know.
     fn fits(&self, envelope: &Envelope<'_>, hole: &Hole, tip: Tip) -> Result<bool, Obstacle> {
-        let body = &envelope.body;
-        let label = Label {
-            author: body.author,
-            seq: body.seq,
-        };
-        if body.mesh != self.mesh {
+        let (label, head) = (envelope.frame, &envelope.head);
+        if label.mesh != self.mesh {
             return Err(blame(label, EnvelopeFault::OtherMesh));
         }
-        if body.clock > CLOCK_END {
-            let stamp = body.clock;
+        if head.clock > CLOCK_END {
+            let stamp = head.clock;
             return Err(blame(label, EnvelopeFault::ClockLeap { stamp }));
         }
         let members = &self.writer.members;
-        match members.judge(body.author, body.seq, &body.members) {
+        match members.judge(label.author, label.seq, &head.members) {
             // Beyond the cut it may count, because others build on it; if not, it is taken back in the end.
             Verdict::Admit | Verdict::BeyondCut => {}
             Verdict::NotWriter => return Err(blame(label, EnvelopeFault::NotWriter)),
             Verdict::UnknownHeads => return Ok(false),
         }
-        let follows = body.prev == hole.have.hash;
+        let follows = label.prev == hole.have.hash;
         let meets = tip.seq != hole.upto.seq || tip == hole.upto;
-        Ok(follows && meets && self.has_causes(body.deps.as_slice()))
+        Ok(follows && meets && self.has_causes(&envelope.deps()))
     }
 
     /// Whether an envelope's causes are before it in the order of arrival.
@@ -283,7 +285,7 @@ impl Backfill<'_> {
     }
 
     /// Holds the changes against the author's history, and moves its numbers.
-    fn take(&mut self, label: Label, envelope: &Envelope<'_>) -> Result<(), Obstacle> {
+    fn take(&mut self, label: Frame, envelope: &Envelope<'_>) -> Result<(), Obstacle> {
         let changes = stage::parse(envelope).map_err(|fault| blame(label, fault))?;
         let author = label.author;
         if !self.ledgers.contains_key(&author) {
@@ -293,18 +295,27 @@ impl Backfill<'_> {
         let Some(ledger) = self.ledgers.get_mut(&author) else {
             return Ok(());
         };
-        for ((bucket, _), change) in envelope.body.changes.iter().zip(&changes) {
+        for ((bucket, _), change) in envelope.changes.iter().zip(&changes) {
             let bucket = *bucket;
             change
                 .follows(ledger.found.last(bucket))
                 .map_err(|fault| blame(label, EnvelopeFault::Change { bucket, fault }))?;
         }
-        ledger.found.learn(&author, &envelope.body.deps, &changes);
+        ledger.found.learn(&author, &envelope.deps(), &changes);
         Ok(())
     }
 
-    fn store(&mut self, label: Label, tip: Tip, bytes: &[u8]) -> Result<(), StorageError> {
-        log::insert(self.txn, label.author, label.seq, self.gap.next, bytes)?;
+    fn store(&mut self, label: Frame, tip: Tip, bytes: &[u8]) -> Result<(), StorageError> {
+        let Tip { hash, clock, .. } = tip;
+        let link = Link { hash, clock };
+        log::insert(
+            self.txn,
+            label.author,
+            label.seq,
+            self.gap.next,
+            link,
+            bytes,
+        )?;
         self.gap.next += 1;
         if let Some(hole) = self.gap.holes.get_mut(&label.author) {
             hole.have = tip;
@@ -381,7 +392,7 @@ impl Gap {
     }
 }
 
-fn blame(label: Label, fault: EnvelopeFault) -> Obstacle {
+fn blame(label: Frame, fault: EnvelopeFault) -> Obstacle {
     Obstacle::Fault(Misbehaviour::Envelope {
         author: label.author,
         seq: label.seq,

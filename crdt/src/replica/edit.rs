@@ -8,16 +8,19 @@ use super::view::View;
 use super::{Change, Commit, Entries, Replica, Writer};
 use crate::bucket::past::Past;
 use crate::bucket::{Buckets, Replaces};
-use crate::edit::{self, Edit};
+use crate::edit::{self, Edit, Hand};
 use crate::entry::EntryChange;
-use crate::envelope::{self, Draft};
-use crate::error::EditError;
-use crate::id::{Author, BucketId, DeviceKey, EntryId, Hash, MeshId, Timestamp};
+use crate::envelope::{Cause, Draft, Frame};
+use crate::error::{Damage, EditError, StorageError};
+use crate::id::{Branch, BucketId, DeviceKey, EntryId, Hash, MeshId, Timestamp};
 use crate::index;
 use crate::limit::MAX_ENVELOPE_DEPS;
-use crate::log;
+use crate::log::{self, LogEnd};
 use crate::member::Role;
 use crate::register::Put;
+
+/// The context in which branches are derived.
+const BRANCH: &str = "wormhole 2026 branch of a version";
 
 /// What a batch of edits did.
 #[derive(Debug, Clone)]
@@ -61,9 +64,12 @@ impl Replica {
         }
         let (key, mesh) = (&self.inner.key, self.inner.mesh);
         let outcome = self.inner.transact(&mut writer, commit, |txn, writer| {
-            let tag = key.device_id().tag();
+            let hand = Hand {
+                device: key.device_id().tag(),
+                branch: writer.branch(edits, now),
+            };
             let clock = writer.position.clock;
-            let done = edit::perform(txn, &View::open(txn)?, edits, tag, clock)?;
+            let done = edit::perform(txn, &View::open(txn)?, edits, hand, clock)?;
             writer.position.clock = done.lamport.max(clock);
             let written: Vec<EntryId> = done.puts.iter().map(|put| put.id).collect();
             let pen = Pen { key, mesh, now };
@@ -96,6 +102,20 @@ pub(super) struct Pen<'a> {
 }
 
 impl Writer {
+    /// What tells the versions of this operation from those of another one with the same numbers, which this
+    /// device may have made before it was set back: the log so far, and the operation itself.
+    fn branch(&self, edits: &[Edit], now: Timestamp) -> Branch {
+        let author = self.position.author;
+        let end = self.position.ends.get(&author);
+        let last = end.map_or([0; 32], |end| *end.hash.as_bytes());
+        let said = (author, last, now, edits);
+        let said = postcard::to_stdvec(&said).expect("memory takes any value");
+        let mut branch = [0; 8];
+        let mut hasher = blake3::Hasher::new_derive_key(BRANCH);
+        hasher.update(&said).finalize_xof().fill(&mut branch);
+        Branch::from_bytes(branch)
+    }
+
     /// Writes registers into their buckets and the envelope that says so into this device's log. Gives its
     /// number, and how many causes it names.
     pub(super) fn issue(
@@ -113,7 +133,8 @@ impl Writer {
             by_bucket.entry(put.id.bucket()).or_default().push(put);
         }
         let mut past = log::past(txn, &author)?;
-        let deps = self.unseen(&past);
+        let causes = self.unseen(&past);
+        let deps: Vec<_> = causes.iter().map(|one| (one.author, one.seq)).collect();
         if !deps.is_empty() {
             past.learn(&deps);
             log::set_past(txn, &author, &past)?;
@@ -133,7 +154,7 @@ impl Writer {
             author,
             seq,
             prev: end.map_or(Hash::from_bytes([0; 32]), |end| end.hash),
-            deps,
+            causes,
             members: self.members.heads(),
             clock: self.position.clock,
             at: pen.now,
@@ -142,21 +163,30 @@ impl Writer {
                 .map(|(id, bytes)| (*id, bytes.as_slice()))
                 .collect(),
         };
+        let clock = draft.clock;
+        let epoch = self.epochs.current();
+        let epoch = epoch.ok_or(StorageError::Damaged(Damage::Header("epoch")))?;
         let bytes = draft
-            .sign(pen.key)
+            .sign(pen.key, epoch)
             .map_err(|limit| EditError::TooLarge { limit })?;
-        self.append(txn, author, seq, envelope::hash(&bytes), &bytes)?;
+        let frame = Frame::read(&bytes).map_err(|_| StorageError::Damaged(Damage::Log(author)))?;
+        let hash = frame.hash;
+        self.append(txn, author, LogEnd { seq, hash, clock }, &bytes)?;
         Ok((seq, named))
     }
 
     /// What came from others since this device last said what it had seen, as much of it as one envelope
     /// may name. What is left for the next one cannot be replaced yet: its values stay beside the new ones.
-    fn unseen(&self, past: &Past) -> Vec<(Author, u64)> {
+    fn unseen(&self, past: &Past) -> Vec<Cause> {
         let ends = self.position.ends.iter();
         ends.filter(|(author, end)| {
             **author != self.position.author && end.seq > past.seen(&author.actor())
         })
-        .map(|(author, end)| (*author, end.seq))
+        .map(|(author, end)| Cause {
+            author: *author,
+            seq: end.seq,
+            hash: end.hash,
+        })
         .take(MAX_ENVELOPE_DEPS)
         .collect()
     }

@@ -175,7 +175,7 @@ impl Replica {
                 let last = bytes.ok_or_else(damaged)?;
                 let now = Envelope::decode_trusted(&last)
                     .map_err(|_| damaged())?
-                    .body
+                    .head
                     .at;
                 writer.say_anew(txn, Pen { key, mesh, now }, author, common, rng)
             });
@@ -340,10 +340,10 @@ fn built_on(
             return Ok(());
         }
         let damaged = |_| StorageError::Damaged(Damage::Log(other));
-        let body = Envelope::decode_trusted(bytes).map_err(damaged)?.body;
+        let envelope = Envelope::decode_trusted(bytes).map_err(damaged)?;
         let beyond = |(cause, seq): &(Author, u64)| limits.get(cause).is_some_and(|end| seq > end);
-        if body.deps.iter().any(beyond) {
-            limits.insert(other, body.seq - 1);
+        if envelope.deps().iter().any(beyond) {
+            limits.insert(other, envelope.frame.seq - 1);
         }
         Ok(())
     })?;
@@ -361,7 +361,7 @@ fn written(
     let bytes = log::stored(txn, author, seq)?.ok_or_else(damaged)?;
     let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
     let mut keys = Vec::new();
-    for (bucket, change) in &envelope.body.changes {
+    for (bucket, change) in &envelope.changes {
         let change = Incoming::parse(*bucket, change, &author).map_err(|_| damaged())?;
         keys.extend(change.writes.iter().map(|write| write.key));
     }
@@ -371,5 +371,5 @@ fn written(
 fn body_clock(bytes: &[u8], author: Author) -> Result<u64, StorageError> {
     let envelope = Envelope::decode_trusted(bytes);
     let envelope = envelope.map_err(|_| StorageError::Damaged(Damage::Log(author)))?;
-    Ok(envelope.body.clock)
+    Ok(envelope.head.clock)
 }

@@ -3,19 +3,19 @@
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
+use crate::epoch::{EpochSecret, Epochs};
 use crate::error::{Damage, OpenError, StorageError};
 use crate::id::{DeviceId, Incarnation};
 use crate::member::MemberLog;
 
-/// Another number means that older programs must not touch the database.
-const FORMAT: u32 = 1;
-
-/// The format of a replica that began with a snapshot: its logs may have holes, which older programs do not know.
-const FORMAT_WITH_HOLES: u32 = 2;
+/// Another number means that older programs must not touch the database. Those below are not read any more.
+const FORMAT: u32 = 3;
 
 const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
 /// Position in the log (parents first) → record.
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("member");
+/// Position, the current one last → the secret of an epoch.
+const EPOCHS: TableDefinition<'_, u64, &[u8; 32]> = TableDefinition::new("epoch");
 
 /// What stands in the header.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +33,7 @@ pub(super) fn create(txn: &WriteTransaction, header: Header) -> Result<(), Stora
     table.insert("incarnation", header.incarnation.0.to_be_bytes().as_slice())?;
     table.insert("clock", header.clock.to_be_bytes().as_slice())?;
     txn.open_table(MEMBERS)?;
+    txn.open_table(EPOCHS)?;
     Ok(())
 }
 
@@ -44,8 +45,10 @@ pub(super) fn read(txn: &ReadTransaction) -> Result<Option<Header>, OpenError> {
         Err(error) => return Err(StorageError::from(error).into()),
     };
     let found = u32::from_be_bytes(row(&table, "format")?);
-    if found != FORMAT && found != FORMAT_WITH_HOLES {
+    if found > FORMAT {
         return Err(OpenError::TooNew { found });
+    } else if found < FORMAT {
+        return Err(OpenError::TooOld { found });
     }
     Ok(Some(Header {
         device: DeviceId::from_bytes(row(&table, "device")?),
@@ -83,8 +86,6 @@ pub(super) fn set_origin(txn: &WriteTransaction, origin: Origin) -> Result<(), S
         Origin::Snapshot => drop(table.insert("snapshot", [1].as_slice())?),
         Origin::Doubtful => drop(table.insert("snapshot", [2].as_slice())?),
     }
-    let format = FORMAT_WITH_HOLES.to_be_bytes();
-    table.insert("format", format.as_slice())?;
     Ok(())
 }
 
@@ -144,6 +145,24 @@ pub(super) fn set_members(txn: &WriteTransaction, log: &MemberLog) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Stores the epochs' secrets; they only become more.
+pub(super) fn set_epochs(txn: &WriteTransaction, epochs: &Epochs) -> Result<(), StorageError> {
+    let mut table = txn.open_table(EPOCHS)?;
+    for (position, secret) in (0..).zip(epochs.all()) {
+        table.insert(position, secret.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Loads the epochs' secrets.
+pub(super) fn epochs(txn: &ReadTransaction) -> Result<Epochs, StorageError> {
+    let mut epochs = Epochs::default();
+    for row in txn.open_table(EPOCHS)?.iter()? {
+        epochs.add(EpochSecret::from_bytes(*row?.1.value()));
+    }
+    Ok(epochs)
 }
 
 /// Loads and checks the membership log.

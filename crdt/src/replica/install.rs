@@ -16,12 +16,11 @@ use crate::bucket::Buckets;
 use crate::bucket::alive::Numbers;
 use crate::bucket::change::Incoming;
 use crate::bucket::row::Last;
-use crate::envelope::{self, Envelope};
+use crate::envelope::Envelope;
 use crate::error::{Damage, EnvelopeFault, Misbehaviour, SnapshotFault, StorageError};
 use crate::id::{Author, BucketId, DeviceId, Hash};
-use crate::log;
-use crate::log::LogEnd;
 use crate::log::gap::{self, Gap, Hole, Ledger, Tip};
+use crate::log::{self, Link, LogEnd};
 use crate::member::Verdict;
 
 /// An author's place in each bucket, as its living envelopes show it.
@@ -120,9 +119,9 @@ impl Install<'_> {
         stage::visit(txn, |marks, bytes| {
             let envelope = Envelope::decode_trusted(bytes);
             let envelope = envelope.map_err(|_| StorageError::Damaged(Damage::Header("stage")))?;
-            let body = &envelope.body;
-            let (author, seq) = (body.author, body.seq);
-            let verdict = || self.writer.members.judge(author, seq, &body.members);
+            let (frame, head) = (&envelope.frame, &envelope.head);
+            let (author, seq) = (frame.author, frame.seq);
+            let verdict = || self.writer.members.judge(author, seq, &head.members);
             if moved && verdict() != Verdict::Admit {
                 return Err(Unfit::Unusable);
             }
@@ -135,7 +134,7 @@ impl Install<'_> {
             }
             self.install_changes(seq, &changes, marks)?;
             let lasts = self.lasts.entry(author).or_default();
-            for ((bucket, _), change) in body.changes.iter().zip(&changes) {
+            for ((bucket, _), change) in envelope.changes.iter().zip(&changes) {
                 let bucket = *bucket;
                 let last = lasts.get(&bucket).copied().unwrap_or_default();
                 let follows = change.comes_after(last);
@@ -143,9 +142,13 @@ impl Install<'_> {
                 lasts.insert(bucket, change.last());
             }
             let mut past = log::past(txn, &author)?;
-            past.learn(&body.deps);
+            past.learn(&envelope.deps());
             log::set_past(txn, &author, &past)?;
-            log::insert(txn, author, seq, arrival, bytes)?;
+            let link = Link {
+                hash: frame.hash,
+                clock: head.clock,
+            };
+            log::insert(txn, author, seq, arrival, link, bytes)?;
             arrival += 1;
             Ok(())
         })?;
@@ -154,14 +157,14 @@ impl Install<'_> {
 
     /// An envelope of this device that came back must be the one that it sent.
     fn check_own(&self, author: Author, end: LogEnd, envelope: &Envelope<'_>) -> Result<(), Unfit> {
-        let seq = envelope.body.seq;
+        let seq = envelope.frame.seq;
         let ours = if seq <= end.seq {
-            log::stored(self.txn, author, seq)?
+            log::link(self.txn, &author, seq)?
         } else {
             None
         };
         match ours {
-            Some(bytes) if envelope::hash(&bytes) == envelope.hash => Ok(()),
+            Some(link) if link.hash == envelope.frame.hash => Ok(()),
             // The hello that follows finds out what has happened to the log.
             Some(_) | None => Err(Unfit::Unusable),
         }
@@ -203,6 +206,7 @@ impl Install<'_> {
             let nothing = Tip {
                 seq: 0,
                 hash: Hash::from_bytes([0; 32]),
+                clock: 0,
             };
             let hole = Hole {
                 have: nothing,
@@ -262,18 +266,19 @@ impl Install<'_> {
                 return Ok(());
             };
             let damaged = || StorageError::Damaged(Damage::Log(author));
-            let body = Envelope::decode_trusted(bytes).map_err(|_| damaged())?.body;
+            let envelope = Envelope::decode_trusted(bytes).map_err(|_| damaged())?;
+            let seq = envelope.frame.seq;
             if self
                 .stage
                 .tips
                 .get(&author)
-                .is_some_and(|tip| body.seq <= tip.seq)
+                .is_some_and(|tip| seq <= tip.seq)
             {
                 return Ok(());
             }
-            for (bucket, change) in body.changes {
+            for (bucket, change) in envelope.changes {
                 let change = Incoming::parse(bucket, change, &author).map_err(|_| damaged())?;
-                buckets.apply(bucket, &change, body.seq, past)?;
+                buckets.apply(bucket, &change, seq, past)?;
             }
             Ok(())
         })?;

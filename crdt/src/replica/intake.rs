@@ -9,7 +9,7 @@ use super::{Fork, Writer, retract};
 use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
 use crate::entry::EntryChange;
-use crate::envelope::{self, Envelope, Label};
+use crate::envelope::{Cause, Envelope, Frame};
 use crate::error::{ChangeFault, EnvelopeFault, Misbehaviour, StorageError};
 use crate::id::{Author, DeviceId, EntryId, Hash, Incarnation, MeshId};
 use crate::index;
@@ -118,8 +118,8 @@ impl<'a> Intake<'a> {
     }
 
     fn take(&mut self, bytes: &[u8], standing: Standing) -> Result<Step, Refusal> {
-        let label = Envelope::label(bytes)
-            .map_err(|fault| Refusal::Fault(Misbehaviour::Undecodable(fault)))?;
+        let label =
+            Frame::read(bytes).map_err(|fault| Refusal::Fault(Misbehaviour::Undecodable(fault)))?;
         if standing == Standing::Offered {
             self.offered.advance(label.author, label.seq);
         }
@@ -132,7 +132,12 @@ impl<'a> Intake<'a> {
         if !follows && !retract::holds(self.txn, label.author, label.seq - 1)? {
             return Ok(Step::Early);
         }
-        let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
+        let envelope = match Envelope::decode(bytes, &self.writer.epochs) {
+            Ok(envelope) => envelope,
+            // Its secret is on its way.
+            Err(EnvelopeFault::UnknownEpoch { .. }) => return Ok(Step::Early),
+            Err(fault) => return Err(blame(label, fault)),
+        };
         let crowded = last == 0 && self.is_crowded(&label.author, standing);
         match self.judge(&envelope, end.filter(|_| follows), follows) {
             Ok(Verdict::Admit) if follows && !crowded => {}
@@ -150,7 +155,7 @@ impl<'a> Intake<'a> {
                 return Ok(Step::Forked(Fork {
                     author: label.author,
                     at: label.seq,
-                    hash: envelope.hash,
+                    hash: envelope.frame.hash,
                     first: false,
                 }));
             }
@@ -169,6 +174,9 @@ impl<'a> Intake<'a> {
         if !self.has_causes(&envelope, standing)? {
             return Ok(Step::Early);
         }
+        if let Err(fault) = self.check_clock(&envelope, end)? {
+            return Err(blame(label, fault));
+        }
         self.commit(&envelope, &incoming)?;
         Ok(Step::Taken)
     }
@@ -179,31 +187,32 @@ impl<'a> Intake<'a> {
 
     /// An envelope with a number that is here. Of others it must be the same one, for they number on; this
     /// device may have been restored from a backup.
-    fn compare_own(&self, bytes: &[u8], label: Label) -> Result<Step, Refusal> {
-        let Label { author, seq: at } = label;
+    fn compare_own(&self, bytes: &[u8], label: Frame) -> Result<Step, Refusal> {
+        let Frame {
+            author, seq: at, ..
+        } = label;
         if !self.is_own(&author) {
             return Ok(Step::Known);
         }
         let stored = |seq| -> Result<Option<Hash>, StorageError> {
-            let bytes = log::stored(self.txn, author, seq)?;
-            Ok(bytes.map(|bytes| envelope::hash(&bytes)))
+            Ok(log::link(self.txn, &author, seq)?.map(|link| link.hash))
         };
-        if stored(at)?.is_none_or(|ours| ours == envelope::hash(bytes)) {
+        if stored(at)?.is_none_or(|ours| ours == label.hash) {
             return Ok(Step::Known);
         }
-        let envelope = Envelope::decode(bytes).map_err(|fault| blame(label, fault))?;
-        if envelope.body.mesh != self.mesh {
+        let frame = Frame::verify(bytes).map_err(|fault| blame(label, fault))?;
+        if frame.mesh != self.mesh {
             return Err(blame(label, EnvelopeFault::OtherMesh));
         }
         let before = match at {
             1 => Some(Hash::from_bytes([0; 32])),
             _ => stored(at - 1)?,
         };
-        let first = before == Some(envelope.body.prev);
+        let first = before == Some(frame.prev);
         Ok(Step::Forked(Fork {
             author,
             at,
-            hash: envelope.hash,
+            hash: frame.hash,
             first,
         }))
     }
@@ -215,26 +224,41 @@ impl<'a> Intake<'a> {
         end: Option<LogEnd>,
         follows: bool,
     ) -> Result<Verdict, EnvelopeFault> {
-        let body = &envelope.body;
-        if body.mesh != self.mesh {
+        let (frame, head) = (&envelope.frame, &envelope.head);
+        if frame.mesh != self.mesh {
             return Err(EnvelopeFault::OtherMesh);
         }
-        if follows && body.prev != end.map_or(Hash::from_bytes([0; 32]), |end| end.hash) {
+        if follows && frame.prev != end.map_or(Hash::from_bytes([0; 32]), |end| end.hash) {
             return Err(EnvelopeFault::Forked);
         }
-        let reach = self
-            .writer
-            .position
-            .clock
-            .saturating_add(MAX_CLOCK_LEAP)
-            .min(CLOCK_END);
-        if body.clock > reach {
-            return Err(EnvelopeFault::ClockLeap { stamp: body.clock });
+        if head.clock > CLOCK_END {
+            return Err(EnvelopeFault::ClockLeap { stamp: head.clock });
         }
         Ok(self
             .writer
             .members
-            .judge(body.author, body.seq, &body.members))
+            .judge(frame.author, frame.seq, &head.members))
+    }
+
+    /// Holds an envelope's clock against those of its causes, which all who can judge it have.
+    fn check_clock(
+        &self,
+        envelope: &Envelope<'_>,
+        end: Option<LogEnd>,
+    ) -> Result<Result<(), EnvelopeFault>, StorageError> {
+        let stamp = envelope.head.clock;
+        let mut before = end.map_or(0, |end| end.clock);
+        for cause in &envelope.head.causes {
+            if stamp <= before.saturating_add(MAX_CLOCK_LEAP) {
+                break;
+            }
+            let link = log::link(self.txn, &cause.author, cause.seq)?;
+            before = before.max(link.map_or(0, |link| link.clock));
+        }
+        if stamp <= before.saturating_add(MAX_CLOCK_LEAP) || self.writer.position.gap.is_some() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(EnvelopeFault::ClockLeap { stamp }))
     }
 
     /// Whether an author that is new here is one life too many of its device, or of all devices. What such
@@ -252,7 +276,7 @@ impl<'a> Intake<'a> {
             Standing::Vouched(depth) => depth,
         };
         let mut released = false;
-        for (author, seq) in &envelope.body.deps {
+        for Cause { author, seq, hash } in &envelope.head.causes {
             let first = self.end(author).map_or(0, |end| end.seq) + 1;
             for missing in first..=*seq {
                 let taken = if depth < MAX_RELEASE_DEPTH {
@@ -268,6 +292,15 @@ impl<'a> Intake<'a> {
                     };
                 }
                 released = true;
+            }
+            let link = log::link(self.txn, author, *seq)?;
+            if link.is_none_or(|link| link.hash != *hash) && !self.has_hole(author) {
+                // Another branch than the one that is here.
+                return if released {
+                    Err(Refusal::Undo)
+                } else {
+                    Ok(false)
+                };
             }
         }
         Ok(true)
@@ -295,16 +328,16 @@ impl<'a> Intake<'a> {
         &self,
         envelope: &Envelope<'_>,
     ) -> Result<Result<Vec<Incoming>, EnvelopeFault>, StorageError> {
-        let body = &envelope.body;
-        let mut incoming = Vec::with_capacity(body.changes.len());
+        let author = envelope.frame.author;
+        let mut incoming = Vec::with_capacity(envelope.changes.len());
         let buckets = Buckets::open(self.txn)?;
-        for (bucket, bytes) in &body.changes {
+        for (bucket, bytes) in &envelope.changes {
             let bucket = *bucket;
-            let change = match Incoming::parse(bucket, bytes, &body.author) {
+            let change = match Incoming::parse(bucket, bytes, &author) {
                 Ok(change) => change,
                 Err(fault) => return Ok(Err(EnvelopeFault::Change { bucket, fault })),
             };
-            if change.clock > body.clock {
+            if change.clock > envelope.head.clock {
                 return Ok(Err(EnvelopeFault::ClockLeap {
                     stamp: change.clock,
                 }));
@@ -323,26 +356,27 @@ impl<'a> Intake<'a> {
         envelope: &Envelope<'_>,
         incoming: &[Incoming],
     ) -> Result<(), StorageError> {
-        let body = &envelope.body;
-        let mut past = log::past(self.txn, &body.author)?;
-        if !body.deps.is_empty() {
-            past.learn(&body.deps);
-            log::set_past(self.txn, &body.author, &past)?;
+        let (frame, clock) = (&envelope.frame, envelope.head.clock);
+        let mut past = log::past(self.txn, &frame.author)?;
+        let deps = envelope.deps();
+        if !deps.is_empty() {
+            past.learn(&deps);
+            log::set_past(self.txn, &frame.author, &past)?;
         }
         let mut buckets = Buckets::open(self.txn)?;
-        for (change, (bucket, _)) in incoming.iter().zip(&body.changes) {
-            buckets.apply(*bucket, change, body.seq, &past)?;
+        for (change, (bucket, _)) in incoming.iter().zip(&envelope.changes) {
+            buckets.apply(*bucket, change, frame.seq, &past)?;
             self.touched
                 .extend(change.writes.iter().map(|write| write.key.id));
         }
-        self.writer.append(
-            self.txn,
-            body.author,
-            body.seq,
-            envelope.hash,
-            envelope.bytes,
-        )?;
-        self.writer.position.clock = self.writer.position.clock.max(body.clock);
+        let end = LogEnd {
+            seq: frame.seq,
+            hash: frame.hash,
+            clock,
+        };
+        self.writer
+            .append(self.txn, frame.author, end, envelope.bytes)?;
+        self.writer.position.clock = self.writer.position.clock.max(clock);
         Ok(())
     }
 
@@ -365,7 +399,7 @@ pub(super) fn lives<T>(authors: &BTreeMap<Author, T>, device: &DeviceId) -> usiz
     authors.range(life(0)..=life(u64::MAX)).count()
 }
 
-fn blame(label: Label, fault: EnvelopeFault) -> Refusal {
+fn blame(label: Frame, fault: EnvelopeFault) -> Refusal {
     Refusal::Fault(Misbehaviour::Envelope {
         author: label.author,
         seq: label.seq,
@@ -379,11 +413,9 @@ impl Writer {
         &mut self,
         txn: &WriteTransaction,
         author: Author,
-        seq: u64,
-        hash: Hash,
+        end: LogEnd,
         bytes: &[u8],
     ) -> Result<(), StorageError> {
-        let end = LogEnd { seq, hash };
         log::append(txn, author, end, self.position.next_arrival, bytes)?;
         self.position.ends.insert(author, end);
         self.position.next_arrival += 1;

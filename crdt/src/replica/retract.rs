@@ -17,13 +17,13 @@ use super::{Entries, Replica, Writer, rebuild_index};
 use crate::bucket::Buckets;
 use crate::bucket::change::Incoming;
 use crate::bucket::past::Past;
-use crate::envelope::{self, Envelope};
+use crate::envelope::Envelope;
 use crate::error::{Damage, StorageError};
 use crate::id::{Author, BucketId, DeviceId, EntryId};
 use crate::index;
 use crate::limit::{BUCKET_COUNT, MAX_QUARANTINED};
 use crate::log::gap::{self, Hole};
-use crate::log::{self, LogEnd};
+use crate::log::{self, Link, LogEnd};
 use crate::member::Verdict;
 
 /// (author, number) → envelope that does not count.
@@ -161,14 +161,14 @@ impl Writer {
             };
             for bytes in log::remove(txn, author, limit + 1, end.seq)? {
                 let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
-                for (bucket, change) in &envelope.body.changes {
+                for (bucket, change) in &envelope.changes {
                     let change =
                         Incoming::parse(*bucket, change, &author).map_err(|_| damaged())?;
                     buckets.insert(*bucket);
                     touched.extend(change.writes.iter().map(|write| write.key.id));
                 }
                 match fate {
-                    Fate::Quarantine => keep(txn, author, envelope.body.seq, &bytes)?,
+                    Fate::Quarantine => keep(txn, author, envelope.frame.seq, &bytes)?,
                     Fate::Forget => {}
                 }
             }
@@ -210,17 +210,18 @@ impl Writer {
         let mut causes = Vec::new();
         log::visit(txn, |author, bytes| {
             let damaged = |_| StorageError::Damaged(Damage::Log(author));
-            let body = Envelope::decode_trusted(bytes).map_err(damaged)?.body;
+            let envelope = Envelope::decode_trusted(bytes).map_err(damaged)?;
+            let seq = envelope.frame.seq;
             if suspect(&author)
-                && limits.get(&author).is_none_or(|limit| body.seq <= *limit)
-                && self.members.judge(author, body.seq, &body.members) == Verdict::BeyondCut
+                && limits.get(&author).is_none_or(|limit| seq <= *limit)
+                && self.members.judge(author, seq, &envelope.head.members) == Verdict::BeyondCut
             {
-                limits.insert(author, body.seq - 1);
+                limits.insert(author, seq - 1);
             }
             causes.push(Causes {
                 author,
-                seq: body.seq,
-                deps: body.deps,
+                seq,
+                deps: envelope.deps(),
             });
             Ok(())
         })?;
@@ -262,11 +263,10 @@ impl Writer {
     ) -> Result<bool, StorageError> {
         let damaged = || StorageError::Damaged(Damage::Log(author));
         let bytes = log::stored(txn, author, hole.upto.seq)?.ok_or_else(damaged)?;
-        let body = Envelope::decode_trusted(&bytes)
-            .map_err(|_| damaged())?
-            .body;
+        let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
         let first = hole.have.seq + 1;
-        Ok(self.members.judge(author, first, &body.members) == Verdict::BeyondCut)
+        let verdict = self.members.judge(author, first, &envelope.head.members);
+        Ok(verdict == Verdict::BeyondCut)
     }
 
     /// What is missing of a log that was cut will not come, so nobody can tell any more whether what a snapshot
@@ -291,12 +291,9 @@ impl Writer {
             self.position.ends.remove(&author);
             return log::remove_end(txn, author);
         }
-        let bytes = log::stored(txn, author, seq)?;
-        let bytes = bytes.ok_or(StorageError::Damaged(Damage::Log(author)))?;
-        let end = LogEnd {
-            seq,
-            hash: envelope::hash(&bytes),
-        };
+        let link = log::link(txn, &author, seq)?;
+        let Link { hash, clock } = link.ok_or(StorageError::Damaged(Damage::Log(author)))?;
+        let end = LogEnd { seq, hash, clock };
         self.position.ends.insert(author, end);
         log::set_end(txn, author, end)
     }
@@ -325,13 +322,14 @@ fn rebuild<'a>(
     let mut pasts: BTreeMap<Author, Past> = BTreeMap::new();
     log::visit(txn, |author, bytes| {
         let damaged = || StorageError::Damaged(Damage::Log(author));
-        let body = Envelope::decode_trusted(bytes).map_err(|_| damaged())?.body;
+        let envelope = Envelope::decode_trusted(bytes).map_err(|_| damaged())?;
+        let seq = envelope.frame.seq;
         let past = pasts.entry(author).or_insert_with(|| Past::of(&author));
-        past.learn(&body.deps);
-        for (bucket, change) in body.changes {
+        past.learn(&envelope.deps());
+        for (bucket, change) in envelope.changes {
             if buckets.contains(&bucket) {
                 let change = Incoming::parse(bucket, change, &author).map_err(|_| damaged())?;
-                registers.apply(bucket, &change, body.seq, past)?;
+                registers.apply(bucket, &change, seq, past)?;
             }
         }
         Ok(())

@@ -159,10 +159,8 @@ fn all_admitted(
 ) -> Result<bool, StorageError> {
     for seq in numbers {
         let bytes = log::sent(txn, author, *seq)?;
-        let body = Envelope::decode_trusted(&bytes)
-            .map_err(|_| damaged(author))?
-            .body;
-        if shared.members.judge(author, *seq, &body.members) != Verdict::Admit {
+        let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged(author))?;
+        if shared.members.judge(author, *seq, &envelope.head.members) != Verdict::Admit {
             return Ok(false);
         }
     }
@@ -220,7 +218,7 @@ fn marks(shown: &Shown, author: Author, bytes: &[u8]) -> Result<Vec<u8>, Storage
     let envelope = Envelope::decode_trusted(bytes).map_err(|_| damaged(author))?;
     let changes = stage::parse(&envelope).map_err(|_| damaged(author))?;
     let mut alive = Vec::new();
-    for ((bucket, _), change) in envelope.body.changes.iter().zip(&changes) {
+    for ((bucket, _), change) in envelope.changes.iter().zip(&changes) {
         shown.of(*bucket, change, &mut alive)?;
     }
     Ok(stage::mark(&alive))

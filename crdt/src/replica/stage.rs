@@ -6,6 +6,7 @@
 //! logs are complete (`replica/backfill`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use redb::{ReadableTable, TableDefinition, TableError, WriteTransaction};
@@ -19,7 +20,7 @@ use crate::error::{
     BlamesIndex, EnvelopeFault, Misbehaviour, SessionError, SnapshotFault, StorageError,
 };
 use crate::id::{Author, Hash};
-use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_SNAPSHOT_ENVELOPES, MAX_VECTOR_AUTHORS};
+use crate::limit::{MAX_DEVICE_LIVES, MAX_SNAPSHOT_ENVELOPES, MAX_VECTOR_AUTHORS};
 use crate::log::gap::Tip;
 use crate::member::Verdict;
 use crate::vector::VersionVector;
@@ -139,8 +140,13 @@ impl Stage {
     /// Takes the next envelopes.
     pub(crate) fn take(&mut self, pieces: &[Piece<'_>]) -> Result<(), Unfit> {
         let replica = self.replica();
+        let epochs = Arc::clone(&replica.shared().epochs);
         for piece in pieces {
-            let envelope = Envelope::decode(piece.envelope).map_err(Misbehaviour::Undecodable)?;
+            let envelope = match Envelope::decode(piece.envelope, &epochs) {
+                Ok(envelope) => envelope,
+                Err(EnvelopeFault::UnknownEpoch { .. }) => return Err(Unfit::Unusable),
+                Err(fault) => return Err(Misbehaviour::Undecodable(fault).into()),
+            };
             self.hold(&replica, &envelope, piece.marks)?;
         }
         let mut writer = replica.inner.writer()?;
@@ -182,55 +188,52 @@ impl Stage {
         envelope: &Envelope<'_>,
         marks: &[u8],
     ) -> Result<(), Unfit> {
-        let body = &envelope.body;
-        let author = body.author;
+        let (frame, head) = (&envelope.frame, &envelope.head);
+        let author = frame.author;
         let blame = |fault| {
-            let seq = body.seq;
+            let seq = frame.seq;
             Unfit::from(Misbehaviour::Envelope { author, seq, fault })
         };
-        if body.mesh != replica.inner.mesh {
+        if frame.mesh != replica.inner.mesh {
             return Err(blame(EnvelopeFault::OtherMesh));
         }
         let before = self.tips.get(&author).copied();
         let last = before.map_or(0, |tip| tip.seq);
-        if body.seq <= last {
+        if frame.seq <= last {
             return Err(fault(SnapshotFault::Order(author)));
         }
         if before.is_none() && self.is_crowded(&author) {
             return Err(Unfit::Unusable);
         }
         let follows = before.map_or(Hash::from_bytes([0; 32]), |tip| tip.hash);
-        if body.seq == last + 1 && body.prev != follows {
+        if frame.seq == last + 1 && frame.prev != follows {
             return Err(blame(EnvelopeFault::Forked));
         }
         match replica
             .shared()
             .members
-            .judge(author, body.seq, &body.members)
+            .judge(author, frame.seq, &head.members)
         {
             Verdict::Admit => {}
             Verdict::NotWriter => return Err(blame(EnvelopeFault::NotWriter)),
             // Whether it counts all the same is not to be seen without the logs.
             Verdict::BeyondCut | Verdict::UnknownHeads => return Err(Unfit::Unusable),
         }
-        let reach = self.clock.saturating_add(MAX_CLOCK_LEAP);
-        if body.clock > CLOCK_END {
-            return Err(blame(EnvelopeFault::ClockLeap { stamp: body.clock }));
-        } else if body.clock > reach {
-            // Perhaps the steps between are superseded.
-            return Err(Unfit::Unusable);
+        if head.clock > CLOCK_END {
+            return Err(blame(EnvelopeFault::ClockLeap { stamp: head.clock }));
         }
         let changes = parse(envelope).map_err(blame)?;
         if !fits(marks, &changes) {
             return Err(fault(SnapshotFault::Marks(author)));
         }
-        self.clock = self.clock.max(body.clock);
-        for (author, seq) in &body.deps {
-            self.causes.advance(*author, *seq);
+        self.clock = self.clock.max(head.clock);
+        for cause in &head.causes {
+            self.causes.advance(cause.author, cause.seq);
         }
         let tip = Tip {
-            seq: body.seq,
-            hash: envelope.hash,
+            seq: frame.seq,
+            hash: frame.hash,
+            clock: head.clock,
         };
         self.tips.insert(author, tip);
         // More causes than there may be authors are not in the snapshot.
@@ -265,13 +268,13 @@ impl Stage {
 
 /// An envelope's changes, checked but for their place in the author's history.
 pub(super) fn parse(envelope: &Envelope<'_>) -> Result<Vec<Incoming>, EnvelopeFault> {
-    let body = &envelope.body;
-    let mut changes = Vec::with_capacity(body.changes.len());
-    for (bucket, bytes) in &body.changes {
+    let author = envelope.frame.author;
+    let mut changes = Vec::with_capacity(envelope.changes.len());
+    for (bucket, bytes) in &envelope.changes {
         let bucket = *bucket;
-        let change = Incoming::parse(bucket, bytes, &body.author)
+        let change = Incoming::parse(bucket, bytes, &author)
             .map_err(|fault| EnvelopeFault::Change { bucket, fault })?;
-        if change.clock > body.clock {
+        if change.clock > envelope.head.clock {
             return Err(EnvelopeFault::ClockLeap {
                 stamp: change.clock,
             });

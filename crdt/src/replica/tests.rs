@@ -9,9 +9,9 @@ use super::*;
 use crate::EntryId;
 use crate::bucket::desk::Desk;
 use crate::entry::Version;
-use crate::envelope::{self, Draft, Envelope};
+use crate::envelope::{Cause, Draft, Envelope, Frame};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
-use crate::id::{BucketId, DeviceTag};
+use crate::id::{Branch, BucketId, DeviceTag};
 use crate::lab::{Disk, NOW, create, creation, key, listing, mesh, mesh_on, rng, sync};
 use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS};
 use crate::member::Role;
@@ -23,6 +23,7 @@ pub(super) struct Forger {
     pub(super) author: Author,
     mesh: MeshId,
     members: Vec<Hash>,
+    epoch: EpochSecret,
     desk: Desk,
     seq: u64,
     prev: Hash,
@@ -39,6 +40,7 @@ impl Forger {
             key,
             mesh: of.mesh_id(),
             members: of.shared().members.heads(),
+            epoch: of.shared().epochs.current().unwrap().clone(),
             desk: Desk::new(),
             seq: 0,
             prev: Hash::from_bytes([0; 32]),
@@ -57,6 +59,7 @@ impl Forger {
         let written = Version {
             lamport: self.seq + 1,
             device: DeviceTag::from_bytes([1; 8]),
+            branch: Branch::from_bytes([0; 8]),
         };
         let value = Attributes {
             written,
@@ -74,16 +77,16 @@ impl Forger {
             author: self.author,
             seq: self.seq + 1,
             prev: self.prev,
-            deps: Vec::new(),
+            causes: Vec::new(),
             members: self.members.clone(),
             clock: self.seq + 1,
             at: NOW,
             changes: vec![(BucketId::new(0).unwrap(), &change)],
         };
         spoil(&mut draft);
-        let bytes = draft.sign(&self.key).unwrap();
+        let bytes = draft.sign(&self.key, &self.epoch).unwrap();
         self.seq += 1;
-        self.prev = envelope::hash(&bytes);
+        self.prev = Frame::read(&bytes).map_or(self.prev, |frame| frame.hash);
         bytes
     }
 }
@@ -178,7 +181,13 @@ fn envelopes_without_their_causes_are_left_and_asked_for_again() {
         device: key(3).device_id(),
         incarnation: Incarnation(1),
     };
-    let early = Forger::new(2, &replica).forge(|draft| draft.deps = vec![(stranger, 1)]);
+    let early = Forger::new(2, &replica).forge(|draft| {
+        draft.causes = vec![Cause {
+            author: stranger,
+            seq: 1,
+            hash: Hash::from_bytes([1; 32]),
+        }];
+    });
     assert!(replica.apply(&[&early]).unwrap().causes_missing);
     assert!(!replica.apply(&[&one, &two]).unwrap().causes_missing);
 }
@@ -264,6 +273,27 @@ fn a_database_is_opened_only_by_its_device_and_founded_only_once() {
     };
     let again = Replica::create(disk.crash().database(), &new, NOW, &mut rng(1));
     assert!(matches!(again, Err(OpenError::Occupied { .. })));
+}
+
+#[test]
+fn a_replica_of_an_earlier_format_is_refused_with_what_to_do() {
+    let header = redb::TableDefinition::<&str, &[u8]>::new("header");
+    for (format, said) in [
+        (1_u32, "join it again"),
+        (2, "files stay"),
+        (4, "update Wormhole"),
+    ] {
+        let disk = Disk::default();
+        let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
+        let txn = replica.inner.db.begin_write().unwrap();
+        let row = format.to_be_bytes();
+        let mut table = txn.open_table(header).unwrap();
+        table.insert("format", row.as_slice()).unwrap();
+        drop(table);
+        txn.commit().unwrap();
+        let refused = Replica::open(disk.crash().database(), key(1)).unwrap_err();
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
 }
 
 #[test]
@@ -374,25 +404,30 @@ fn what_waits_in_quarantine_is_released_only_for_an_envelope_that_counts() {
     admin.revoke(removed.device(), NOW).unwrap();
     sync(admin, reader);
     assert!(listing(reader).is_empty());
-    let cause = (removed.shared().author, 1);
-    let stranger = (
-        Author {
+    let author = removed.shared().author;
+    let cause = Cause {
+        author,
+        seq: 1,
+        hash: removed.shared().ends[&author].hash,
+    };
+    let stranger = Cause {
+        author: Author {
             device: key(77).device_id(),
             incarnation: Incarnation(1),
         },
-        1,
-    );
-    let early = early.forge(|draft| draft.deps = vec![cause, stranger]);
+        ..cause
+    };
+    let early = early.forge(|draft| draft.causes = vec![cause, stranger]);
     assert!(reader.apply(&[&early]).unwrap().causes_missing);
     assert!(listing(reader).is_empty());
     let elsewhere = BucketId::new(5).unwrap();
     let bad = bad.forge(|draft| {
-        draft.deps = vec![cause];
+        draft.causes = vec![cause];
         draft.changes[0].0 = elsewhere;
     });
     assert!(reader.apply(&[&bad]).is_err());
     assert!(listing(reader).is_empty());
-    let good = good.forge(|draft| draft.deps = vec![cause]);
+    let good = good.forge(|draft| draft.causes = vec![cause]);
     assert!(!reader.apply(&[&good]).unwrap().causes_missing);
     assert_eq!(listing(reader), ["late 1"]);
 }
@@ -438,9 +473,9 @@ proptest! {
 
     #[test]
     fn decoders_take_any_bytes_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(Envelope::decode(&bytes).is_err());
+        prop_assert!(Envelope::decode(&bytes, &Epochs::default()).is_err());
         prop_assert!(crate::member::Record::decode(&bytes).is_err());
-        let _ = Envelope::label(&bytes);
+        let _ = Frame::read(&bytes);
     }
 
     #[test]

@@ -177,7 +177,9 @@ struct Long {
 impl fmt::Display for Long {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            stamp: Version { lamport, device },
+            stamp: Version {
+                lamport, device, ..
+            },
             id,
             number,
         } = self;
@@ -210,7 +212,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::id::DeviceTag;
+    use crate::id::{Branch, DeviceTag};
     use proptest::prelude::*;
 
     fn free(_: &str) -> Result<bool, Infallible> {
@@ -222,6 +224,7 @@ mod tests {
         let stamp = Version {
             lamport: 42,
             device: DeviceTag::from_bytes([0x1a; 8]),
+            branch: Branch::from_bytes([0; 8]),
         };
         let named = |name: &str| {
             let name = EntryName::parse(name).unwrap();
@@ -241,7 +244,8 @@ mod tests {
             lamport: u64, device: [u8; 8], id: [u8; 16], clashes in 0_usize..5,
         ) {
             let Ok(name) = EntryName::parse(&name) else { return Ok(()) };
-            let stamp = Version { lamport, device: DeviceTag::from_bytes(device) };
+            let branch = Branch::from_bytes([0; 8]);
+            let stamp = Version { lamport, device: DeviceTag::from_bytes(device), branch };
             let mut refused = BTreeSet::new();
             let chosen = conflict_name(&name, EntryId::from_bytes(id), stamp, |folded| {
                 Ok::<_, Infallible>(refused.len() < clashes && refused.insert(folded.to_owned()))

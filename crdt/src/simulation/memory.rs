@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{Rng, RngExt};
 use redb::{Database, ReadableDatabase};
 
-use crate::edit::{Edit, Performed, TreeError, perform};
+use crate::edit::{Edit, Hand, Performed, TreeError, perform};
 use crate::entry::{Counts, Entry, EntryChange, EntryKey};
-use crate::id::{DeviceTag, EntryId};
+use crate::id::{Branch, DeviceTag, EntryId};
 use crate::index::{View, apply, rebuild};
 use crate::register::{
     Attributes, ContentRecord, Packed, Placement, Put, Register, RegisterError, Registers, check,
@@ -88,6 +88,13 @@ impl Registers for Memory {
 }
 
 impl Peer {
+    fn hand(&self) -> Hand {
+        Hand {
+            device: self.tag,
+            branch: Branch::from_bytes([0; 8]),
+        }
+    }
+
     fn seen(&self) -> Vector {
         self.log
             .iter()
@@ -172,7 +179,7 @@ impl super::Peer for Peer {
 
     fn edit(&mut self, edits: &[Edit]) -> Result<Vec<EntryChange>, TreeError> {
         let txn = self.db.begin_write().unwrap();
-        let performed = perform(&txn, &self.registers, edits, self.tag, self.lamport)?;
+        let performed = perform(&txn, &self.registers, edits, self.hand(), self.lamport)?;
         commit(txn);
         let Performed {
             puts,
@@ -248,7 +255,7 @@ impl super::Peer for Peer {
     fn crash(&mut self, edits: &[Edit]) {
         let txn = self.db.begin_write().unwrap();
         // Whether the tree would have taken it does not matter: it is not committed.
-        let _unused = perform(&txn, &self.registers, edits, self.tag, self.lamport);
+        let _unused = perform(&txn, &self.registers, edits, self.hand(), self.lamport);
         txn.abort().unwrap();
         let before = self.entries();
         let txn = self.db.begin_write().unwrap();

@@ -246,7 +246,10 @@ impl Step<'_> {
     fn stash(&mut self, place: &Place, row: &Row) -> Outcome<()> {
         let mut text = format!("stash-{}", row.key.id);
         if let Some(version) = &row.key.version {
-            text.push_str(&format!("-{}-{}", version.lamport, version.device));
+            text.push_str(&format!(
+                "-{}-{}-{}",
+                version.lamport, version.device, version.branch
+            ));
         }
         let Ok(name) = wormhole_crdt::EntryName::parse(&text) else {
             return Ok(());

@@ -41,7 +41,10 @@ impl Want {
     pub(crate) fn partial_name(&self) -> OsString {
         let mut name = format!("{}-{}", self.content.id, self.key.id);
         if let Some(version) = &self.key.version {
-            name.push_str(&format!("-{}-{}", version.lamport, version.device));
+            name.push_str(&format!(
+                "-{}-{}-{}",
+                version.lamport, version.device, version.branch
+            ));
         }
         name.into()
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bucket::row::Last;
+use crate::envelope::Frame;
 use crate::id::{BucketId, EntryId, Incarnation};
 use crate::lab::{Disk, Link, NOW, create, key, listing, mesh, rng, sync, write};
 use crate::member::Role;
@@ -231,7 +232,7 @@ fn numbers_that_are_missing_or_impossible_are_refused() {
 fn a_snapshot_that_leaves_out_an_author_is_refused() {
     let fault = refused(|pieces, numbers| {
         let gone = numbers[0].0;
-        pieces.retain(|(_, envelope)| Envelope::label(envelope).unwrap().author != gone);
+        pieces.retain(|(_, envelope)| Frame::read(envelope).unwrap().author != gone);
         numbers.remove(0);
     });
     assert!(
@@ -265,7 +266,7 @@ fn a_snapshot_with_two_values_of_one_author_in_a_register_is_useless() {
     let mut all: Vec<OwnedPiece> = Vec::new();
     crate::log::scan(&txn, 0, |_, _, _, fetch| {
         let bytes = fetch.bytes()?;
-        let changes = parse(&Envelope::decode(&bytes).unwrap()).unwrap();
+        let changes = parse(&Envelope::decode_trusted(&bytes).unwrap()).unwrap();
         let writes: usize = changes.iter().map(|change| change.writes.len()).sum();
         all.push((mark(&vec![true; writes]), bytes));
         Ok(crate::log::Scan::Taken)

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wormhole_crdt::{
-    DeviceTag, Edit, EditError, Entry, EntryChange, EntryId, EntryKey, FileInput, NewNode,
+    Branch, DeviceTag, Edit, EditError, Entry, EntryChange, EntryId, EntryKey, FileInput, NewNode,
     TreeError, Version,
 };
 
@@ -96,6 +96,7 @@ impl Step<'_> {
                 let unseen = Version {
                     lamport: 0,
                     device: self.tag(),
+                    branch: Branch::from_bytes([0; 8]),
                 };
                 let edit = Edit::Write {
                     key: entry.key,

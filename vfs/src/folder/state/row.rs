@@ -2,7 +2,9 @@
 //! because a type of another room gained a field.
 
 use serde::{Deserialize, Serialize};
-use wormhole_crdt::{DeviceTag, EntryId, EntryKey, EntryName, LinkTarget, Timestamp, Version};
+use wormhole_crdt::{
+    Branch, DeviceTag, EntryId, EntryKey, EntryName, LinkTarget, Timestamp, Version,
+};
 use wormhole_store::{Content, ContentId, FileStamp};
 
 use super::Row;
@@ -30,6 +32,7 @@ struct StoredRow {
 struct StoredVersion {
     lamport: u64,
     device: [u8; 8],
+    branch: [u8; 8],
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +137,7 @@ fn store_version(version: &Version) -> StoredVersion {
     StoredVersion {
         lamport: version.lamport,
         device: *version.device.as_bytes(),
+        branch: *version.branch.as_bytes(),
     }
 }
 
@@ -141,6 +145,7 @@ fn load_version(stored: &StoredVersion) -> Version {
     Version {
         lamport: stored.lamport,
         device: DeviceTag::from_bytes(stored.device),
+        branch: Branch::from_bytes(stored.branch),
     }
 }
 
@@ -171,6 +176,7 @@ pub(super) fn entry_key(key: &EntryKey) -> Vec<u8> {
     if let Some(version) = &key.version {
         bytes.extend_from_slice(&version.lamport.to_be_bytes());
         bytes.extend_from_slice(version.device.as_bytes());
+        bytes.extend_from_slice(version.branch.as_bytes());
     }
     bytes
 }
