@@ -38,7 +38,7 @@ pub enum EventKind {
         /// Addresses at which other devices can reach it.
         addresses: Vec<String>,
     },
-    /// The node began to stop.
+    /// The node began to stop. The last event: followers hear nothing after it.
     NodeStopping,
     /// The follower was too slow and missed some events; look at the status.
     Missed {

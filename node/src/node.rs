@@ -187,7 +187,7 @@ impl Node {
     ///
     /// Not cancel safe: run it to its end.
     pub async fn shutdown(self) {
-        self.events().raise(EventKind::NodeStopping);
+        self.events().close(EventKind::NodeStopping);
         tracing::info!("the node stops");
         self.inner.closing.cancel();
         let meshes = self.local_meshes();

@@ -74,15 +74,14 @@ where
     Ok(Sse::new(frames.boxed()).keep_alive(KeepAlive::default()))
 }
 
-/// Streams what happens on the node from now on.
+/// Streams what happens on the node from now on. It ends by itself after the last event, which is
+/// that the node stops.
 pub(super) fn events(node: &Node) -> Sse<KeepAliveStream<Frames>> {
     let follower = node.events().follow();
     let frames = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok(frame(&event)), follower))
     });
-    let stopping = node.tasks().cancel().clone();
-    let frames = frames.take_until(async move { stopping.cancelled().await });
     Sse::new(frames.boxed()).keep_alive(KeepAlive::default())
 }
 

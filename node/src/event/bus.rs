@@ -1,8 +1,10 @@
 //! Carries events to whoever follows them, and keeps none.
 //!
 //! Bounded: a follower that is more than [`BACKLOG`] events behind loses the oldest and is told how
-//! many. Raising an event never waits.
+//! many. Raising an event never waits for a follower. The last event ends the bus: whatever is
+//! raised after it, by whoever is slower to stop, is heard by nobody.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
@@ -16,7 +18,8 @@ const BACKLOG: usize = 4096;
 /// Takes events in. A clone is a handle to the same bus.
 #[derive(Debug, Clone)]
 pub struct EventBus {
-    sender: broadcast::Sender<Event>,
+    /// Gone after the last event. Held for reading while one is sent, so that none can overtake it.
+    sender: Arc<RwLock<Option<broadcast::Sender<Event>>>>,
 }
 
 /// Takes events out.
@@ -28,7 +31,7 @@ pub struct EventStream {
 impl Default for EventBus {
     fn default() -> Self {
         Self {
-            sender: broadcast::Sender::new(BACKLOG),
+            sender: Arc::new(RwLock::new(Some(broadcast::Sender::new(BACKLOG)))),
         }
     }
 }
@@ -37,29 +40,48 @@ impl EventBus {
     /// Tells whoever listens now; it is nobody's loss when nobody does.
     pub fn raise(&self, kind: EventKind) {
         tracing::debug!(event = ?kind, "event");
-        if self.sender.receiver_count() > 0 {
+        let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = sender.as_ref()
+            && sender.receiver_count() > 0
+        {
             // Fails only when the last follower has just gone.
-            let _nobody_listens = self.sender.send(Event::now(kind));
+            let _nobody_listens = sender.send(Event::now(kind));
+        }
+    }
+
+    /// Tells `kind` as the last event: followers get what they have not read yet, this, and their end.
+    pub fn close(&self, kind: EventKind) {
+        tracing::debug!(event = ?kind, "the last event");
+        let mut sender = self.sender.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = sender.take() {
+            // Fails only when nobody follows.
+            let _nobody_listens = sender.send(Event::now(kind));
         }
     }
 
     /// Whether somebody listens: worth knowing before building many events.
     #[must_use]
     pub fn is_followed(&self) -> bool {
-        self.sender.receiver_count() > 0
+        let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
+        sender
+            .as_ref()
+            .is_some_and(|sender| sender.receiver_count() > 0)
     }
 
-    /// Follows what happens from now on.
+    /// Follows what happens from now on; after the last event that is nothing.
     #[must_use]
     pub fn follow(&self) -> EventStream {
-        EventStream {
-            receiver: self.sender.subscribe(),
-        }
+        let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
+        let receiver = match sender.as_ref() {
+            Some(sender) => sender.subscribe(),
+            None => broadcast::channel(1).1,
+        };
+        EventStream { receiver }
     }
 }
 
 impl EventStream {
-    /// The next event; `None` once the node is gone. Cancel safe.
+    /// The next event; `None` after the last one. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         match self.receiver.recv().await {
             Ok(event) => Some(event),
@@ -105,6 +127,27 @@ mod tests {
             stream.next().await.unwrap();
         }
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_heard_after_the_last_event() {
+        let bus = EventBus::default();
+        let mut stream = bus.follow();
+        bus.raise(EventKind::Missed { events: 1 });
+        bus.close(EventKind::NodeStopping);
+        bus.raise(EventKind::Missed { events: 2 });
+        bus.close(EventKind::Missed { events: 3 });
+        let mut heard = Vec::new();
+        while let Some(event) = stream.next().await {
+            heard.push(event.kind);
+        }
+        let expected = [EventKind::Missed { events: 1 }, EventKind::NodeStopping];
+        assert_eq!(heard, expected);
+        assert!(!bus.is_followed());
+        assert!(
+            bus.follow().next().await.is_none(),
+            "who comes late hears of the end"
+        );
     }
 
     #[test]
