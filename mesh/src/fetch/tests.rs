@@ -10,7 +10,7 @@ use std::{
 use wormhole_crdt::{Replica, Role};
 use wormhole_store::{ChunkSink, Content, Slot};
 
-use self::holder::{Counting, Habit, Liar};
+use self::holder::{Counting, Habit, Late, Liar};
 use super::*;
 use crate::{
     lab::{Lab, Node, eventually},
@@ -325,6 +325,8 @@ async fn a_lying_holder_is_dropped_and_the_content_comes_from_others() {
         let liar = Arc::new(Liar::new(habit, mallory));
         lab.memory
             .serve(mallory.id, Arc::clone(&liar) as Arc<dyn Handler>);
+        let late = Late::until_blamed(&lab.memory, mallory.id, a);
+        lab.memory.serve(a.id, Arc::new(late));
         let results = fetch(b, &mesh, vec![b.job(content), b.job(small)]).await;
         assert!(results.iter().all(Result::is_ok), "{habit:?}: {results:?}");
         assert!(b.has(&content) && b.has(&small), "{habit:?}");

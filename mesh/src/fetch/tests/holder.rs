@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+use wormhole_crdt::DeviceId;
 use wormhole_store::{ChunkId, Codec, Encoded, Store};
 
 use super::*;
@@ -16,7 +17,7 @@ use crate::{
         message::{MAX_REQUEST, Open, Reply, Request, write_reply},
         serve,
     },
-    streams::{Protocol, Quota, Stream},
+    streams::{Protocol, Quota, Stream, memory::Memory},
 };
 
 const QUOTA: Quota = Quota {
@@ -96,6 +97,45 @@ impl Handler for Counting {
                 () = answering => {}
                 _ = serve(far, peer, path, &registry) => {}
             }
+        })
+    }
+}
+
+/// An honest holder that says nothing before `peer` was blamed: however the tasks are scheduled, a
+/// fetch cannot be over before the bad holder was asked and found out.
+pub(super) struct Late {
+    registry: Registry,
+    memory: Memory,
+    peer: DeviceId,
+}
+
+impl Late {
+    pub(super) fn until_blamed(memory: &Memory, peer: DeviceId, node: &Node) -> Self {
+        Self {
+            registry: node.protocols.registry().clone(),
+            memory: memory.clone(),
+            peer,
+        }
+    }
+}
+
+impl Handler for Late {
+    fn protocol(&self) -> Protocol {
+        PROTOCOL
+    }
+
+    fn quota(&self) -> Quota {
+        QUOTA
+    }
+
+    fn accept(&self, stream: Stream) -> BoxFuture<'static, ()> {
+        let (registry, memory, liar) = (self.registry.clone(), self.memory.clone(), self.peer);
+        Box::pin(async move {
+            let is_blamed = || memory.blamed().iter().any(|(_, who, _)| *who == liar);
+            eventually("the liar is found out", is_blamed).await;
+            let (peer, path) = (stream.peer(), stream.path());
+            // How it ends is the fetcher's affair.
+            drop(serve(stream, peer, path, &registry).await);
         })
     }
 }
