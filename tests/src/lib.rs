@@ -5,6 +5,7 @@
 //! command line, its `--json`, files on disk and signals. The cases that use it are in `cases/`.
 
 pub mod lab;
+mod meter;
 pub mod peer;
 pub mod switch;
 pub mod tree;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{Lab, Tree};
+use crate::{Lab, Tree, meter};
 
 /// What a command answered.
 #[derive(Debug)]
@@ -349,15 +349,7 @@ impl Peer {
     /// # Errors
     /// When it is not running.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(self.proc("stat")?)?;
-        let (_, rest) = stat
-            .rsplit_once(')')
-            .context("a stat line names the program")?;
-        let ticks: Vec<u64> = rest.split_whitespace().flat_map(str::parse).collect();
-        // Fields 14 and 15 of proc(5); after the name and the state letter they are 10 and 11.
-        let field = |n: usize| ticks.get(n).copied().context("a stat line has 52 fields");
-        let used = field(10)? + field(11)?;
-        Ok(used as f64 / rustix::param::clock_ticks_per_second() as f64)
+        meter::cpu_seconds(self.process_id()?)
     }
 
     /// Memory that the node holds now, in bytes.
@@ -365,12 +357,7 @@ impl Peer {
     /// # Errors
     /// When it is not running.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let statm = fs::read_to_string(self.proc("statm")?)?;
-        let pages = statm
-            .split_whitespace()
-            .nth(1)
-            .context("statm has two fields")?;
-        Ok(pages.parse::<u64>()? * rustix::param::page_size() as u64)
+        meter::resident_bytes(self.process_id()?)
     }
 
     /// Bytes that left the peer's network card so far; only in a lab with a LAN.
@@ -389,9 +376,9 @@ impl Peer {
         Ok(String::from_utf8_lossy(&read.stdout).trim().parse()?)
     }
 
-    fn proc(&self, file: &str) -> Result<PathBuf> {
+    fn process_id(&self) -> Result<u32> {
         let child = self.process.as_ref().context("the node is not running")?;
-        Ok(Path::new("/proc").join(child.id().to_string()).join(file))
+        Ok(child.id())
     }
 
     fn signal(&self, child: &Child, signal: Signal) -> Result<()> {
