@@ -341,5 +341,27 @@ fn split<'a>(bytes: &'a [u8], frame: &Frame) -> Result<(Head<'a>, &'a [u8]), Env
     Ok((head, body))
 }
 
+/// Seals and signs bent bytes again, as a hostile member can; `None` when nothing like an envelope is left.
+#[cfg(test)]
+pub(crate) fn sign_again(bytes: &[u8], key: &DeviceKey, epoch: &EpochSecret) -> Option<Vec<u8>> {
+    let frame = Frame::take(bytes)?;
+    let (length, rest) = bytes.get(FRAME_BYTES..)?.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (packed, body) = rest.split_at_checked(length)?;
+    let mut place = frame.place();
+    place.author.device = key.device_id();
+    let sealed = seal::seal(epoch, place, body);
+    let head = match unpack::<Head<'_>>(packed) {
+        Ok(head) => pack(&Head {
+            epoch: epoch.id(),
+            mark: sealed.mark,
+            body: hash(&sealed.bytes),
+            ..head
+        }),
+        Err(_) => packed.to_vec(),
+    };
+    Some(sign(key, frame.format, frame.mesh, place, &head, body))
+}
+
 #[cfg(test)]
 mod tests;

@@ -273,3 +273,22 @@ pub(crate) fn sync(one: &Replica, two: &Replica) {
         "both ends must know that they agree"
     );
 }
+
+/// Every message that is said until two replicas agree, a snapshot included.
+pub(crate) fn conversation(one: &Replica, two: &Replica) -> Vec<Vec<u8>> {
+    let mut link = Link::with_snapshots(one, two, 7);
+    let mut heard = Vec::new();
+    loop {
+        let mut busy = false;
+        for end in [0, 1] {
+            if let Some(message) = link.queues[end].front() {
+                heard.push(message.as_bytes().to_vec());
+            }
+            busy |= link.deliver(end).unwrap();
+            busy |= link.poll(end).unwrap();
+        }
+        if !busy {
+            return heard;
+        }
+    }
+}

@@ -49,6 +49,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(test)]
+#[path = "../../tests/bend.rs"]
+mod bend;
 mod bucket;
 mod edit;
 mod entry;

@@ -10,6 +10,8 @@
 //! counts is decided by the replica.
 
 mod below;
+#[cfg(test)]
+mod bent;
 mod push;
 mod snapshot;
 #[cfg(test)]

@@ -143,7 +143,10 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+    use crate::bend::{Budget, bend};
 
     #[tokio::test]
     async fn a_message_survives_the_wire() -> Result<(), FrameError> {
@@ -191,5 +194,23 @@ mod tests {
         let mut wire: &[u8] = &[2, 0, 0, 0, 0xff, 0xff];
         let malformed = read::<String, _>(&mut wire, 1024).await.unwrap_err();
         assert!(malformed.is_misbehaviour(), "{malformed:?}");
+    }
+
+    #[test]
+    fn bent_frames_do_no_harm() {
+        let words = postcard::to_stdvec(&vec!["one", "two", "three"]).unwrap();
+        let length = u32::try_from(words.len()).unwrap().to_le_bytes();
+        let frame = [&length[..], &words].concat();
+        // A list reserves up to a megabyte for what it claims.
+        let budget = Budget {
+            fixed: 2 << 20,
+            per_byte: 64,
+        };
+        bend("frames", &[frame.repeat(3)], "", budget, |bytes| {
+            let mut wire = bytes;
+            while let Some(Ok(Some(_))) = read::<Vec<String>, _>(&mut wire, 1 << 20).now_or_never()
+            {
+            }
+        });
     }
 }

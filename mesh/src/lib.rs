@@ -12,6 +12,9 @@ mod actor;
 mod address;
 mod attachment;
 mod behaviour;
+#[cfg(test)]
+#[path = "../../tests/bend.rs"]
+mod bend;
 mod config;
 mod discovery;
 mod error;

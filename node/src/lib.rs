@@ -6,6 +6,9 @@
 //! starts a node.
 
 pub mod api;
+#[cfg(test)]
+#[path = "../../tests/bend.rs"]
+mod bend;
 pub mod binding;
 mod change;
 pub mod client;

@@ -131,6 +131,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
 
     use super::*;
+    use crate::bend::{Budget, bend};
 
     fn raw(bytes: Vec<u8>) -> Encoded {
         let len = u32::try_from(bytes.len()).unwrap();
@@ -198,5 +199,31 @@ mod tests {
         for codec in [Codec::Raw, Codec::Zstd] {
             assert_eq!(Codec::from_byte(codec.to_byte()), Some(codec));
         }
+    }
+
+    #[test]
+    fn bent_chunks_do_no_harm() {
+        let plain = b"so it goes, ".repeat(20_000);
+        let packed = compress(&plain, DISK_LEVEL).unwrap();
+        let wire = |codec: Codec, bytes: &[u8]| {
+            let length = u32::try_from(plain.len()).unwrap().to_le_bytes();
+            [&[codec.to_byte()][..], &length, bytes].concat()
+        };
+        let right = [wire(Codec::Zstd, &packed), wire(Codec::Raw, &plain)];
+        // What comes out is at most a whole chunk, and zstd has tables of its own.
+        let budget = Budget {
+            fixed: 2 * MAX_CHUNK as u64,
+            per_byte: 8,
+        };
+        bend("chunks", &right, "", budget, |bytes| {
+            let Some((head, bytes)) = bytes.split_first_chunk::<5>() else {
+                return;
+            };
+            let [codec, len @ ..] = *head;
+            if let Some(codec) = Codec::from_byte(codec) {
+                let (len, bytes) = (u32::from_le_bytes(len), Bytes::copy_from_slice(bytes));
+                let _plain = Encoded { codec, len, bytes }.plain();
+            }
+        });
     }
 }

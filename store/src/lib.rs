@@ -42,6 +42,9 @@
 //! # }
 //! ```
 
+#[cfg(test)]
+#[path = "../../tests/bend.rs"]
+mod bend;
 mod chunker;
 mod codec;
 mod error;

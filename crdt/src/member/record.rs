@@ -141,3 +141,46 @@ pub(crate) fn label_fits(label: &str) -> bool {
 fn signed_bytes(encoded: &[u8]) -> Vec<u8> {
     [DOMAIN, encoded].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bend::{Budget, bend};
+    use crate::lab::{NOW, key};
+
+    #[test]
+    fn bent_records_do_no_harm_whoever_signs_them() {
+        let (founder, other) = (key(1), key(2));
+        let found = Action::Found {
+            mesh_name: "designs".into(),
+            device_name: "founder".into(),
+            nonce: [7; 16],
+        };
+        let found = Record::sign(&founder, None, Vec::new(), NOW, found);
+        let mesh = Some(MeshId::from_bytes(*found.hash.as_bytes()));
+        let admit = Action::Admit {
+            device: other.device_id(),
+            name: "other".into(),
+            role: Role::Writer,
+        };
+        let admit = Record::sign(&founder, mesh, vec![found.hash], NOW, admit);
+        let revoke = Action::Revoke {
+            device: other.device_id(),
+            cut: Vec::new(),
+        };
+        let revoke = Record::sign(&founder, mesh, vec![admit.hash], NOW, revoke);
+        // A list reserves up to a megabyte for what it claims.
+        let budget = Budget {
+            fixed: 2 << 20,
+            per_byte: 16,
+        };
+        let right = [found.bytes, admit.bytes, revoke.bytes];
+        bend("records", &right, "", budget, |bytes| {
+            let _as_it_is = Record::decode(bytes);
+            if let Some((_, encoded)) = bytes.split_first_chunk::<64>() {
+                let signature = founder.sign(&signed_bytes(encoded));
+                let _signed = Record::decode(&[&signature[..], encoded].concat());
+            }
+        });
+    }
+}

@@ -264,6 +264,7 @@ mod tests {
     use wormhole_crdt::DeviceKey;
 
     use super::*;
+    use crate::bend::{Budget, bend};
     use crate::config::NetworkConfig;
 
     fn presence(seed: u8, port: u16, nameplate: &str) -> Presence {
@@ -372,5 +373,22 @@ mod tests {
         }
         cancel.cancel();
         tasks.join_all().await;
+    }
+
+    #[test]
+    fn bent_beacons_do_no_harm_whoever_signs_them() {
+        let beacon = encode(&presence(5, 4711, "7"));
+        let body = beacon[MAGIC.len() + 64..].to_vec();
+        let key = DeviceKey::from_seed([5; 32]);
+        // A list reserves up to a megabyte for what it claims.
+        let budget = Budget {
+            fixed: 2 << 20,
+            per_byte: 64,
+        };
+        bend("beacons", &[beacon, body], "", budget, |bytes| {
+            let _as_it_is = decode(bytes);
+            let signature = key.sign(&signed(bytes));
+            let _signed = decode(&[&MAGIC[..], &signature, bytes].concat());
+        });
     }
 }

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha20Rng;
 use tokio::io::DuplexStream;
 
 use super::*;
+use crate::bend::{Budget, bend};
 
 const ALICE: DeviceId = DeviceId::from_bytes([1; 32]);
 const BOB: DeviceId = DeviceId::from_bytes([2; 32]);
@@ -279,4 +280,60 @@ async fn another_version_is_told_which_side_to_update() {
             .ends_with("update wormhole on this device"),
         "{error}"
     );
+}
+
+/// What Alice says to Bob, who begins with this chance, when both are in these meshes.
+async fn said(meshes: &[u8], chance: u64) -> Vec<u8> {
+    let rng = || ChaCha20Rng::seed_from_u64(chance);
+    let bob = begin(&mut tokio::io::sink(), &mut rng()).await.unwrap();
+    let alice = Statement {
+        nonce: [9; NONCE],
+        ..bob
+    };
+    let proofs = Proofs {
+        opener: ALICE,
+        acceptor: BOB,
+        statements: (alice, bob),
+    };
+    let mut wire = Vec::new();
+    alice.write(&mut wire).await.unwrap();
+    let known: Vec<_> = meshes.iter().map(|n| mesh(*n)).collect();
+    send_proofs(&mut wire, &proofs, Speaker::Opener, &known, &mut rng())
+        .await
+        .unwrap();
+    frame::write(&mut wire, &introduction("alice"), MAX_ABOUT)
+        .await
+        .unwrap();
+    wire
+}
+
+#[test]
+fn bent_hellos_do_no_harm() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let answer = |bytes: &[u8]| {
+        let mut stream = tokio::io::join(bytes, tokio::io::sink());
+        let about = introduction("bob");
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let bob = local(BOB, &about, &[1, 2]);
+        let accepted = accept(&mut stream, ALICE, bob, &mut rng, |_, _| {});
+        runtime.block_on(accepted)
+    };
+    let right = [
+        runtime.block_on(said(&[2, 7], 3)),
+        runtime.block_on(said(&[], 3)),
+    ];
+    let greeted = answer(&right[0]).unwrap();
+    assert_eq!(
+        greeted.shared,
+        [mesh(2).0],
+        "it is a hello before it is bent"
+    );
+    let budget = Budget {
+        fixed: 256 << 10,
+        per_byte: 8,
+    };
+    bend("hellos", &right, "", budget, |bytes| drop(answer(bytes)));
 }

@@ -253,6 +253,7 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     use super::*;
+    use crate::bend::{Budget, bend};
 
     fn link() -> Link {
         let token = Token::random(&mut ChaCha20Rng::seed_from_u64(1));
@@ -293,6 +294,27 @@ mod tests {
     fn debug_shows_no_token() {
         let shown = format!("{:?}", link());
         assert!(!shown.contains("token"), "{shown}");
+    }
+
+    #[test]
+    fn bent_links_do_no_harm() {
+        let text = link().reveal();
+        let body = BASE64URL_NOPAD
+            .decode(&text.as_bytes()[PREFIX.len()..])
+            .unwrap();
+        let unsummed = body[..body.len() - CHECK_BYTES].to_vec();
+        // A list reserves up to a megabyte for what it claims.
+        let budget = Budget {
+            fixed: 2 << 20,
+            per_byte: 32,
+        };
+        let right = [unsummed, text.as_bytes().to_vec()];
+        bend("links", &right, "", budget, |bytes| {
+            let _as_it_is = String::from_utf8_lossy(bytes).parse::<Link>();
+            let summed = [bytes, &check(bytes)].concat();
+            let text = format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&summed));
+            let _with_a_right_sum = text.parse::<Link>();
+        });
     }
 
     proptest! {

@@ -164,3 +164,70 @@ pub(super) struct Secrets {
 /// The joiner has everything.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Thanks;
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::bend::{Budget, bend};
+
+    fn right<T: Serialize>(message: &T) -> Vec<u8> {
+        postcard::to_stdvec(message).unwrap()
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) {
+        let _message = postcard::from_bytes::<T>(bytes);
+    }
+
+    #[test]
+    fn bent_messages_of_a_join_do_no_harm() {
+        let nameplate = Nameplate::new(7).unwrap();
+        let welcome = Welcome {
+            mesh: MeshId::from_bytes([1; 32]),
+            name: "Designs".into(),
+            records: vec![vec![2; 100], vec![3; 200]],
+            epochs: vec![wormhole_crdt::EpochSecret::from_bytes([6; 32])],
+        };
+        let secrets = Secrets {
+            mesh_secret: [4; 32],
+            content_key: [5; 32],
+        };
+        let messages = [
+            right(&Begin::new(Handle::Nameplate(nameplate), vec![6; 33])),
+            right(&Challenge::Pake(vec![7; 33])),
+            right(&Challenge::Refused(Refusal::Wrong { tries_left: 2 })),
+            right(&Confirm([8; 32])),
+            right(&Decision::Go {
+                proof: [9; 32],
+                sealed: vec![1; 99],
+            }),
+            right(&Offer {
+                mesh: welcome.mesh,
+                mesh_name: "Designs".into(),
+                inviter_name: "laptop".into(),
+                role: Role::Writer,
+            }),
+            right(&Answer::Consent {
+                device_name: "desktop".into(),
+            }),
+            right(&Admission { welcome, secrets }),
+        ];
+        // A list reserves up to a megabyte for what it claims.
+        let budget = Budget {
+            fixed: 2 << 20,
+            per_byte: 64,
+        };
+        bend("messages of a join", &messages, "", budget, |bytes| {
+            if let Ok(begin) = postcard::from_bytes::<Begin>(bytes) {
+                let _handle = begin.handle();
+            }
+            decode::<Challenge>(bytes);
+            decode::<Confirm>(bytes);
+            decode::<Decision>(bytes);
+            decode::<Offer>(bytes);
+            decode::<Answer>(bytes);
+            decode::<Admission>(bytes);
+        });
+    }
+}

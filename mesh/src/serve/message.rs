@@ -216,9 +216,11 @@ where
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bend::{Budget, bend};
 
     fn encode(reply: &Reply) -> Bytes {
         let (mut head, tail) = reply.parts();
@@ -286,5 +288,68 @@ mod tests {
         fn requests_never_panic(bytes: Vec<u8>) {
             let _decoded: Result<Request, _> = postcard::from_bytes(&bytes);
         }
+    }
+
+    /// What a holder may say, one after the other.
+    fn replies() -> Vec<u8> {
+        let chunk = Encoded {
+            codec: Codec::Zstd,
+            len: 70_000,
+            bytes: Bytes::from_static(b"some bytes that came"),
+        };
+        let replies = [
+            Reply::Opened,
+            Reply::Held(Holding::Some(Bitmap::from_bytes(vec![5; 9]))),
+            Reply::Chunk(chunk),
+            Reply::Absent,
+            Reply::End,
+            Reply::Refused(Refusal::Paused),
+        ];
+        let mut wire = Vec::new();
+        for reply in &replies {
+            write_reply(&mut wire, reply)
+                .now_or_never()
+                .unwrap()
+                .unwrap();
+        }
+        wire
+    }
+
+    #[test]
+    fn bent_replies_do_no_harm() {
+        let budget = Budget {
+            fixed: 64 << 10,
+            per_byte: 8,
+        };
+        bend("replies", &[replies()], "", budget, |bytes| {
+            let mut wire = bytes;
+            while let Some(Ok(Some(_))) = read_reply(&mut wire, 0).now_or_never() {}
+        });
+    }
+
+    #[test]
+    fn bent_requests_do_no_harm() {
+        let content = Content {
+            id: wormhole_store::ContentId::from_bytes([3; 32]),
+            size: 1 << 33,
+        };
+        let requests = [
+            Request::Have(content),
+            Request::Manifest(content),
+            Request::Chunks(vec![ChunkId::from_bytes([4; 32]); 9]),
+        ];
+        let right: Vec<_> = requests
+            .iter()
+            .map(|request| postcard::to_stdvec(request).unwrap())
+            .collect();
+        // A list reserves up to a megabyte for what it claims.
+        let budget = Budget {
+            fixed: 2 << 20,
+            per_byte: 8,
+        };
+        bend("requests", &right, "", budget, |bytes| {
+            let _request = postcard::from_bytes::<Request>(bytes);
+            let _open = postcard::from_bytes::<Open>(bytes);
+        });
     }
 }

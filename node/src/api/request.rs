@@ -243,3 +243,44 @@ pub struct DialRequest {
     /// An address such as `192.168.1.4:4711`.
     pub peer: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bend::{Budget, bend};
+
+    fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) {
+        let _request = serde_json::from_slice::<T>(bytes);
+    }
+
+    #[test]
+    fn bent_requests_do_no_harm() {
+        let right = [
+            r#"{"dir":"/home/a/Designs","name":"Designs","role":"writer","ttl_seconds":900}"#,
+            r#"{"ticket":"7-copper-violin-harvest-lantern","keep":"seed","peers":["192.168.1.4:4711"]}"#,
+            r#"{"mesh":"Designs","up":{"bytes_per_second":1024},"down":"unlimited"}"#,
+            r#"{"mesh":null,"timeout_seconds":18446744073709551615,"members":4294967295}"#,
+            r#"{"mesh":"Designs","path":"a\u0000/\ud83d\ude00"}"#,
+        ];
+        let right: Vec<_> = right.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let budget = Budget {
+            fixed: 64 << 10,
+            per_byte: 64,
+        };
+        bend("requests of the local API", &right, "", budget, |bytes| {
+            decode::<ShareRequest>(bytes);
+            decode::<InviteRequest>(bytes);
+            decode::<JoinRequest>(bytes);
+            decode::<SyncRequest>(bytes);
+            decode::<UnbindRequest>(bytes);
+            decode::<LeaveRequest>(bytes);
+            decode::<FolderRequest>(bytes);
+            decode::<PauseRequest>(bytes);
+            decode::<CheckRequest>(bytes);
+            decode::<LimitRequest>(bytes);
+            decode::<WaitRequest>(bytes);
+            decode::<DialRequest>(bytes);
+            decode::<serde_json::Value>(bytes);
+        });
+    }
+}

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::bend::{Budget, bend};
 use crate::fixture::key;
 
 /// Builds a manifest of chunks with these lengths; gives its content and blobs.
@@ -177,4 +178,24 @@ proptest! {
             prop_assert_eq!(found.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), lengths);
         }
     }
+}
+
+#[test]
+fn bent_manifests_do_no_harm() {
+    let lengths: Vec<u32> = (0..1_300).map(|at| 1_000 + at).collect();
+    let (_, blobs) = build(&lengths);
+    let mut right: Vec<_> = blobs.into_values().collect();
+    right.sort_unstable();
+    let root = root_of(&lengths);
+    let manifest = Manifest::decode(&root).unwrap();
+    let budget = Budget {
+        fixed: 64 << 10,
+        per_byte: 8,
+    };
+    bend("manifests", &right, "", budget, |bytes| {
+        let _root = Manifest::decode(bytes);
+        for number in 0..4 {
+            let _page = manifest.decode_page(number, bytes);
+        }
+    });
 }
