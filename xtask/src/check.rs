@@ -4,6 +4,7 @@
 //! Each rule stands in a file of its own below `check/`.
 
 mod border;
+mod circle;
 mod promise;
 mod source;
 
@@ -52,9 +53,10 @@ pub(crate) fn run(repository: &Repository) -> Result<()> {
 }
 
 fn house_rules(repository: &Repository) -> Result<()> {
-    println!("▸ crate borders, module names and headers, file sizes, promises");
+    println!("▸ crate borders, circles, module names and headers, file sizes, promises");
     let sources = repository.sources()?;
     let mut faults = border::faults(repository, &sources)?;
+    faults.extend(circle::faults(&sources));
     faults.extend(source::faults(&sources));
     faults.extend(size::faults(&sources));
     faults.extend(promise::faults(repository, &sources)?);
