@@ -6,7 +6,9 @@ mod damage;
 mod fault;
 mod guard;
 mod hostile;
+mod kill;
 mod lan;
+mod live;
 mod refusal;
 mod startup;
 

@@ -4,12 +4,15 @@
 //! one `wormhole` process with its own home. The lab only speaks to a node as a person would: the
 //! command line, its `--json`, files on disk and signals. The cases that use it are in `cases/`.
 
+pub mod fuzz;
 pub mod lab;
 mod meter;
 pub mod peer;
 pub mod switch;
+mod sync_point;
 pub mod tree;
 
 pub use lab::Lab;
 pub use peer::{Answer, Peer};
+pub use sync_point::SyncPoints;
 pub use tree::Tree;

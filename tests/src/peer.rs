@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{Lab, Tree, meter};
+use crate::{Lab, SyncPoints, Tree, meter};
 
 /// What a command answered.
 #[derive(Debug)]
@@ -154,6 +154,43 @@ impl Peer {
             self.run(&["status"])?.good().map(drop)
         })
         .with_context(|| fs::read_to_string(self.place.join("node.out")).unwrap_or_default())
+    }
+
+    /// Starts the node so that it is killed at its sync point number `last`, or only counts them. Waits until
+    /// it answers, or has ended by then.
+    ///
+    /// # Errors
+    /// When it can neither be started nor watched.
+    pub fn start_until(&mut self, last: Option<u64>) -> Result<SyncPoints> {
+        let log = fs::File::create(self.place.join("node.out"))?;
+        let (mut command, points) = SyncPoints::watch(&self.command(&["up"]), &self.place, last)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("the `strace` command is missing: install strace")?;
+        points.begin(i32::try_from(child.id())?);
+        self.process = Some(child);
+        Lab::eventually("the node answers or ends", || {
+            if self.has_ended()? {
+                return Ok(());
+            }
+            self.run(&["status"])?.good().map(drop)
+        })
+        .with_context(|| fs::read_to_string(self.place.join("node.out")).unwrap_or_default())?;
+        Ok(points)
+    }
+
+    /// Whether the process of the node is over, by whatever.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        match &mut self.process {
+            Some(child) => Ok(child.try_wait()?.is_some()),
+            None => Ok(true),
+        }
     }
 
     /// Starts the process of the node and does not wait for anything; the caller owns it.

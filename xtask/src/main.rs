@@ -1,4 +1,4 @@
-//! The one door for people: `cargo xtask demo`, `test`, `check`, `bench`, `size`, `ready`.
+//! The one door for people: `cargo xtask demo`, `test`, `check`, `soak`, `bench`, `size`, `ready`.
 //!
 //! Each subcommand does all its set-up on a machine that has only Rust and a C compiler, or says
 //! exactly what is missing. CI calls the same subcommands, so there is no second truth. What a
@@ -16,6 +16,7 @@ mod command;
 mod demo;
 mod repository;
 mod size;
+mod soak;
 mod system;
 mod test;
 
@@ -48,6 +49,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the tests that look for bugs by chance for as long as you like
+    Soak {
+        #[command(subcommand)]
+        what: soak::Soak,
+    },
     /// Format, lints, docs, crate borders, file sizes, promises: everything but the tests
     Check,
     /// Run the benches; see benches/README.md for what they measure
@@ -78,6 +84,7 @@ fn run(task: &Task) -> Result<()> {
     match task {
         Task::Demo { arguments } => demo::run(&repository, arguments),
         Task::Test { arguments } => test::run(&repository, arguments),
+        Task::Soak { what } => soak::run(&repository, what),
         Task::Check => check::run(&repository),
         Task::Bench { arguments } => bench::run(&repository, arguments),
         Task::Size => size::run(&repository),

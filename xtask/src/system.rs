@@ -18,11 +18,18 @@ pub(crate) struct Need {
 }
 
 /// What the tests run.
-pub(crate) const TESTS: [Need; 1] = [Need {
-    program: "ip",
-    package: "iproute2",
-    purpose: "network namespaces for several nodes",
-}];
+pub(crate) const TESTS: [Need; 2] = [
+    Need {
+        program: "ip",
+        package: "iproute2",
+        purpose: "network namespaces for several nodes",
+    },
+    Need {
+        program: "strace",
+        package: "strace",
+        purpose: "nodes that are killed at a sync point",
+    },
+];
 
 /// What the benches run: the tools that Wormhole is measured beside.
 pub(crate) const BENCHES: [Need; 3] = [
