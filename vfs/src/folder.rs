@@ -22,7 +22,9 @@ use self::download::Means;
 use self::engine::Engine;
 use self::ground::Ground;
 use self::inbox::Inbox;
+use self::restore::{RestoreError, Restored};
 use self::status::{Explanation, FolderStatus, Phase, StopReason};
+use self::trash::Trashed;
 use self::watch::{QUEUED_HINTS, Trouble, Watcher};
 use crate::error::OpenError;
 use crate::source::Source;
@@ -40,16 +42,21 @@ mod ignore;
 mod inbox;
 mod marker;
 mod name;
+mod owner;
 mod partial;
 mod plan;
 mod problem;
 mod record;
+pub mod restore;
 mod scan;
 mod settle;
+mod stamp;
 mod start;
 mod state;
 pub mod status;
 mod taken;
+mod temporary;
+pub mod trash;
 mod vanished;
 mod watch;
 
@@ -124,7 +131,8 @@ impl Folder {
         };
         let (engine, means, keys) = match opened {
             Ok(mut engine) => {
-                engine.watcher = match Watcher::start(&dir, hint_sender, Arc::clone(&trouble)) {
+                let watcher = Watcher::start(&engine.root, hint_sender, Arc::clone(&trouble));
+                engine.watcher = match watcher {
                     Ok(watcher) => Some(watcher),
                     Err(error) => {
                         tracing::warn!(%error, "no watcher: the folder is scanned now and then");
@@ -240,6 +248,47 @@ impl Folder {
     /// A device connected or has news: asks again for contents that nobody had.
     pub async fn poke(&self) {
         self.tell(Command::Poke).await;
+    }
+
+    /// Everything that changes from elsewhere removed or replaced here and that is kept.
+    ///
+    /// # Errors
+    /// The trash cannot be read, or the folder is stopped.
+    pub async fn trash(&self) -> Result<Vec<Trashed>, RestoreError> {
+        let (answer, trashed) = oneshot::channel();
+        self.tell(Command::Trash { answer }).await;
+        self.answered(trashed).await
+    }
+
+    /// Brings something back from the trash to where it stood: a file in its last version (1) or one before, or everything
+    /// that is kept of a directory. What stands there now goes into the trash.
+    ///
+    /// # Errors
+    /// A [`RestoreError`]; then nothing, or some files of a directory, came back.
+    pub async fn restore(
+        &self,
+        path: impl Into<PathBuf>,
+        version: u64,
+    ) -> Result<Restored, RestoreError> {
+        let (answer, restored) = oneshot::channel();
+        let path = path.into();
+        self.tell(Command::Restore {
+            path,
+            version,
+            answer,
+        })
+        .await;
+        self.answered(restored).await
+    }
+
+    async fn answered<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, RestoreError>>,
+    ) -> Result<T, RestoreError> {
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_gone) => Err(RestoreError::Stopped(self.stop_reason())),
+        }
     }
 
     /// A person confirms the deletions that are held back.

@@ -12,9 +12,11 @@ pub mod folder;
 pub mod source;
 
 pub use error::{FolderError, OpenError, StateError};
-pub use folder::config::{DeletionGuard, FolderConfig, Memory, Writing};
+pub use folder::config::{DeletionGuard, FolderConfig, Memory, Quiet, TrashLimit, Writing};
+pub use folder::restore::{RestoreError, Restored};
 pub use folder::status::{
     Counts, Explanation, FolderStatus, Phase, Problem, Reason, StopReason, Waiting, WaitingFor,
 };
+pub use folder::trash::{TrashSize, Trashed};
 pub use folder::{Folder, FolderTask};
 pub use source::{FetchFailure, Source};

@@ -3,8 +3,8 @@
 //! Saves go first, then what came from the mesh, then comparing everything; so a scan of a million files or a download of
 //! 100 GB never stands in the way of a 4 KiB save. Nothing in here touches the disk.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,17 @@ use self::work::{Done, Work, perform};
 use super::download::{Downloads, Fetched, Means};
 use super::engine::{Engine, Look, Todo};
 use super::inbox::Inbox;
-use super::name;
 use super::partial::PartialFile;
+use super::restore::{RestoreError, Restored};
 use super::scan::{Walk, Walked};
-use super::settle::{Hint, Settle};
+use super::settle::{Hint, Quiet, Settle};
 use super::status::{Explanation, FolderStatus, Phase, Reason, StopReason};
+use super::trash::Trashed;
 use super::vanished::{Extent, Vanished};
 use super::watch::Trouble;
 use crate::error::FolderError;
 
+mod choice;
 mod report;
 mod work;
 
@@ -36,6 +38,11 @@ const RECHECK: Duration = Duration::from_secs(30);
 const FLUSH: Duration = Duration::from_secs(1);
 /// Paths, entries or files taken in one step.
 const STEP: usize = 256;
+/// The trash is looked through for what is too old.
+const CLEAR_TRASH: Duration = Duration::from_secs(3600);
+/// Renamed files read again in one step, and how many are remembered: more are found by comparing everything.
+const READ_AGAIN: usize = 8;
+const MAX_DOUBTED: usize = 65_536;
 /// Big files hashed at the same time.
 const IMPORTS: usize = 2;
 /// How often an entry is tried at once when something on disk stood in its way; then it waits.
@@ -48,6 +55,14 @@ pub(crate) enum Command {
     Explain {
         path: PathBuf,
         answer: oneshot::Sender<Explanation>,
+    },
+    Trash {
+        answer: oneshot::Sender<Result<Vec<Trashed>, RestoreError>>,
+    },
+    Restore {
+        path: PathBuf,
+        version: u64,
+        answer: oneshot::Sender<Result<Restored, RestoreError>>,
     },
     Rescan,
     Pause,
@@ -70,6 +85,10 @@ pub(crate) struct Actor {
     means: Means,
     cancel: CancellationToken,
     settle: Settle,
+    /// Renamed files that are read again when there is nothing else to do.
+    doubted: BTreeSet<PathBuf>,
+    /// The directories that are watched are being looked at, from there on.
+    watch_audit: Option<Option<PathBuf>>,
     downloads: Downloads,
     transfers: JoinSet<Vec<Fetched>>,
     imports: JoinSet<(Look, Result<Imported, ImportError>)>,
@@ -90,6 +109,9 @@ pub(crate) struct Actor {
     audit: Vec<EntryId>,
     /// Unfinished files may be left that nobody waits for: to be removed after the comparison.
     untidy: bool,
+    /// The trash is to be looked through.
+    clearing: Clearing,
+    next_clearing: Instant,
     /// Something was missed while everything was being compared: it is compared once more.
     scan_again: bool,
     next_scan: Instant,
@@ -117,6 +139,10 @@ pub(crate) struct Parts {
 impl Actor {
     pub(crate) fn new(parts: Parts) -> Self {
         let now = Instant::now();
+        let quiet = match &parts.engine {
+            Ok(engine) => engine.config.quiet,
+            Err(_) => Quiet::default(),
+        };
         let (engine, stopped, base) = match parts.engine {
             Ok(engine) => {
                 let base = engine.config.base;
@@ -133,7 +159,9 @@ impl Actor {
             status: parts.status,
             means: parts.means,
             cancel: parts.cancel,
-            settle: Settle::default(),
+            settle: Settle::new(quiet),
+            doubted: BTreeSet::new(),
+            watch_audit: None,
             downloads: Downloads::new(),
             transfers: JoinSet::new(),
             imports: JoinSet::new(),
@@ -150,6 +178,8 @@ impl Actor {
             vanished: Vanished::default(),
             audit: vec![base],
             untidy: true,
+            clearing: Clearing::WhenIdle,
+            next_clearing: now + CLEAR_TRASH,
             scan_again: false,
             next_scan: now + parts.trouble.rescan_every(),
             next_check: now + RECHECK,
@@ -237,93 +267,6 @@ impl Actor {
         }
     }
 
-    /// Trouble may have passed; the folder itself may have gone.
-    fn recheck(&mut self, now: Instant) {
-        self.next_check = now + RECHECK;
-        let Some(engine) = &mut self.engine else {
-            return;
-        };
-        if self.stopped.is_some() {
-            return;
-        }
-        if let Err(reason) = engine.is_itself() {
-            self.stop(reason);
-            return;
-        }
-        if self.paused {
-            return;
-        }
-        self.vanished.ask();
-        self.untidy |= engine.problems.at(Path::new(name::TMP)).is_some();
-        for path in engine.problems.paths() {
-            self.settle.again(path, now, Duration::ZERO);
-        }
-        self.keys.extend(self.refused.drain());
-    }
-
-    fn start_imports(&mut self) {
-        while self.imports.len() < IMPORTS
-            && let Some(look) = self.import_queue.pop_front()
-            && let Some(engine) = &self.engine
-        {
-            let (store, file) = (engine.store.clone(), engine.file_path(&look.path));
-            self.imports.spawn_blocking(move || {
-                let imported = store.import_reference(&file);
-                (look, imported)
-            });
-        }
-    }
-
-    fn next_work(&mut self) -> Option<Work> {
-        if self.paused || self.stopped.is_some() {
-            return None;
-        }
-        let now = Instant::now();
-        if self
-            .unflushed
-            .is_some_and(|since| now.duration_since(since) >= FLUSH)
-        {
-            return Some(Work::Flush);
-        }
-        let due = self.settle.take_due(now, STEP);
-        if !due.is_empty() {
-            return Some(Work::Check(due));
-        }
-        if let Some((look, result)) = self.imported.pop_front() {
-            return Some(Work::Imported(look, result));
-        }
-        // What is new is looked at before anything is replaced or removed: it may want the bytes of that.
-        if !self.keys.is_empty() && !self.downloads.is_full() {
-            return Some(Work::Apply(take_some(&mut self.keys)));
-        }
-        if !self.complete.is_empty() {
-            let rest = self.complete.split_off(self.complete.len().min(STEP));
-            return Some(Work::Finish(std::mem::replace(&mut self.complete, rest)));
-        }
-        if !self.gone_keys.is_empty() && self.keys.is_empty() && self.audit.is_empty() {
-            return Some(Work::Withdraw(take_some(&mut self.gone_keys)));
-        }
-        if !self.walk.is_idle() {
-            return Some(Work::Scan(std::mem::take(&mut self.walk)));
-        }
-        // Last of what the disk has to say: what is missing may have turned up under another name by now.
-        if self.vanished.due(now).is_some_and(|due| due <= now) {
-            return Some(Work::Judge(self.vanished.take()));
-        }
-        if !self.audit.is_empty() && !self.downloads.is_full() {
-            return Some(Work::Audit(std::mem::take(&mut self.audit)));
-        }
-        if self.untidy
-            && self.complete.is_empty()
-            && self.keys.is_empty()
-            && self.blocked.is_empty()
-        {
-            self.untidy = false;
-            return Some(Work::Tidy(self.downloads.partial_names()));
-        }
-        self.unflushed.map(|_| Work::Flush)
-    }
-
     async fn step(&mut self, work: Work) {
         let Some(mut engine) = self.engine.take() else {
             return;
@@ -382,6 +325,10 @@ impl Actor {
                 self.audit = rest;
                 self.take_todo(todo);
             }
+            Done::WatchesAudited(next, todo) => {
+                self.watch_audit = next.map(Some);
+                self.take_todo(todo);
+            }
             Done::Scanned(walk, walked, todo) => {
                 self.walk = walk;
                 if let Walked::Done(extent) = walked {
@@ -405,7 +352,7 @@ impl Actor {
         self.publish_now_and_then();
     }
 
-    fn take_todo(&mut self, todo: Todo) {
+    pub(super) fn take_todo(&mut self, todo: Todo) {
         let now = Instant::now();
         for key in &todo.unwanted {
             self.downloads.forget(key);
@@ -425,6 +372,12 @@ impl Actor {
         }
         if todo.audit {
             self.start_audit();
+        }
+        self.untidy |= todo.untidy;
+        self.doubted.extend(todo.doubted);
+        if self.doubted.len() > MAX_DOUBTED {
+            self.doubted.clear();
+            self.scan_again = true;
         }
         self.vanished.add(todo.gone, now);
         self.vanished.hold(todo.held);
@@ -454,7 +407,7 @@ impl Actor {
         }
     }
 
-    fn fail(&mut self, error: &FolderError) {
+    pub(super) fn fail(&mut self, error: &FolderError) {
         let reason = match error {
             FolderError::Stopped(reason) => reason.clone(),
             FolderError::State(_) | FolderError::Replica(_) | FolderError::Store(_) => {
@@ -522,6 +475,20 @@ impl Actor {
                 // The caller stopped waiting.
                 drop(answer.send(explanation));
             }
+            Command::Trash { answer } => {
+                let trashed = self.trashed().await;
+                // The caller stopped waiting.
+                drop(answer.send(trashed));
+            }
+            Command::Restore {
+                path,
+                version,
+                answer,
+            } => {
+                let restored = self.restore(path, version).await;
+                // The caller stopped waiting.
+                drop(answer.send(restored));
+            }
             Command::Rescan => {
                 self.scan_again = true;
                 self.start_audit();
@@ -563,13 +530,12 @@ impl Actor {
     }
 }
 
-/// Takes as many as one step works on.
-fn take_some(keys: &mut HashSet<EntryKey>) -> Vec<EntryKey> {
-    let some: Vec<EntryKey> = keys.iter().take(STEP).copied().collect();
-    for key in &some {
-        keys.remove(key);
-    }
-    some
+/// Whether the trash is looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clearing {
+    No,
+    WhenIdle,
+    Now,
 }
 
 /// Whether the actor goes on.

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use wormhole_crdt::{Entry, EntryKey, Kind};
 
 use super::beneath::{self, Seen, SeenKind};
-use super::engine::{Dir, Engine, Outcome, Step, Todo, node_of, same_inode, unchanged};
+use super::engine::{Dir, Engine, Outcome, Step, Todo, node_of};
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::partial::{PartialFile, Want};
 use super::plan::{self, Action, Node};
+use super::stamp::{same_inode, unchanged};
 use super::state::{Keep, Row, STASH};
 
+mod discard;
 mod install;
 mod withdraw;
 
@@ -49,7 +51,8 @@ impl Engine {
         for key in &keys {
             step.bring(key)?;
         }
-        // What was not used stays on disk: if it is wanted again it is found complete, else the next start removes it.
+        // What was not used stays for now: what has to be recorded first may be all that it waits for.
+        step.todo.untidy |= !step.ready.is_empty();
         step.end()
     }
 }
@@ -335,8 +338,12 @@ impl Step<'_> {
         let Ok(seen) = self.look(&dir, place.os_name()) else {
             return Ok(());
         };
+        let believed = match (&row, &seen) {
+            (Some(row), Some(seen)) => self.is_believed(row, seen, &path)?,
+            _ => false,
+        };
         let known = match (&row, &seen) {
-            (Some(row), Some(seen)) if unchanged(row, seen) => Some(row.node.clone()),
+            (Some(row), Some(_)) if believed => Some(row.node.clone()),
             (_, None) => None,
             (_, Some(seen)) if seen.kind == SeenKind::Special => {
                 self.engine
@@ -490,7 +497,9 @@ impl Step<'_> {
             racy: false,
         };
         self.batch.put(place, &row)?;
-        self.watch(&path);
+        if let Ok(made) = self.engine.root.open_dir(&path) {
+            self.watch(&path, &made);
+        }
         self.engine.problems.clear(&path);
         let children = self.engine.replica.children(entry.key.id)?;
         self.todo

@@ -10,7 +10,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     Advice, AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, StatxFlags, Timespec, Timestamps,
@@ -151,6 +151,18 @@ fn seen(stat: &rustix::fs::Statx) -> Seen {
     }
 }
 
+/// How many names an open file has.
+pub(crate) fn links(file: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(u64::from(
+        rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK)?.stx_nlink,
+    ))
+}
+
+/// Whether an open directory was removed.
+pub(crate) fn is_unlinked(dir: BorrowedFd<'_>) -> bool {
+    links(dir).is_ok_and(|links| links == 0)
+}
+
 /// Calls `visit` with every name in the directory, in the order of the disk. `false` stops.
 pub(crate) fn list(dir: BorrowedFd<'_>, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
@@ -197,6 +209,45 @@ pub(crate) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     }
 }
 
+/// Opens a directory beneath the folder, making it and those above it where they are not there.
+pub(crate) fn make_dirs(root: &Root, path: &Path) -> io::Result<OwnedFd> {
+    match root.open_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    let mut dir = root.open_dir(Path::new(""))?;
+    let mut upto = PathBuf::new();
+    for name in path {
+        make_dir(dir.as_fd(), name)?;
+        upto.push(name);
+        dir = root.open_dir(&upto)?;
+    }
+    Ok(dir)
+}
+
+/// Room on a disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) total: u64,
+    pub(crate) free: u64,
+}
+
+impl Space {
+    /// So little is free that nothing must be kept that is not wanted.
+    pub(crate) fn is_short(self) -> bool {
+        self.free < (self.total / 10).min(2 << 30)
+    }
+}
+
+/// How much room the folder's disk has.
+pub(crate) fn space(root: &Root) -> io::Result<Space> {
+    let stat = rustix::fs::fstatvfs(&root.fd)?;
+    Ok(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
+
 /// Makes a link.
 pub(crate) fn make_link(dir: BorrowedFd<'_>, name: &OsStr, target: &str) -> io::Result<()> {
     Ok(rustix::fs::symlinkat(target, dir, name)?)
@@ -238,6 +289,17 @@ pub(crate) fn exchange(
         Err(Errno::INVAL | Errno::NOSYS) => Ok(Exchanged::Unsupported),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a file a second name, which must be free.
+pub(crate) fn link(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
+    Ok(rustix::fs::linkat(
+        from.0,
+        from.1,
+        to.0,
+        to.1,
+        AtFlags::empty(),
+    )?)
 }
 
 /// Moves `from` over `to`, whatever is there.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use wormhole_crdt::EntryId;
 use wormhole_store::RootId;
 
+pub use super::settle::Quiet;
+
 /// Everything a [`super::Folder`] needs to know about where it is and what it may do.
 #[derive(Clone, Debug)]
 pub struct FolderConfig {
@@ -22,6 +24,10 @@ pub struct FolderConfig {
     pub deletion_guard: DeletionGuard,
     /// Whether what was synced last is still known in the store too.
     pub memory: Memory,
+    /// How long files that are being written are left alone.
+    pub quiet: Quiet,
+    /// What is kept of what others remove or replace.
+    pub trash: TrashLimit,
 }
 
 impl FolderConfig {
@@ -35,6 +41,8 @@ impl FolderConfig {
             writing: Writing::Allowed,
             deletion_guard: DeletionGuard::default(),
             memory: Memory::Kept,
+            quiet: Quiet::default(),
+            trash: TrashLimit::default(),
         }
     }
 }
@@ -82,5 +90,31 @@ impl Default for DeletionGuard {
             percent: 25,
             emptied_entries: 10,
         }
+    }
+}
+
+/// How much of what changes from elsewhere removed or replaced is kept in the folder's trash, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrashLimit {
+    /// Days that something stays; 0 keeps nothing.
+    pub days: u64,
+    /// Bytes of everything together; `None` for 10 GiB, or a tenth of a disk that is smaller than 100 GiB.
+    pub bytes: Option<u64>,
+}
+
+impl Default for TrashLimit {
+    /// 30 days and the ordinary budget.
+    fn default() -> Self {
+        Self {
+            days: 30,
+            bytes: None,
+        }
+    }
+}
+
+impl TrashLimit {
+    /// Bytes that may be kept on a disk of this size.
+    pub(crate) fn budget(&self, disk: u64) -> u64 {
+        self.bytes.unwrap_or((disk / 10).min(10 << 30))
     }
 }

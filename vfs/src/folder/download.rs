@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use wormhole_store::{ChunkSink, FetchJob, Store};
 use super::beneath;
 use super::partial::{Durable, Fault, PartialFile, Want};
 use super::status::{FolderStatus, Reason, Waiting, WaitingFor};
+use super::temporary::Temporary;
 use crate::source::{FetchFailure, Source};
 
 /// Contents up to here travel together.
@@ -33,6 +34,8 @@ const BIG_TASKS: usize = 3;
 const SYNC_TOGETHER: usize = 8;
 /// The engine pauses its comparison while this many wait for their turn.
 const QUEUE: usize = 8_192;
+/// How soon a file is asked for that another transfer has: one that is not wanted any more, and ends.
+const OWNED_PAUSE: Duration = Duration::from_millis(200);
 /// The pauses between tries.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(60);
@@ -108,6 +111,8 @@ pub(crate) struct Downloads {
     small_tasks: usize,
     big_tasks: usize,
     pending_bytes: u64,
+    /// Unfinished files that nobody waits for any more.
+    left: Vec<OsString>,
 }
 
 /// What the folder's disk has against what is wanted.
@@ -142,7 +147,7 @@ impl DiskTrouble {
 pub(crate) struct Means {
     pub(crate) store: Store,
     pub(crate) source: Arc<dyn Source>,
-    pub(crate) tmp: Arc<OwnedFd>,
+    pub(crate) tmp: Arc<Temporary>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -155,6 +160,7 @@ impl Downloads {
             small_tasks: 0,
             big_tasks: 0,
             pending_bytes: 0,
+            left: Vec::new(),
         }
     }
 
@@ -182,10 +188,22 @@ impl Downloads {
     pub(crate) fn forget(&mut self, key: &EntryKey) {
         if let Some(old) = self.pending.remove(key) {
             self.pending_bytes = self.pending_bytes.saturating_sub(old.want.content.size);
-            if let Stage::Active(cancel) = old.stage {
-                cancel.cancel();
+            match old.stage {
+                Stage::Active(cancel) => cancel.cancel(),
+                Stage::Queued | Stage::Resting(_) => self.left.push(old.want.partial_name()),
             }
         }
+    }
+
+    /// Unfinished files to remove, unless somebody wants them again.
+    pub(crate) fn take_left(&mut self) -> Vec<OsString> {
+        if self.left.is_empty() {
+            return Vec::new();
+        }
+        let wanted = self.partial_names();
+        let mut left = std::mem::take(&mut self.left);
+        left.retain(|name| !wanted.contains(name));
+        left
     }
 
     /// Something changed in the mesh: ask for everything again.
@@ -205,7 +223,7 @@ impl Downloads {
                 BATCH_BYTES,
                 means,
             );
-            if batch.wants.is_empty() {
+            if batch.files.is_empty() {
                 break;
             }
             self.small_tasks += 1;
@@ -213,7 +231,7 @@ impl Downloads {
         }
         while self.big_tasks < BIG_TASKS {
             let batch = take(&mut self.big, &mut self.pending, 1, u64::MAX, means);
-            if batch.wants.is_empty() {
+            if batch.files.is_empty() {
                 break;
             }
             self.big_tasks += 1;
@@ -237,7 +255,7 @@ impl Downloads {
             let current = self.pending.get_mut(&file.want().key);
             let Some(pending) = current.filter(|pending| pending.want == *file.want()) else {
                 // Superseded while it was on its way.
-                file.discard();
+                self.left.push(file.name().to_owned());
                 continue;
             };
             match result {
@@ -303,6 +321,12 @@ impl Downloads {
             .sort_by(|one, other| one.path.cmp(&other.path));
     }
 
+    /// Whether the disk is too full for what is wanted.
+    pub(crate) fn lacks_space(&self) -> bool {
+        let full = Some(Stuck::Disk(Fault::NoSpace));
+        self.pending.values().any(|pending| pending.stuck == full)
+    }
+
     /// What the disk has against what is wanted: each trouble is one for people, however many files meet it.
     pub(crate) fn disk_trouble(&self) -> DiskTrouble {
         let mut trouble = DiskTrouble::default();
@@ -345,7 +369,7 @@ impl Downloads {
 }
 
 struct TransferBatch {
-    wants: Vec<Want>,
+    files: Vec<Arc<PartialFile>>,
     cancel: CancellationToken,
 }
 
@@ -357,11 +381,11 @@ fn take(
     means: &Means,
 ) -> TransferBatch {
     let mut batch = TransferBatch {
-        wants: Vec::new(),
+        files: Vec::new(),
         cancel: means.cancel.child_token(),
     };
     let mut total = 0u64;
-    while batch.wants.len() < files
+    while batch.files.len() < files
         && total < bytes
         && let Some(key) = queue.pop_front()
     {
@@ -372,6 +396,11 @@ fn take(
         if !matches!(found.stage, Stage::Queued) {
             continue;
         }
+        let want = found.want.clone();
+        let Some(file) = PartialFile::claim(want, &means.tmp, means.store.clone()) else {
+            found.stage = Stage::Resting(Instant::now() + OWNED_PAUSE);
+            continue;
+        };
         // Cancelling one file must not cancel the others of its batch: only a batch of one is cancelled.
         let cancel = if files == 1 {
             batch.cancel.clone()
@@ -382,24 +411,14 @@ fn take(
         // Trouble with the disk stands until this try says otherwise.
         found.stuck.take_if(|stuck| *stuck == Stuck::Holder);
         total = total.saturating_add(found.want.content.size);
-        batch.wants.push(found.want.clone());
+        batch.files.push(Arc::new(file));
     }
     batch
 }
 
 impl TransferBatch {
     async fn run(self, means: Means) -> Vec<Fetched> {
-        let files: Vec<Arc<PartialFile>> = self
-            .wants
-            .into_iter()
-            .map(|want| {
-                Arc::new(PartialFile::new(
-                    want,
-                    Arc::clone(&means.tmp),
-                    means.store.clone(),
-                ))
-            })
-            .collect();
+        let files = self.files;
         let store = means.store.clone();
         let filled = blocking(move || fill_from_here(files, &store)).await;
         let Some((files, local)) = filled else {
@@ -480,7 +499,7 @@ fn stuck(file: &PartialFile, failure: &FetchFailure) -> Stuck {
 }
 
 /// Gives all files their attributes and makes them durable before any of them is moved into place.
-fn seal(mut fetched: Vec<Fetched>, tmp: &OwnedFd) -> Vec<Fetched> {
+fn seal(mut fetched: Vec<Fetched>, tmp: &Temporary) -> Vec<Fetched> {
     let complete = fetched.iter().filter(|one| one.result.is_ok()).count();
     let together = complete >= SYNC_TOGETHER;
     let durable = if together {
@@ -496,7 +515,7 @@ fn seal(mut fetched: Vec<Fetched>, tmp: &OwnedFd) -> Vec<Fetched> {
             one.result = Err(Stuck::Disk(Fault::of(&error)));
         }
     }
-    if together && let Err(error) = beneath::sync_file_system(tmp.as_fd()) {
+    if together && let Err(error) = beneath::sync_file_system(tmp.dir().as_fd()) {
         tracing::warn!(%error, "cannot sync the folder's file system");
         for one in &mut fetched {
             if one.result.is_ok() {

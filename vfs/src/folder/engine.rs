@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp, VersionVector};
 use wormhole_store::{ContentId, FilePath, Store};
 
-use super::beneath::{self, Root, Seen, SeenKind};
+use super::beneath::{self, Root, Seen};
 use super::config::FolderConfig;
 use super::ground::Ground;
 use super::guard::Guard;
@@ -29,6 +29,8 @@ use super::problem::Problems;
 use super::record::Draft;
 use super::state::{Batch, Keep, Row, State};
 use super::status::{Counts, Reason, StopReason};
+use super::temporary::Temporary;
+use super::trash::Trash;
 use super::watch::Watcher;
 use crate::error::{FolderError, StateError};
 
@@ -45,16 +47,19 @@ pub(crate) struct Engine {
     pub(crate) root: Arc<Root>,
     pub(crate) ground: Arc<Ground>,
     pub(crate) dev: u64,
-    pub(crate) tmp: Arc<OwnedFd>,
+    pub(crate) tmp: Arc<Temporary>,
     pub(crate) state: State,
     pub(crate) replica: Replica,
     pub(crate) store: Store,
     pub(crate) rules: Rules,
     pub(crate) guard: Guard,
     pub(crate) problems: Problems,
+    pub(crate) trash: Trash,
     /// How often the system refused something so far.
     pub(crate) refusals: u64,
     pub(crate) watcher: Option<Watcher>,
+    /// How many directories were not watched when that was last looked at.
+    pub(crate) unwatched: u64,
     pub(crate) counts: Counts,
     /// Contents asked for and not here yet: a file that holds one of them is not let go without keeping its bytes.
     pub(crate) wanted: HashSet<ContentId>,
@@ -81,6 +86,8 @@ pub(crate) struct Todo {
     pub(crate) paths: Vec<PathBuf>,
     /// Paths to look at after a pause.
     pub(crate) later: Vec<(PathBuf, Duration)>,
+    /// Files that were renamed and may have been edited before: to be read again when there is time.
+    pub(crate) doubted: Vec<PathBuf>,
     /// Directories to scan with all below them.
     pub(crate) scans: Vec<PathBuf>,
     /// Places where something may have vanished, to be judged once all else is seen.
@@ -98,6 +105,8 @@ pub(crate) struct Todo {
     pub(crate) refused: Vec<EntryKey>,
     /// Other rules leave out other entries: all of the mesh is to be compared.
     pub(crate) audit: bool,
+    /// A fetched file was not used: it is removed unless it is wanted again.
+    pub(crate) untidy: bool,
     /// Something was recorded, applied or put right.
     pub(crate) progress: bool,
 }
@@ -207,7 +216,7 @@ impl Engine {
     fn sync_touched(&mut self) -> Vec<PathBuf> {
         let touched = std::mem::take(&mut self.touched);
         let synced = if touched.dirs.len() >= SYNC_TOGETHER {
-            beneath::sync_file_system(self.tmp.as_fd())
+            beneath::sync_file_system(self.tmp.dir().as_fd())
         } else {
             let mut dirs = touched.dirs.values().flatten();
             dirs.try_for_each(|dir| beneath::sync_dir(&dir.fd))
@@ -478,9 +487,10 @@ impl Step<'_> {
         Ok(true)
     }
 
-    pub(crate) fn watch(&mut self, path: &Path) {
+    /// Hears of what happens in a directory from now on. To be called before it is listed.
+    pub(crate) fn watch(&mut self, path: &Path, dir: &OwnedFd) {
         if let Some(watcher) = &mut self.engine.watcher {
-            watcher.add(path);
+            watcher.add(path, dir);
         }
     }
 
@@ -517,28 +527,4 @@ pub(crate) fn node_of(entry: &Entry) -> Option<Node> {
             mtime: file.mtime,
         }),
     }
-}
-
-/// Whether what is seen is certainly what the row remembers.
-pub(crate) fn unchanged(row: &Row, seen: &Seen) -> bool {
-    match seen.kind {
-        // A directory's own times move with every name in it.
-        SeenKind::Directory => row.node == Node::Directory && same_inode(&row.seen, seen),
-        SeenKind::File | SeenKind::Symlink => !row.racy && row.seen == *seen,
-        SeenKind::Special => false,
-    }
-}
-
-/// Whether two sights are of one file or directory, wherever its name is. Inode numbers are used again after a deletion;
-/// the birth time tells, or for files on a disk without one, size and modification time.
-pub(crate) fn same_inode(one: &Seen, other: &Seen) -> bool {
-    let numbers = |seen: &Seen| (seen.kind, seen.stamp.dev, seen.stamp.ino, seen.born_ns);
-    numbers(one) == numbers(other)
-        && (one.born_ns != 0 || one.kind == SeenKind::Directory || same_data(one, other))
-}
-
-/// Whether a file that was only renamed (which moves its ctime) has the same content.
-pub(crate) fn same_data(one: &Seen, other: &Seen) -> bool {
-    let data = |seen: &Seen| (seen.stamp.ino, seen.stamp.size, seen.stamp.mtime_ns);
-    data(one) == data(other)
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::engine::{Engine, Outcome, unchanged};
+use super::engine::{Engine, Outcome};
 use super::ignore::Shape;
 use super::name;
 use super::plan::Node;
+use super::stamp::unchanged;
 use super::state::{Keep, Row};
 use super::status::{Explanation, Reason};
 

@@ -83,6 +83,12 @@ impl Rules {
         changed
     }
 
+    /// Whether there are rules in this file, as far as is known.
+    pub(crate) fn has(&self, file: &Path) -> bool {
+        let known = self.files.get(file).or_else(|| self.before.get(file));
+        known.is_some_and(Option::is_some)
+    }
+
     /// True once after a file that was forgotten turned out to say something else.
     pub(crate) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

@@ -29,12 +29,6 @@ pub(crate) fn create(root: &Root, id: &RootId) -> io::Result<()> {
     beneath::sync_dir(&control)
 }
 
-/// Makes the directory for unfinished files.
-pub(crate) fn prepare(root: &Root) -> io::Result<()> {
-    let control = root.open_dir(Path::new(name::CONTROL))?;
-    beneath::make_dir(control.as_fd(), OsStr::new("tmp"))
-}
-
 /// Whether this is the folder it was.
 pub(crate) fn check(root: &Root, id: &RootId) -> io::Result<Result<(), StopReason>> {
     let read = || -> io::Result<String> {

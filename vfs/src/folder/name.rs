@@ -12,6 +12,8 @@ use super::status::Reason;
 pub(crate) const CONTROL: &str = ".wormhole";
 /// Unfinished files, inside the control directory and so on the same file system as their targets.
 pub(crate) const TMP: &str = ".wormhole/tmp";
+/// What was removed or replaced from elsewhere, inside the control directory and so on the same file system.
+pub(crate) const TRASH: &str = ".wormhole/trash";
 /// The marker, inside the control directory.
 pub(crate) const MARKER: &str = "folder";
 /// Tells git that nothing in the control directory is for a repository.

@@ -5,25 +5,32 @@
 //! copied (`copy`, big files past the page cache by `direct`); chunks of zeros stay holes. Moving into place is not done
 //! here but by `apply`, which knows the target.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use wormhole_crdt::{EntryKey, Timestamp};
 use wormhole_store::{ChunkSink, Content, Slot, Store, WriteError};
 
-use super::{beneath, name};
+use super::beneath::{self, Seen};
+use super::name;
+use super::stamp::same_data;
+use super::temporary::{Claim, Temporary};
 
 mod copy;
 mod direct;
 
 /// The disk is set to work whenever this much was written, so that little is left to wait for at the end.
 const WRITE_BACK: u64 = 16 << 20;
+/// Up to here a finished file is read once more: it is in memory still. Of a larger one every chunk was verified on its
+/// way, into a file that nobody else knew, and its stamp tells whether that was true.
+const READ_BACK: u64 = 1 << 20;
 
 /// What is to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,15 +57,27 @@ impl Want {
     }
 }
 
-/// The unfinished file.
+/// The unfinished file. Its name is this transfer's own until this is dropped.
 pub(crate) struct PartialFile {
     want: Want,
-    dir: Arc<OwnedFd>,
-    name: OsString,
+    claim: Claim,
     store: Store,
-    /// Open while a content of many chunks is written; small ones are opened and closed in one go.
-    open: Mutex<Option<Arc<Opened>>>,
+    /// Written under a shared lock; who ends it waits until nobody writes.
+    stage: RwLock<Stage>,
+    /// Offsets that were not written yet. None before anybody asked what is missing.
+    missing: Mutex<Option<HashSet<u64>>>,
     fault: Mutex<Option<Fault>>,
+}
+
+/// How far it is.
+enum Stage {
+    /// Not open: nothing was done yet, or it is a content of one chunk, which is opened and closed in one go.
+    Closed,
+    Open(Arc<Opened>),
+    /// Complete, as it was seen then. Nothing is written any more.
+    Sealed(Seen),
+    /// Removed. Nothing is written any more.
+    Discarded,
 }
 
 struct Opened {
@@ -97,15 +116,17 @@ impl Fault {
 }
 
 impl PartialFile {
-    pub(crate) fn new(want: Want, dir: Arc<OwnedFd>, store: Store) -> Self {
-        Self {
-            name: want.partial_name(),
+    /// `None` while another transfer has the file.
+    pub(crate) fn claim(want: Want, temporary: &Arc<Temporary>, store: Store) -> Option<Self> {
+        let claim = temporary.claim(want.partial_name())?;
+        Some(Self {
             want,
-            dir,
+            claim,
             store,
-            open: Mutex::default(),
+            stage: RwLock::new(Stage::Closed),
+            missing: Mutex::default(),
             fault: Mutex::default(),
-        }
+        })
     }
 
     pub(crate) fn want(&self) -> &Want {
@@ -113,7 +134,7 @@ impl PartialFile {
     }
 
     pub(crate) fn name(&self) -> &OsStr {
-        &self.name
+        self.claim.name()
     }
 
     /// What stopped it.
@@ -124,39 +145,99 @@ impl PartialFile {
             .clone()
     }
 
-    /// Gives it its mode and time and closes it. Its bytes are durable after `sync`, or after the caller's own
-    /// `sync_file_system`.
-    pub(crate) fn seal(&self, durable: Durable) -> io::Result<()> {
-        let opened = self
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let opened = match opened {
-            Some(opened) => opened,
-            None if self.want.content.is_single() && !self.want.content.is_empty() => {
-                // Written, timed and closed by `put`; opened again only to be synced.
-                if durable == Durable::Later {
-                    return Ok(());
-                }
-                self.opened()?
+    /// Whether what has its name in the temporary directory is what was sealed, untouched.
+    pub(crate) fn is_intact(&self) -> io::Result<bool> {
+        let found = beneath::look(self.claim.dir().as_fd(), self.name())?;
+        let stage = self.stage.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(match (&*stage, found) {
+            (Stage::Sealed(sealed), Some(found)) => {
+                same_data(sealed, &found) && sealed.mode == found.mode
             }
-            None => self.opened()?,
+            _ => false,
+        })
+    }
+
+    /// Gives it its mode and time, looks whether it is what was wanted, as it lies there, and closes it. Its bytes are
+    /// durable after `Durable::Now`, or after the caller's own `sync_file_system`.
+    ///
+    /// Nothing is made here: a file that is gone, or has other bytes than were written, is an error, and is removed.
+    pub(crate) fn seal(&self, durable: Durable) -> io::Result<()> {
+        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        let sealed = match &*stage {
+            Stage::Sealed(_) => return Ok(()),
+            Stage::Discarded => Err(io::ErrorKind::NotFound.into()),
+            Stage::Open(opened) => self.checked(&opened.file, durable),
+            Stage::Closed => {
+                let found = beneath::open_file(self.claim.dir().as_fd(), self.name());
+                found.and_then(|file| self.checked(&file, durable))
+            }
         };
-        self.attributes(&opened.file)?;
-        if durable == Durable::Now {
-            opened.file.sync_all()?;
+        match sealed {
+            Ok(seen) => {
+                *stage = Stage::Sealed(seen);
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.remove();
+                    *stage = Stage::Discarded;
+                }
+                Err(error)
+            }
         }
-        self.open
+    }
+
+    fn checked(&self, file: &File, durable: Durable) -> io::Result<Seen> {
+        let whole = self
+            .missing
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take();
+            .as_ref()
+            .is_some_and(HashSet::is_empty);
+        if !whole || file.metadata()?.len() != self.want.content.size {
+            return Err(damaged("not all of it was written"));
+        }
+        if self.want.content.size <= READ_BACK {
+            self.read_back(file)?;
+        }
+        self.attributes(file)?;
+        if durable == Durable::Now {
+            file.sync_all()?;
+        }
+        let seen = beneath::look_at(file.as_fd())?;
+        let named = beneath::look(self.claim.dir().as_fd(), self.name())?;
+        if named != Some(seen) || beneath::links(file.as_fd())? != 1 {
+            return Err(damaged("another file took its name"));
+        }
+        Ok(seen)
+    }
+
+    fn read_back(&self, file: &File) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for slot in self
+            .store
+            .slots(&self.want.content)
+            .map_err(io::Error::other)?
+        {
+            let slot = slot.map_err(io::Error::other)?;
+            bytes.resize(slot.chunk.len as usize, 0);
+            file.read_exact_at(&mut bytes, slot.offset)?;
+            if self.store.key().chunk_id(&bytes) != slot.chunk.id {
+                return Err(damaged("it has other bytes than were written"));
+            }
+        }
         Ok(())
     }
 
     /// Removes it.
     pub(crate) fn discard(&self) {
-        if let Err(error) = beneath::remove_file(self.dir.as_fd(), &self.name) {
+        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        self.remove();
+        *stage = Stage::Discarded;
+    }
+
+    fn remove(&self) {
+        if let Err(error) = beneath::remove_file(self.claim.dir().as_fd(), self.name()) {
             tracing::debug!(label = %self.want.label, %error, "an unfinished file stays until the next start");
         }
     }
@@ -167,11 +248,14 @@ impl PartialFile {
     }
 
     fn opened(&self) -> io::Result<Arc<Opened>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(opened) = &*open {
+        if let Some(opened) = self.open()? {
+            return Ok(opened);
+        }
+        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        if let Stage::Open(opened) = &*stage {
             return Ok(Arc::clone(opened));
         }
-        let file = beneath::open_partial(self.dir.as_fd(), &self.name)?;
+        let file = self.own_file()?;
         let fresh = file.metadata()?.len() == 0;
         file.set_len(self.want.content.size)?;
         let opened = Arc::new(Opened {
@@ -179,16 +263,57 @@ impl PartialFile {
             fresh,
             dirty: Mutex::default(),
         });
-        *open = Some(Arc::clone(&opened));
+        *stage = Stage::Open(Arc::clone(&opened));
         Ok(opened)
+    }
+
+    fn open(&self) -> io::Result<Option<Arc<Opened>>> {
+        match &*self.stage.read().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Open(opened) => Ok(Some(Arc::clone(opened))),
+            Stage::Closed => Ok(None),
+            Stage::Sealed(_) | Stage::Discarded => Err(over()),
+        }
+    }
+
+    /// Opens the file under our name. One that has other names as well was not made by a transfer: it is left to those.
+    fn own_file(&self) -> io::Result<File> {
+        let dir = self.claim.dir();
+        let file = beneath::open_partial(dir.as_fd(), self.name())?;
+        if beneath::links(file.as_fd())? == 1 {
+            return Ok(file);
+        }
+        beneath::remove_file(dir.as_fd(), self.name())?;
+        beneath::open_partial(dir.as_fd(), self.name())
     }
 
     /// Writes a content of one chunk in one go, so that thousands of them never hold thousands of files open.
     fn write_whole(&self, bytes: &[u8]) -> io::Result<()> {
-        let file = beneath::open_partial(self.dir.as_fd(), &self.name)?;
+        let stage = self.stage.read().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*stage, Stage::Sealed(_) | Stage::Discarded) {
+            return Err(over());
+        }
+        let file = self.own_file()?;
         file.set_len(bytes.len() as u64)?;
-        file.write_all_at(bytes, 0)?;
-        self.attributes(&file)
+        file.write_all_at(bytes, 0)
+    }
+
+    fn write_slot(&self, slot: &Slot, bytes: &[u8]) -> io::Result<()> {
+        if self.want.content.is_single() {
+            self.write_whole(bytes)?;
+        } else {
+            let opened = self.opened()?;
+            // Held while it is written: what is sealed meanwhile waits.
+            let stage = self.stage.read().unwrap_or_else(PoisonError::into_inner);
+            if !matches!(*stage, Stage::Open(_)) {
+                return Err(over());
+            }
+            opened.write(slot.offset, bytes)?;
+        }
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(missing) = missing.as_mut() {
+            missing.remove(&slot.offset);
+        }
+        Ok(())
     }
 
     fn noted<T>(&self, result: io::Result<T>) -> Result<T, WriteError> {
@@ -196,7 +321,7 @@ impl PartialFile {
             let fault = Fault::of(&source);
             let full = fault == Fault::NoSpace;
             *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
-            let path = PathBuf::from(name::TMP).join(Path::new(&self.name));
+            let path = PathBuf::from(name::TMP).join(Path::new(self.name()));
             if full {
                 WriteError::NoSpace { path, source }
             } else {
@@ -245,20 +370,29 @@ impl Opened {
 
 impl ChunkSink for PartialFile {
     fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError> {
-        if content.is_empty() {
-            self.noted(self.opened())?;
-            return Ok(Vec::new());
-        }
-        self.noted(self.copy_from_here(content))
+        let slots = if content.is_empty() {
+            self.noted(self.opened()).map(|_opened| Vec::new())?
+        } else {
+            self.noted(self.copy_from_here(content))?
+        };
+        let offsets = slots.iter().map(|slot| slot.offset).collect();
+        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(offsets);
+        Ok(slots)
     }
 
     fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError> {
-        if self.want.content.is_single() {
-            return self.noted(self.write_whole(bytes));
-        }
-        let opened = self.noted(self.opened())?;
-        self.noted(opened.write(slot.offset, bytes))
+        self.noted(self.write_slot(&slot, bytes))
     }
+}
+
+/// Somebody writes into a file that was given up or finished.
+fn over() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the transfer is over")
+}
+
+/// It is not what was fetched.
+fn damaged(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl std::fmt::Debug for PartialFile {

@@ -9,13 +9,12 @@ use wormhole_crdt::{Entry, EntryKey, LinkTarget};
 
 use super::beneath::{self, Seen, SeenKind};
 use super::config::Writing;
-use super::engine::{
-    Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, same_data, same_inode, unchanged,
-};
+use super::engine::{Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of};
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::plan::{self, Action, Node};
-use super::settle::GROWING_PAUSE;
+use super::settle::Due;
+use super::stamp::{same_data, same_inode, unchanged};
 use super::state::{Keep, Row};
 use super::status::Reason;
 
@@ -24,6 +23,7 @@ mod import;
 mod removal;
 
 pub(crate) use draft::Draft;
+pub(crate) use import::now_ns;
 
 /// Bigger files are hashed beside the steps, so that they delay nobody.
 const BESIDE_BYTES: u64 = 16 << 20;
@@ -31,24 +31,34 @@ const BESIDE_BYTES: u64 = 16 << 20;
 impl Engine {
     /// Looks at paths that are due and records what became of them. Names that vanished are only noted: they are judged
     /// together, after the new directories were seen that they may have been moved to.
-    pub(crate) fn check(&mut self, due: Vec<PathBuf>) -> Outcome<Todo> {
+    pub(crate) fn check(&mut self, due: Vec<Due>) -> Outcome<Todo> {
         let mut step = self.begin(Keep::Now)?;
         let mut looks = Vec::new();
-        for path in due {
+        for Due { path, doubted } in due {
             if path == Path::new(name::LOCAL_IGNORE) {
                 step.rules_changed(&path);
                 continue;
             }
-            looks.extend(step.check_path(&path)?);
+            looks.extend(step.check_path(&path, doubted)?);
         }
         step.examine(looks)?;
         step.end()
     }
+
+    /// Reads files again that were renamed.
+    pub(crate) fn read_again(&mut self, paths: Vec<PathBuf>) -> Outcome<Todo> {
+        let due = |path| Due {
+            path,
+            doubted: true,
+        };
+        self.check(paths.into_iter().map(due).collect())
+    }
 }
 
 impl Step<'_> {
-    /// Looks at one path. Answers a file whose content has to be found out.
-    pub(crate) fn check_path(&mut self, path: &Path) -> Outcome<Option<Look>> {
+    /// Looks at one path. Answers a file whose content has to be found out: also of one whose stamp says that it has not
+    /// changed, if that is `doubted`.
+    pub(crate) fn check_path(&mut self, path: &Path, doubted: bool) -> Outcome<Option<Look>> {
         if path.as_os_str().is_empty() {
             self.todo.scans.push(PathBuf::new());
             return Ok(None);
@@ -67,7 +77,14 @@ impl Step<'_> {
         if self.ignored(path, Some(&place), shape)? {
             return Ok(None);
         }
-        let row = self.batch.get(&place)?;
+        let mut row = self.batch.get(&place)?;
+        if let Some(row) = row.as_mut().filter(|_| doubted) {
+            row.racy = true;
+            if row.node == Node::Directory && shape == Shape::Directory {
+                // Perhaps another directory with the same number.
+                self.todo.scans.push(path.to_owned());
+            }
+        }
         if row.is_none()
             && beneath::look(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name())
                 .is_ok_and(|seen| seen.is_none())
@@ -94,7 +111,7 @@ impl Step<'_> {
             return Ok(None);
         }
         match path.parent() {
-            Some(above) if !above.as_os_str().is_empty() => self.check_path(above),
+            Some(above) if !above.as_os_str().is_empty() => self.check_path(above, false),
             Some(_) | None => Ok(None),
         }
     }
@@ -286,11 +303,12 @@ impl Step<'_> {
     }
 
     fn look_inside(&mut self, place: &Place, path: &Path, seen: Seen) -> Outcome<Option<Look>> {
-        let now = import::now_ns();
-        let quiet = i64::try_from(GROWING_PAUSE.as_nanos()).unwrap_or(i64::MAX);
+        let now = now_ns();
+        let pause = self.engine.config.quiet.growing;
+        let quiet = i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX);
         if self.comparing && (now.saturating_sub(quiet)..=now).contains(&seen.stamp.mtime_ns) {
             // Perhaps somebody is writing it. Once it is left alone for a moment, or after that moment if nobody tells.
-            self.todo.later.push((path.to_owned(), GROWING_PAUSE));
+            self.todo.later.push((path.to_owned(), pause));
             return Ok(None);
         }
         let look = Look {
@@ -369,7 +387,13 @@ impl Step<'_> {
         // Its executable bit may have changed with its name.
         let same = seen.kind != SeenKind::File
             || (same_data(&row.seen, &seen) && row.seen.executable == seen.executable);
-        let row = if same { Row { seen, ..row } } else { row };
+        let row = if same {
+            // Who edits in place and puts the time back leaves no other trace: a rename moves the ctime. It is read later.
+            let racy = row.racy || seen.kind == SeenKind::File;
+            Row { seen, racy, ..row }
+        } else {
+            row
+        };
         self.batch.remove(from)?;
         self.batch.put(to, &row)?;
         self.engine.problems.clear(path);
@@ -387,6 +411,9 @@ impl Step<'_> {
             self.todo.scans.push(path.to_owned());
         }
         if same {
+            if seen.kind == SeenKind::File {
+                self.todo.doubted.push(path.to_owned());
+            }
             return Ok(None);
         }
         self.look_inside(to, path, seen)

@@ -140,6 +140,27 @@ impl Engine {
         Ok((walked, todo))
     }
 
+    /// Looks at some of the directories that are watched. Those of which the kernel did not say everything are listed again.
+    pub(crate) fn audit_watches(
+        &mut self,
+        after: Option<PathBuf>,
+    ) -> Outcome<(Todo, Option<PathBuf>)> {
+        let mut todo = Todo::default();
+        let Some(watcher) = &self.watcher else {
+            return Ok((todo, None));
+        };
+        let begins = after.is_none();
+        let (different, next) = watcher.audit(&self.root, after, STEP_NAMES);
+        todo.scans = different;
+        // The folder itself and its control directory are watched as well. Some directories cannot be: if those are all,
+        // nothing new is found by looking for them again.
+        let unwatched = (self.counts.directories + 2).saturating_sub(watcher.len() as u64);
+        if begins && std::mem::replace(&mut self.unwatched, unwatched) < unwatched {
+            todo.scans.push(PathBuf::new());
+        }
+        Ok((todo, next))
+    }
+
     /// Compares what the mesh shows with what was last synced: at the start, and when too much changed to be listed.
     /// `stack` holds directories; children are pushed to it.
     pub(crate) fn audit(&mut self, stack: &mut Vec<EntryId>) -> Outcome<Todo> {
@@ -174,13 +195,18 @@ impl Step<'_> {
         let Some(dir) = self.dir(id)? else {
             return Ok(None);
         };
-        self.watch(path);
+        self.watch(path, &dir.fd);
         let mut names: Vec<OsString> = Vec::new();
         if let Err(error) = beneath::list(dir.fd.as_fd(), &mut |name| names.push(name.to_owned())) {
             self.engine.io_problem(path, &error);
             return Ok(None);
         }
         self.engine.problems.clear(path);
+        let rules = path.join(name::IGNORE);
+        if self.engine.rules.has(&rules) && !names.iter().any(|name| name == name::IGNORE) {
+            // The directory is another one: its rules went with the old one, whether anybody told or not.
+            self.rules_changed(&rules);
+        }
         names.sort_unstable();
         let next = 0;
         Ok(Some(Listing { id, names, next }))

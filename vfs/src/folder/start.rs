@@ -20,7 +20,9 @@ use super::name::{self, Place};
 use super::problem::Problems;
 use super::state::{Batch, Keep, STASH, State};
 use super::status::{Counts, StopReason};
-use super::taken::Taken;
+use super::taken::{Judgement, Taken};
+use super::temporary::Temporary;
+use super::trash::Trash;
 use super::{marker, name::TMP};
 use crate::error::{OpenError, StateError};
 
@@ -61,8 +63,7 @@ impl Engine {
             }
             Err(reason) => return Ok(Err(reason)),
         }
-        marker::prepare(&root).map_err(control_error)?;
-        let tmp = Arc::new(root.open_dir(Path::new(TMP)).map_err(control_error)?);
+        let tmp = Temporary::open(Arc::clone(&root)).map_err(control_error)?;
         let state = State::open(&config.state).map_err(state_error)?;
         store
             .add_root(&config.id, &config.dir)
@@ -78,6 +79,7 @@ impl Engine {
         let counts = batch.commit(Keep::Now).map_err(state_error)?;
         Ok(Ok(Self {
             guard: Guard::new(config.deletion_guard),
+            trash: Trash::new(config.trash),
             ground: Arc::new(Ground {
                 dir: config.dir.clone(),
                 id: config.id,
@@ -94,6 +96,7 @@ impl Engine {
             problems: Problems::default(),
             refusals: 0,
             watcher: None,
+            unwatched: 0,
             counts,
             wanted: HashSet::new(),
             caught_up: None,
@@ -107,7 +110,7 @@ impl Engine {
     /// Puts right what a crash left in the temporary directory. Answers entries that have to be brought to their places.
     pub(crate) fn recover(&mut self) -> Outcome<Vec<EntryKey>> {
         let mut names: Vec<OsString> = Vec::new();
-        let tmp = Arc::clone(&self.tmp);
+        let tmp = self.tmp.dir();
         if let Err(error) = beneath::list(tmp.as_fd(), &mut |name| names.push(name.to_owned())) {
             self.io_problem(Path::new(TMP), &error);
         }
@@ -138,7 +141,7 @@ impl Engine {
     /// Removes unfinished files that nobody waits for any more. To be called when everything that is wanted is known.
     pub(crate) fn tidy(&mut self, keep: &HashSet<OsString>) -> Outcome<Todo> {
         let mut names: Vec<OsString> = Vec::new();
-        let tmp = Arc::clone(&self.tmp);
+        let tmp = self.tmp.dir();
         let listed = beneath::list(tmp.as_fd(), &mut |name| {
             let ours = name.to_string_lossy();
             let other =
@@ -147,10 +150,21 @@ impl Engine {
                 names.push(name.to_owned());
             }
         });
+        if let Err(error) = listed {
+            self.io_problem(Path::new(TMP), &error);
+            return Ok(Todo::default());
+        }
+        self.drop_parts(&names)
+    }
+
+    /// Removes unfinished files, but for those that a transfer has.
+    pub(crate) fn drop_parts(&mut self, names: &[OsString]) -> Outcome<Todo> {
+        let tmp = self.tmp.dir();
         let removed = names
             .iter()
+            .filter(|name| !self.tmp.is_claimed(name))
             .try_for_each(|name| beneath::remove_file(tmp.as_fd(), name));
-        match listed.and(removed) {
+        match removed {
             Ok(()) => self.problems.clear(Path::new(TMP)),
             Err(error) => self.io_problem(Path::new(TMP), &error),
         }
@@ -167,7 +181,7 @@ impl Step<'_> {
     /// What a crash left of a file that was to be removed. If somebody changed it, or put it there at the last moment, it is
     /// put back beside where it stood, to be recorded.
     fn recover_taken(&mut self, name: &OsStr) -> Outcome<()> {
-        let tmp = Arc::clone(&self.engine.tmp);
+        let tmp = self.engine.tmp.dir();
         let found = match beneath::look(tmp.as_fd(), name) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(()),
@@ -177,14 +191,22 @@ impl Step<'_> {
             }
         };
         let taken = name.to_str().and_then(Taken::parse);
-        let removed = if taken.is_some_and(|taken| taken.may_go(&found)) {
-            beneath::remove_file(tmp.as_fd(), name)
-        } else {
-            let stood = match &taken {
-                Some(taken) => self.batch.by_key(&EntryKey::from(taken.id))?,
-                None => None,
-            };
-            self.put_back(name, stood.map(|(place, _row)| place))?
+        let stood = match &taken {
+            Some(taken) => self.batch.by_key(&EntryKey::from(taken.id))?,
+            None => None,
+        };
+        let stood = stood.map(|(place, _row)| place);
+        let removed = match taken.map(|taken| taken.judge(&found)) {
+            Some(Judgement::Ours) => beneath::remove_file(tmp.as_fd(), name),
+            Some(Judgement::AsSynced) => {
+                let path = match &stood {
+                    Some(place) => self.path_of(place)?,
+                    None => None,
+                };
+                let berth = path.and_then(|path| self.berth(&path, found.stamp.size));
+                self.dispose(name, berth)
+            }
+            Some(Judgement::Changed) | None => self.put_back(name, stood)?,
         };
         if let Err(error) = removed {
             self.engine.io_problem(Path::new(TMP), &error);
@@ -209,7 +231,7 @@ impl Step<'_> {
                 None => return Ok(Ok(())),
             },
         };
-        let tmp = Arc::clone(&self.engine.tmp);
+        let tmp = self.engine.tmp.dir();
         for attempt in 1..MAX_ASIDE {
             let Some(aside) = name::aside(&wanted, attempt) else {
                 break;

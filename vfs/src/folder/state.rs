@@ -22,7 +22,7 @@ mod row;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
-const INODES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("inodes");
+const INODES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inodes");
 const KEPT: TableDefinition<'_, &[u8], ()> = TableDefinition::new("kept");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -178,7 +178,7 @@ impl Batch {
 
     /// Which row last stood for this inode.
     pub(crate) fn by_inode(&self, seen: &Seen) -> Result<Option<(Place, Row)>, StateError> {
-        let inode = (seen.stamp.dev, seen.stamp.ino);
+        let inode = seen.stamp.ino;
         let place = match self.txn.open_table(INODES)?.get(inode)? {
             Some(value) => value.value().to_vec(),
             None => return Ok(None),
@@ -203,7 +203,7 @@ impl Batch {
         self.txn
             .open_table(KEYS)?
             .insert(row::entry_key(&new.key).as_slice(), key.as_slice())?;
-        let inode = (new.seen.stamp.dev, new.seen.stamp.ino);
+        let inode = new.seen.stamp.ino;
         self.txn.open_table(INODES)?.insert(inode, key.as_slice())?;
         count(&mut self.counts, &new.node, u64::wrapping_add);
         self.changed = true;
@@ -228,7 +228,7 @@ impl Batch {
         }
         drop(keys);
         let mut inodes = self.txn.open_table(INODES)?;
-        let inode = (old.seen.stamp.dev, old.seen.stamp.ino);
+        let inode = old.seen.stamp.ino;
         let here = inodes
             .get(inode)?
             .is_some_and(|value| value.value() == key.as_slice());

@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::trash::TrashSize;
+
 /// A snapshot of a folder, replaced as a whole whenever something a user could care about changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FolderStatus {
@@ -25,6 +27,8 @@ pub struct FolderStatus {
     pub problem_count: u64,
     /// Entries whose deletion on disk waits for [`super::Folder::confirm_deletions`]; 0 when none does.
     pub held_deletions: u64,
+    /// What is kept of what others removed or replaced.
+    pub trash: TrashSize,
     /// True when everything seen on disk is recorded and everything known to the mesh is here.
     pub settled: bool,
 }

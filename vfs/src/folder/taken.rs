@@ -57,10 +57,27 @@ impl Taken {
         })
     }
 
-    /// Whether this is what was synced, unchanged, or our own.
-    pub(crate) fn may_go(&self, found: &Seen) -> bool {
-        facts(found) == self.old || found.stamp.ino == self.new
+    /// What it turned out to be.
+    pub(crate) fn judge(&self, found: &Seen) -> Judgement {
+        if found.stamp.ino == self.new {
+            Judgement::Ours
+        } else if facts(found) == self.old {
+            Judgement::AsSynced
+        } else {
+            Judgement::Changed
+        }
     }
+}
+
+/// What a taken file turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// Our own file that should have taken its place.
+    Ours,
+    /// What was synced, unchanged.
+    AsSynced,
+    /// Somebody changed it, or put another there at the last moment.
+    Changed,
 }
 
 fn facts(seen: &Seen) -> (u64, u64, i64) {

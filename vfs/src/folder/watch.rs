@@ -1,24 +1,49 @@
 //! The kernel's hints about what changed. Hints only: they may be late, doubled or missing, and the scan is the truth.
 //!
-//! One watch per directory, set before the directory is read, so that nothing falls between; ignored directories are not
-//! watched, the control directory only for the ignore file and the marker in it. The queue to the actor is bounded: when it is full, or the kernel's is, the actor
-//! is told to scan everything.
+//! One watch per directory, set on the very directory that is read next, so that nothing falls between; ignored directories
+//! are not watched, the control directory only for the ignore file and the marker in it. A watch is the kernel's and
+//! belongs to an inode: where that is, is said again each time it is listed, and [`Watcher::audit`] finds directories that
+//! became others unnoticed. The queue to the actor is bounded: when it is full, or the kernel's is, the actor is told to
+//! scan everything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ops::Bound;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
-use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
 use tokio::sync::{Notify, mpsc};
 
+use super::beneath::{self, Root, Seen};
 use super::name;
 use super::settle::Hint;
 
 /// Hints that wait for the actor; beyond that a scan is cheaper.
 pub(crate) const QUEUED_HINTS: usize = 16_384;
+
+/// What is asked of the kernel for each directory.
+const MASK: WatchFlags = WatchFlags::ATTRIB
+    .union(WatchFlags::CREATE)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::EXCL_UNLINK);
+/// Events taken from the kernel at once: some thousand.
+const BUFFER: usize = 64 << 10;
 
 /// Everything is compared at least this often: hints can be missing.
 const RESCAN: Duration = Duration::from_secs(3600);
@@ -85,52 +110,73 @@ impl Trouble {
 /// The watches of one folder.
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    inner: RecommendedWatcher,
-    dir: PathBuf,
-    watched: BTreeSet<PathBuf>,
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What the reading thread needs.
+#[derive(Debug)]
+struct Shared {
+    kernel: OwnedFd,
+    places: Mutex<Places>,
+    hints: mpsc::Sender<(PathBuf, Hint)>,
     trouble: Arc<Trouble>,
 }
 
+/// Which watch is where. The kernel never gives a number twice.
+#[derive(Debug, Default)]
+struct Places {
+    by_number: HashMap<i32, PathBuf>,
+    by_path: BTreeMap<PathBuf, Watched>,
+    /// The reader has ended: there was nothing left to watch.
+    over: bool,
+}
+
+/// A directory, as it was when it was last listed.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    number: i32,
+    seen: Seen,
+}
+
 impl Watcher {
-    /// Starts with nothing of the tree watched. Paths in hints are relative to `dir`.
+    /// Starts with nothing of the tree watched but the folder itself and its control directory. Paths in hints are
+    /// relative to the folder.
     ///
     /// # Errors
-    /// When the system has no watcher left; the folder then scans now and then.
+    /// When the system has no watch left; the folder then scans now and then.
     pub(crate) fn start(
-        dir: &Path,
+        root: &Root,
         hints: mpsc::Sender<(PathBuf, Hint)>,
         trouble: Arc<Trouble>,
-    ) -> notify::Result<Self> {
-        let root = dir.to_owned();
-        let told = Arc::clone(&trouble);
-        let config = notify::Config::default().with_follow_symlinks(false);
-        let handler = move |event: notify::Result<Event>| deliver(event, &root, &hints, &told);
-        let inner = RecommendedWatcher::new(handler, config)?;
-        let mut watcher = Self {
-            inner,
-            dir: dir.to_owned(),
-            watched: BTreeSet::new(),
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            kernel: inotify::init(CreateFlags::CLOEXEC)?,
+            places: Mutex::default(),
+            hints,
             trouble,
-        };
-        // For this device's own rules and the marker: the temporary directory in it is a directory of its own.
-        watcher.add(Path::new(name::CONTROL));
-        Ok(watcher)
+        });
+        let reading = Arc::clone(&shared);
+        for path in ["", name::CONTROL] {
+            let dir = root.open_dir(Path::new(path))?;
+            shared.add(Path::new(path), &dir)?;
+        }
+        let reader = std::thread::Builder::new()
+            .name("folder watch".into())
+            .spawn(move || reading.read())?;
+        Ok(Self {
+            shared,
+            reader: Some(reader),
+        })
     }
 
-    /// Watches one directory. A limit that is hit is remembered, anything else shows itself in the scan.
-    pub(crate) fn add(&mut self, path: &Path) {
-        if self.watched.contains(path) {
-            return;
-        }
-        match self
-            .inner
-            .watch(&self.dir.join(path), RecursiveMode::NonRecursive)
-        {
-            Ok(()) => {
-                self.watched.insert(path.to_owned());
-            }
-            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                self.trouble.limit();
+    /// Watches one directory, which is about to be listed. A limit that is hit is remembered, anything else shows itself in
+    /// the scan.
+    pub(crate) fn add(&mut self, path: &Path, dir: &OwnedFd) {
+        match self.shared.add(path, dir) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
+                self.shared.trouble.limit();
             }
             Err(error) => tracing::debug!(path = %path.display(), %error, "cannot watch"),
         }
@@ -138,58 +184,198 @@ impl Watcher {
 
     /// Stops watching a directory and all below it: it moved, went away or is ignored now.
     pub(crate) fn remove_tree(&mut self, path: &Path) {
-        let below: Vec<PathBuf> = self
-            .watched
+        let mut places = self.shared.places();
+        let below: Vec<PathBuf> = places
+            .by_path
             .range(path.to_owned()..)
-            .take_while(|at| at.starts_with(path))
-            .cloned()
+            .take_while(|(at, _)| at.starts_with(path))
+            .map(|(at, _)| at.clone())
             .collect();
         for at in below {
-            self.watched.remove(&at);
-            if let Err(error) = self.inner.unwatch(&self.dir.join(&at)) {
-                // The kernel drops the watch of a directory that is gone by itself.
-                tracing::trace!(path = %at.display(), %error, "was not watched any more");
+            if let Some(watched) = places.by_path.remove(&at) {
+                self.shared.end(&mut places, watched.number);
             }
+        }
+    }
+
+    /// How many directories are watched.
+    pub(crate) fn len(&self) -> usize {
+        self.shared.places().by_path.len()
+    }
+
+    /// Looks at some of the directories that are watched, from `after` on: those that are others than the ones that were
+    /// listed, or whose names changed since. Answers how far it came, `None` at the end.
+    pub(crate) fn audit(
+        &self,
+        root: &Root,
+        after: Option<PathBuf>,
+        limit: usize,
+    ) -> (Vec<PathBuf>, Option<PathBuf>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<(PathBuf, Seen)> = self
+            .shared
+            .places()
+            .by_path
+            .range((start, Bound::Unbounded))
+            .take(limit)
+            .map(|(path, watched)| (path.clone(), watched.seen))
+            .collect();
+        let last = if some.len() == limit {
+            some.last().map(|(path, _)| path.clone())
+        } else {
+            None
+        };
+        let other = |path: &Path, seen: &Seen| {
+            let now = root
+                .open_dir(path)
+                .and_then(|dir| beneath::look_at(dir.as_fd()));
+            // What is gone, its own directory tells.
+            now.is_ok_and(|now| (now.stamp, now.born_ns) != (seen.stamp, seen.born_ns))
+        };
+        let different = some
+            .into_iter()
+            .filter(|(path, seen)| !name::is_control(path) && other(path, seen))
+            .map(|(path, _)| path)
+            .collect();
+        (different, last)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut places = self.shared.places();
+        let numbers: Vec<i32> = places.by_number.keys().copied().collect();
+        for number in numbers {
+            // The kernel answers each with an event; after the last one the reader ends.
+            if let Err(error) = inotify::remove_watch(&self.shared.kernel, number) {
+                tracing::trace!(%error, "was not watched any more");
+            }
+        }
+        places.by_path.clear();
+        drop(places);
+        if let Some(Err(panic)) = self.reader.take().map(JoinHandle::join) {
+            tracing::error!(?panic, "the watch of a folder panicked");
         }
     }
 }
 
-fn deliver(
-    event: notify::Result<Event>,
-    root: &Path,
-    hints: &mpsc::Sender<(PathBuf, Hint)>,
-    trouble: &Trouble,
-) {
-    let event = match event {
-        Ok(event) if event.need_rescan() => {
-            trouble.lose();
-            return;
+impl Shared {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, path: &Path, dir: &OwnedFd) -> io::Result<()> {
+        let seen = beneath::look_at(dir.as_fd())?;
+        let mut places = self.places();
+        if places.over {
+            self.trouble.limit();
+            return Ok(());
         }
-        Ok(event) => event,
-        Err(error) => {
-            match error.kind {
-                ErrorKind::MaxFilesWatch => trouble.limit(),
-                _ => trouble.lose(),
+        // By its number and not by its name: it is this directory that is going to be listed.
+        let open = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let number = inotify::add_watch(&self.kernel, open, MASK)?;
+        if let Some(other) = places.by_number.insert(number, path.to_owned())
+            && other != path
+        {
+            places.by_path.remove(&other);
+        }
+        let watched = Watched { number, seen };
+        if let Some(old) = places.by_path.insert(path.to_owned(), watched)
+            && old.number != number
+        {
+            self.end(&mut places, old.number);
+        }
+        Ok(())
+    }
+
+    fn end(&self, places: &mut Places, number: i32) {
+        places.by_number.remove(&number);
+        if let Err(error) = inotify::remove_watch(&self.kernel, number) {
+            // The kernel drops the watch of a directory that is gone by itself.
+            tracing::trace!(number, %error, "was not watched any more");
+        }
+    }
+
+    /// Reads events until nothing is watched any more.
+    fn read(&self) {
+        let mut buffer = vec![MaybeUninit::<u8>::uninit(); BUFFER];
+        let mut reader = Reader::new(&self.kernel, &mut buffer);
+        loop {
+            let event = match reader.next() {
+                Ok(event) => event,
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read what changes in a folder");
+                    self.trouble.limit();
+                    self.places().over = true;
+                    return;
+                }
+            };
+            let name = event.file_name().map(|name| name.to_bytes());
+            if self.took(event.wd(), event.events(), name) == Left::Nothing {
+                return;
             }
-            return;
         }
-    };
-    let Some(hint) = meaning(&event.kind) else {
-        return;
-    };
-    for path in &event.paths {
-        let Ok(relative) = path.strip_prefix(root) else {
-            continue;
+    }
+
+    fn took(&self, number: i32, events: ReadFlags, name: Option<&[u8]>) -> Left {
+        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
+            self.trouble.lose();
+            return Left::Something;
+        }
+        let mut places = self.places();
+        let place = places.by_number.get(&number).cloned();
+        if events.contains(ReadFlags::IGNORED) {
+            if let Some(place) = &place {
+                places.by_number.remove(&number);
+                if places
+                    .by_path
+                    .get(place)
+                    .is_some_and(|at| at.number == number)
+                {
+                    places.by_path.remove(place);
+                }
+            }
+            places.over = places.by_number.is_empty();
+            return if places.over {
+                Left::Nothing
+            } else {
+                Left::Something
+            };
+        }
+        drop(places);
+        if events.contains(ReadFlags::UNMOUNT) {
+            self.trouble.doubt();
+        }
+        let (Some(place), Some(hint)) = (place, meaning(events)) else {
+            return Left::Something;
         };
-        if hint == Hint::Vanished && is_foundation(relative) {
-            trouble.doubt();
-        }
-        if name::is_control(relative) && relative != Path::new(name::LOCAL_IGNORE) {
-            continue;
-        }
-        if hints.try_send((relative.to_owned(), hint)).is_err() {
-            trouble.lose();
-        }
+        let path = match name {
+            Some(name) => place.join(OsStr::from_bytes(name)),
+            None => place,
+        };
+        deliver(path, hint, &self.hints, &self.trouble);
+        Left::Something
+    }
+}
+
+/// What there is left to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Something,
+    Nothing,
+}
+
+fn deliver(path: PathBuf, hint: Hint, hints: &mpsc::Sender<(PathBuf, Hint)>, trouble: &Trouble) {
+    if hint == Hint::Vanished && is_foundation(&path) {
+        trouble.doubt();
+    }
+    let ours = name::is_control(&path) && path != Path::new(name::LOCAL_IGNORE);
+    if ours || path.as_os_str().is_empty() {
+        return;
+    }
+    if hints.try_send((path, hint)).is_err() {
+        trouble.lose();
     }
 }
 
@@ -203,76 +389,25 @@ fn is_foundation(relative: &Path) -> bool {
             .is_ok_and(|below| below == Path::new(name::MARKER))
 }
 
-/// Reads and opens say nothing; a rename is told by its two halves.
-fn meaning(kind: &EventKind) -> Option<Hint> {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Create(CreateKind::Folder)
-        | EventKind::Modify(ModifyKind::Metadata(_) | ModifyKind::Name(RenameMode::To)) => {
-            Some(Hint::Complete)
-        }
-        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => {
-            Some(Hint::Vanished)
-        }
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) | EventKind::Access(_) => None,
-        EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => {
-            Some(Hint::Growing)
-        }
+/// A rename is told by its two halves.
+fn meaning(events: ReadFlags) -> Option<Hint> {
+    let any = |flags: ReadFlags| events.intersects(flags);
+    let gone = ReadFlags::DELETE | ReadFlags::DELETE_SELF;
+    let away = ReadFlags::MOVED_FROM | ReadFlags::MOVE_SELF;
+    if any(gone | away) {
+        Some(Hint::Vanished)
+    } else if any(ReadFlags::CLOSE_WRITE) {
+        Some(Hint::Written)
+    } else if any(ReadFlags::MOVED_TO | ReadFlags::ATTRIB)
+        || events.contains(ReadFlags::CREATE | ReadFlags::ISDIR)
+    {
+        Some(Hint::Complete)
+    } else if any(ReadFlags::CREATE | ReadFlags::MODIFY) {
+        Some(Hint::Growing)
+    } else {
+        None
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use notify::event::Flag;
-
-    fn told(event: notify::Result<Event>) -> (Trouble, mpsc::Receiver<(PathBuf, Hint)>) {
-        let (hints, queue) = mpsc::channel(1);
-        let trouble = Trouble::default();
-        deliver(event, Path::new("/folder"), &hints, &trouble);
-        (trouble, queue)
-    }
-
-    #[test]
-    fn a_kernel_queue_that_overflowed_asks_for_a_scan_once() {
-        let (trouble, _) = told(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
-        assert!(trouble.take_lost());
-        assert!(!trouble.take_lost());
-        assert!(!trouble.is_limited());
-    }
-
-    #[test]
-    fn a_full_queue_to_the_folder_asks_for_a_scan() {
-        let event = Event::new(EventKind::Create(CreateKind::Folder))
-            .add_path("/folder/one".into())
-            .add_path("/folder/two".into());
-        let (trouble, mut queue) = told(Ok(event));
-        assert_eq!(
-            queue.try_recv().unwrap(),
-            (PathBuf::from("one"), Hint::Complete)
-        );
-        assert!(trouble.take_lost());
-    }
-
-    #[test]
-    fn a_folder_that_moves_or_loses_its_marker_is_looked_for() {
-        let gone = |path: &str| {
-            let kind = EventKind::Remove(notify::event::RemoveKind::Any);
-            let (trouble, _) = told(Ok(Event::new(kind).add_path(path.into())));
-            trouble.take_doubt()
-        };
-        assert!(gone("/folder"));
-        assert!(gone("/folder/.wormhole"));
-        assert!(gone("/folder/.wormhole/folder"));
-        assert!(!gone("/folder/.wormhole/ignore"));
-        assert!(!gone("/folder/file"));
-    }
-
-    #[test]
-    fn without_enough_watches_everything_is_compared_every_minute() {
-        let (trouble, _) = told(Err(notify::Error::new(ErrorKind::MaxFilesWatch)));
-        assert!(trouble.is_limited());
-        assert_eq!(trouble.rescan_every(), RESCAN_UNWATCHED);
-        assert_eq!(Trouble::default().rescan_every(), RESCAN);
-    }
-}
+mod tests;

@@ -27,7 +27,6 @@ const KEPT_IN: [(&str, &str); 8] = [
     ("fuser", "vfs"),
     ("libp2p", "mesh"),
     ("mdns-sd", "mesh"),
-    ("notify", "vfs"),
     ("quinn", "mesh"),
 ];
 

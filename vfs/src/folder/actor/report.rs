@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use super::Actor;
 use crate::error::FolderError;
+use crate::folder::engine::{Engine, Outcome, Todo};
 use crate::folder::explain::Found;
+use crate::folder::restore::{RestoreError, Restored};
 use crate::folder::status::{Explanation, FolderStatus, Phase, Reason, StopReason, WaitingFor};
+use crate::folder::trash::Trashed;
 
 impl Actor {
     pub(super) async fn explain(&mut self, path: PathBuf) -> Explanation {
@@ -45,6 +48,55 @@ impl Actor {
         }
     }
 
+    pub(super) async fn trashed(&mut self) -> Result<Vec<Trashed>, RestoreError> {
+        self.with_engine(|engine| Ok((engine.trashed(), Todo::default())))
+            .await
+    }
+
+    pub(super) async fn restore(
+        &mut self,
+        path: PathBuf,
+        version: u64,
+    ) -> Result<Restored, RestoreError> {
+        self.with_engine(move |engine| {
+            let (todo, restored) = engine.restore(&path, version)?;
+            Ok((restored, todo))
+        })
+        .await
+    }
+
+    /// Lends the engine to one question of a person.
+    async fn with_engine<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Engine) -> Outcome<(Result<T, RestoreError>, Todo)> + Send + 'static,
+    ) -> Result<T, RestoreError> {
+        if let Some(reason) = &self.stopped {
+            return Err(RestoreError::Stopped(reason.clone()));
+        }
+        let asked = || RestoreError::Stopped(StopReason::Asked);
+        let mut engine = self.engine.take().ok_or_else(asked)?;
+        let ran = tokio::task::spawn_blocking(move || {
+            let done = match engine.is_itself() {
+                Ok(()) => work(&mut engine),
+                Err(reason) => Err(FolderError::Stopped(reason)),
+            };
+            (engine, done)
+        });
+        let (engine, done) = ran.await.map_err(|_cancelled| asked())?;
+        self.engine = Some(engine);
+        match done {
+            Ok((answer, todo)) => {
+                self.take_todo(todo);
+                answer
+            }
+            Err(error) => {
+                self.fail(&error);
+                let reason = self.stopped.clone().unwrap_or(StopReason::StateFailed);
+                Err(RestoreError::Stopped(reason))
+            }
+        }
+    }
+
     pub(super) fn publish_now_and_then(&mut self) {
         let applying = !self.keys.is_empty() || !self.gone_keys.is_empty();
         if !self.walk.is_idle() || !self.audit.is_empty() || applying {
@@ -77,6 +129,7 @@ impl Actor {
         let busy = comparing
             || !self.settle.is_empty()
             || self.vanished.is_pending()
+            || !self.doubted.is_empty()
             || !self.keys.is_empty()
             || !self.gone_keys.is_empty()
             || !self.blocked.is_empty()
@@ -100,6 +153,7 @@ impl Actor {
             phase,
             counts: engine.counts(),
             held_deletions: engine.held,
+            trash: engine.trash.size(),
             ..FolderStatus::default()
         };
         self.downloads.describe(&mut status);

@@ -12,11 +12,16 @@ use crate::error::FolderError;
 use crate::folder::engine::{Engine, Look, Outcome, Todo};
 use crate::folder::partial::PartialFile;
 use crate::folder::scan::{Walk, Walked};
+use crate::folder::settle::Due;
 use crate::folder::vanished::Missing;
 
 /// What there is to do.
 pub(super) enum Work {
-    Check(Vec<PathBuf>),
+    Check(Vec<Due>),
+    /// Read renamed files again.
+    ReadAgain(Vec<PathBuf>),
+    /// Look whether the watches are where they should be, from here on.
+    AuditWatches(Option<PathBuf>),
     Imported(Look, Result<Imported, ImportError>),
     Finish(Vec<Arc<PartialFile>>),
     Apply(Vec<EntryKey>),
@@ -26,6 +31,10 @@ pub(super) enum Work {
     Judge(Missing),
     /// Remove unfinished files but these.
     Tidy(HashSet<OsString>),
+    /// Remove from the trash what is too old or too much.
+    ClearTrash,
+    /// Remove these unfinished files.
+    DropParts(Vec<OsString>),
     Flush,
 }
 
@@ -36,6 +45,8 @@ pub(super) enum Done {
     Audited(Vec<EntryId>, Todo),
     Scanned(Walk, Walked, Todo),
     Judged(Todo),
+    /// Where to go on, if there is more.
+    WatchesAudited(Option<PathBuf>, Todo),
     /// Directories to scan again.
     Flushed(Vec<PathBuf>),
 }
@@ -44,6 +55,11 @@ pub(super) enum Done {
 pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
     Ok(match work {
         Work::Check(due) => Done::Todo(engine.check(due)?),
+        Work::ReadAgain(paths) => Done::Todo(engine.read_again(paths)?),
+        Work::AuditWatches(after) => {
+            let (todo, next) = engine.audit_watches(after)?;
+            Done::WatchesAudited(next, todo)
+        }
         Work::Imported(look, result) => Done::Todo(engine.imported(look, result)?),
         Work::Finish(files) => Done::Todo(engine.finish(files)?),
         Work::Apply(keys) => {
@@ -67,6 +83,8 @@ pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
         }
         Work::Judge(missing) => Done::Judged(engine.judge_missing(missing)?),
         Work::Tidy(keep) => Done::Todo(engine.tidy(&keep)?),
+        Work::ClearTrash => Done::Todo(engine.clear_trash()?),
+        Work::DropParts(names) => Done::Todo(engine.drop_parts(&names)?),
         Work::Flush => Done::Flushed(engine.flush()?),
     })
 }

@@ -13,12 +13,16 @@ use wormhole_crdt::{Entry, LinkTarget};
 use wormhole_store::Content;
 
 use crate::folder::beneath::{self, Exchanged, Seen, SeenKind};
-use crate::folder::engine::{Dir, Outcome, Step, same_data};
+use crate::folder::engine::{Dir, Outcome, Step};
 use crate::folder::name::{self, Place};
+use crate::folder::owner;
 use crate::folder::partial::PartialFile;
 use crate::folder::plan::Node;
+use crate::folder::record::now_ns;
+use crate::folder::stamp::{is_racy_when_set, same_data};
 use crate::folder::state::Row;
 use crate::folder::taken::Taken;
+use crate::folder::trash::Berth;
 
 /// What came of putting something in place.
 enum Placed {
@@ -55,21 +59,20 @@ impl Step<'_> {
             self.todo.blocked.push(entry.key);
             return Ok(());
         }
-        let kept_mode = seen
-            .filter(|seen| seen.kind == SeenKind::File)
-            .map(|seen| seen.mode);
-        if let Some(mode) = kept_mode
-            && let Err(error) = self.take_over_mode(file, mode, entry.executable)
-        {
+        if !matches!(file.is_intact(), Ok(true)) {
+            // Somebody touched it where it lay, or removed it: it is not what was fetched, and is fetched again.
+            file.discard();
+            self.todo.keys.push(entry.key);
+            return Ok(());
+        }
+        if let Err(error) = self.inherit(file, dir, place, seen, entry.executable) {
             self.engine.io_problem(&path, &error);
             return Ok(());
         }
-        if let Some(row) = &row {
-            self.let_go(row, &path)?;
-        }
-        let made = beneath::look(self.engine.tmp.as_fd(), file.name());
+        let berth = self.take_leave(row.as_ref(), &path)?;
+        let made = beneath::look(self.engine.tmp.dir().as_fd(), file.name());
         self.crash_point("file complete");
-        match self.put_in_place(file.name(), dir, place, row.as_ref(), seen) {
+        match self.put_in_place(file.name(), dir, place, row.as_ref().zip(seen), berth) {
             Ok(Placed::Done) => {}
             Ok(Placed::Occupied) => {
                 self.blocked_by(entry.key, &path)?;
@@ -82,6 +85,7 @@ impl Step<'_> {
         }
         self.touch(dir);
         self.crash_point("file in place");
+        let at_ns = now_ns();
         let (Ok(Some(made)), Ok(Some(mut now))) = (made, self.look(dir, place.os_name())) else {
             return Ok(());
         };
@@ -99,7 +103,7 @@ impl Step<'_> {
                 version,
                 node,
                 seen: now,
-                racy: false,
+                racy: is_racy_when_set(&now.stamp, at_ns),
             },
         )?;
         self.engine.problems.clear(&path);
@@ -119,29 +123,50 @@ impl Step<'_> {
         }
     }
 
-    /// The permissions that the user gave the old file stay, but for the executable bits.
-    fn take_over_mode(&self, file: &PartialFile, mode: u32, executable: bool) -> io::Result<()> {
-        let wanted = with_executable(mode, executable);
-        if wanted == beneath::new_file_mode(executable) {
-            return Ok(());
+    /// What the disk knows of the old file stays, but for the executable bits; a new one is as if it was written there.
+    fn inherit(
+        &self,
+        file: &PartialFile,
+        dir: &Dir,
+        place: &Place,
+        seen: Option<Seen>,
+        executable: bool,
+    ) -> io::Result<()> {
+        let tmp = self.engine.tmp.dir();
+        let made = beneath::open_file(tmp.as_fd(), file.name())?;
+        let wanted = match seen.filter(|seen| seen.kind == SeenKind::File) {
+            Some(old) => {
+                // One that we may not even read is not ours to take anything over from.
+                if let Ok(old) = beneath::open_file(dir.fd.as_fd(), place.os_name()) {
+                    owner::take_over(made.as_fd(), old.as_fd())?;
+                }
+                with_executable(old.mode, executable)
+            }
+            None => {
+                let asked = if executable { 0o777 } else { 0o666 };
+                let given = owner::as_written_in(made.as_fd(), dir.fd.as_fd(), asked)?;
+                given.unwrap_or_else(|| beneath::new_file_mode(executable))
+            }
+        };
+        if beneath::look_at(made.as_fd())?.mode != wanted {
+            beneath::set_mode(made.as_fd(), wanted)?;
         }
-        let tmp = self.engine.tmp.as_fd();
-        let opened = beneath::open_file(tmp, file.name())?;
-        beneath::set_mode(opened.as_fd(), wanted)
+        Ok(())
     }
 
-    /// Moves `from` of the temporary directory to a place. `seen` is what stands there, as it was last synced.
+    /// Moves `from` of the temporary directory to a place. `stands` is what stands there, as it was last synced; it goes to
+    /// its berth.
     fn put_in_place(
         &mut self,
         from: &OsStr,
         dir: &Dir,
         place: &Place,
-        row: Option<&Row>,
-        seen: Option<Seen>,
+        stands: Option<(&Row, Seen)>,
+        berth: Option<Berth>,
     ) -> io::Result<Placed> {
-        let tmp = Arc::clone(&self.engine.tmp);
+        let tmp = self.engine.tmp.dir();
         let source = (tmp.as_fd(), from);
-        let (Some(row), Some(seen)) = (row, seen) else {
+        let Some((row, seen)) = stands else {
             return match beneath::rename_new(source, dir.at(place.os_name())) {
                 Ok(()) => Ok(Placed::Done),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Placed::Occupied),
@@ -153,7 +178,7 @@ impl Step<'_> {
         let name = Taken::new(&seen, new.as_ref(), row.key.id).name();
         let swap = (tmp.as_fd(), name.as_os_str());
         beneath::rename_over(source, swap)?;
-        let placed = self.swap_in(swap, dir.at(place.os_name()), &seen);
+        let placed = self.swap_in(swap, dir.at(place.os_name()), &seen, berth);
         if !matches!(placed, Ok(Placed::Done)) {
             beneath::rename_over(swap, source)?;
         }
@@ -165,10 +190,17 @@ impl Step<'_> {
         source: (BorrowedFd<'_>, &OsStr),
         target: (BorrowedFd<'_>, &OsStr),
         seen: &Seen,
+        berth: Option<Berth>,
     ) -> io::Result<Placed> {
         match beneath::exchange(source, target)? {
             Exchanged::Unsupported => {
-                // It was looked at a moment ago; closer than this the file system does not let us come.
+                // It was looked at a moment ago; closer than this the file system does not let us come. Nor does it let us
+                // take the old one away without leaving the name empty, unless it can have two names.
+                if let Some(berth) = berth
+                    && beneath::link(target, berth.at()).is_ok()
+                {
+                    self.rests(&berth);
+                }
                 beneath::rename_over(source, target)?;
                 return Ok(Placed::Done);
             }
@@ -177,7 +209,7 @@ impl Step<'_> {
         self.crash_point("swapped");
         let taken = beneath::look(source.0, source.1)?;
         if taken.is_some_and(|taken| taken.kind == seen.kind && same_data(&taken, seen)) {
-            beneath::remove_file(source.0, source.1)?;
+            self.dispose(source.1, berth)?;
             return Ok(Placed::Done);
         }
         beneath::exchange(source, target)?;
@@ -265,15 +297,13 @@ impl Step<'_> {
             self.todo.blocked.push(entry.key);
             return Ok(());
         }
-        if let Some(row) = &row {
-            self.let_go(row, &path)?;
-        }
+        let mut berth = self.take_leave(row.as_ref(), &path)?;
         let temporary = std::ffi::OsString::from(format!("link-{}", entry.key.id));
-        let tmp = Arc::clone(&self.engine.tmp);
+        let tmp = self.engine.tmp.dir();
         let mut make = || -> io::Result<Placed> {
             beneath::remove_file(tmp.as_fd(), &temporary)?;
             beneath::make_link(tmp.as_fd(), &temporary, target.as_str())?;
-            self.put_in_place(&temporary, dir, place, row.as_ref(), seen)
+            self.put_in_place(&temporary, dir, place, row.as_ref().zip(seen), berth.take())
         };
         match make() {
             Ok(Placed::Done) => {}

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use wormhole_crdt::{EntryId, EntryKey};
 
 use crate::folder::beneath;
-use crate::folder::engine::{Dir, Outcome, Step, same_data, unchanged};
+use crate::folder::engine::{Dir, Outcome, Step};
 use crate::folder::name::{self, Place};
 use crate::folder::plan::Node;
+use crate::folder::stamp::same_data;
 use crate::folder::state::Row;
 use crate::folder::status::Reason;
 use crate::folder::taken::Taken;
+use crate::folder::trash::Berth;
 
 impl Step<'_> {
     /// Removes what was synced at a place. The row stays while something there has to be recorded first.
@@ -29,15 +31,15 @@ impl Step<'_> {
             self.engine.problems.clear_tree(&path);
             return Ok(());
         };
-        if !unchanged(row, &seen) {
+        if !self.is_believed(row, &seen, &path)? {
             self.blocked_by(row.key, &path)?;
             return Ok(());
         }
         if row.node == Node::Directory {
             return self.withdraw_directory(place, &dir, row);
         }
-        self.let_go(row, &path)?;
-        match self.remove_checked(place, &dir, row) {
+        let berth = self.take_leave(Some(row), &path)?;
+        match self.remove_checked(place, &dir, row, berth) {
             Ok(true) => {
                 self.touch(&dir);
                 self.crash_point("file removed");
@@ -57,14 +59,20 @@ impl Step<'_> {
     }
 
     /// Moves a file or link out of sight, looks once more whether it is the one that is meant, and removes it.
-    fn remove_checked(&mut self, place: &Place, dir: &Dir, row: &Row) -> io::Result<bool> {
-        let tmp = Arc::clone(&self.engine.tmp);
+    fn remove_checked(
+        &mut self,
+        place: &Place,
+        dir: &Dir,
+        row: &Row,
+        berth: Option<Berth>,
+    ) -> io::Result<bool> {
+        let tmp = self.engine.tmp.dir();
         let out = Taken::new(&row.seen, None, row.key.id).name();
         beneath::rename_new(dir.at(place.os_name()), (tmp.as_fd(), &out))?;
         self.crash_point("taken out");
         let taken = beneath::look(tmp.as_fd(), &out)?;
         if taken.is_some_and(|taken| taken.kind == row.seen.kind && same_data(&taken, &row.seen)) {
-            beneath::remove_file(tmp.as_fd(), &out)?;
+            self.dispose(&out, berth)?;
             return Ok(true);
         }
         beneath::rename_new((tmp.as_fd(), &out), dir.at(place.os_name()))?;

@@ -4,20 +4,19 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use wormhole_crdt::{Entry, EntryKey};
-use wormhole_store::{Content, FileStamp, Holding, ImportError, Imported};
+use wormhole_store::{Content, Holding, ImportError, Imported};
 
 use super::{Node, Row};
 use crate::error::chain;
 use crate::folder::beneath::Seen;
 use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Step, Todo, node_of};
 use crate::folder::name::Place;
+use crate::folder::stamp::is_racy;
 use crate::folder::state::Keep;
 use crate::folder::status::Reason;
 
 /// Files hashed at the same time in one step.
 const IMPORT_THREADS: usize = 2;
-/// A stamp this close to the moment of reading may hide a later write: clocks of file systems tick this slowly.
-const RACY_NS: i64 = 20_000_000;
 
 impl Engine {
     /// Takes the result of hashing a big file beside the steps.
@@ -192,14 +191,7 @@ fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
     }
 }
 
-/// Whether a write right after the file was looked at could leave it with the same stamp. A stamp of a time to come, as after
-/// a clock that was put back, tells as well as one of the past: the next write has another.
-fn is_racy(stamp: &FileStamp, at_ns: i64) -> bool {
-    let near = at_ns.saturating_sub(RACY_NS)..=at_ns.saturating_add(RACY_NS);
-    near.contains(&stamp.mtime_ns) || near.contains(&stamp.ctime_ns)
-}
-
-pub(super) fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -94,6 +94,19 @@ impl<'a> Disk<'a> {
         Self(at)
     }
 
+    /// One in a file.
+    pub(super) fn mount_image(image: &Path, at: &'a Path) -> Self {
+        let mount = Command::new("mount")
+            .args(["-o", "loop"])
+            .args([image, at])
+            .status();
+        assert!(
+            mount.is_ok_and(|status| status.success()),
+            "this test mounts a disk in a file: run it as root, where loop devices are"
+        );
+        Self(at)
+    }
+
     pub(super) fn remount(&self, options: &str) {
         let done = Command::new("mount")
             .args(["-o", options])

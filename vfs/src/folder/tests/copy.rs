@@ -1,7 +1,6 @@
 //! Files that are made of what the device has: whole or in part, on every kind of disk, cut off and gone on with.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +14,9 @@ use wormhole_store::{
     ChunkSink, Content, ContentKey, FilePath, RootId, Slot, Store, StoreOptions, WriteError,
 };
 
+use super::super::beneath::Root;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
+use super::super::temporary::Temporary;
 use super::attack::Disk;
 
 const ROOT: RootId = RootId::from_bytes([1; 16]);
@@ -31,7 +32,7 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        for name in ["folder", "tmp"] {
+        for name in ["folder", "there"] {
             std::fs::create_dir(home.path().join(name)).unwrap();
         }
         let key = ContentKey::from_bytes([7; 32]);
@@ -44,8 +45,13 @@ impl Bed {
         self.home.path().join("folder").join(name)
     }
 
+    /// The folder that files are made in, which may be another disk.
+    fn there(&self) -> PathBuf {
+        self.home.path().join("there")
+    }
+
     fn tmp(&self) -> PathBuf {
-        self.home.path().join("tmp")
+        self.there().join(".wormhole/tmp")
     }
 
     /// Writes a file into the folder and imports it.
@@ -63,8 +69,10 @@ impl Bed {
             mtime: Timestamp(0),
             label: "copy".into(),
         };
-        let tmp: OwnedFd = File::open(self.tmp()).unwrap().into();
-        PartialFile::new(want, Arc::new(tmp), self.store.clone())
+        std::fs::create_dir_all(self.tmp()).unwrap();
+        let root = Arc::new(Root::open(&self.there()).unwrap());
+        let tmp = Temporary::open(root).unwrap();
+        PartialFile::claim(want, &tmp, self.store.clone()).unwrap()
     }
 
     fn path(&self, partial: &PartialFile) -> PathBuf {
@@ -114,8 +122,8 @@ fn a_disk_without_direct_writes_gets_the_same_copy() {
         let bed = Bed::new();
         let bytes = noise(LARGE + 5000);
         let content = bed.import("file", &bytes);
-        let tmp = bed.tmp();
-        let disk = Disk::mount_kind(kind, &tmp, "mode=0700");
+        let there = bed.there();
+        let disk = Disk::mount_kind(kind, &there, "mode=0700");
         assert!(
             std::fs::read(bed.copied(content)).unwrap() == bytes,
             "{kind}"
@@ -128,8 +136,8 @@ fn a_disk_without_direct_writes_gets_the_same_copy() {
 fn a_large_copy_on_a_full_disk_says_so() {
     let bed = Bed::new();
     let content = bed.import("file", &noise(LARGE));
-    let tmp = bed.tmp();
-    let disk = Disk::mount(&tmp, "size=9m");
+    let there = bed.there();
+    let disk = Disk::mount(&there, "size=9m");
     let partial = bed.partial(content);
     let refused = partial.prepare(&content);
     assert!(
@@ -236,4 +244,103 @@ fn what_is_not_here_is_asked_for_between_what_is() {
     }
     partial.seal(Durable::Now).unwrap();
     assert!(std::fs::read(bed.path(&partial)).unwrap() == bytes);
+}
+
+/// Contents of one chunk, of many, and of more than is read back.
+const SIZES: [usize; 4] = [3_000, 64 << 10, 900_000, 3 << 20];
+
+/// Writes all of a content as a fetch does.
+fn written(bed: &Bed, bytes: &[u8]) -> PartialFile {
+    let content = bed.import("file", bytes);
+    std::fs::remove_file(bed.source("file")).unwrap();
+    let partial = bed.partial(content);
+    for slot in partial.prepare(&content).unwrap() {
+        partial.put(slot, &bytes[range(&slot)]).unwrap();
+    }
+    partial
+}
+
+#[test]
+fn sealing_makes_no_file() {
+    for size in SIZES {
+        for durable in [Durable::Now, Durable::Later] {
+            let bed = Bed::new();
+            let partial = written(&bed, &noise(size));
+            let path = bed.path(&partial);
+            std::fs::remove_file(&path).unwrap();
+            assert!(partial.seal(durable).is_err(), "{size} bytes");
+            assert!(!path.exists(), "{size} bytes");
+            std::fs::write(&path, vec![0; size]).unwrap();
+            assert!(!partial.is_intact().unwrap(), "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn what_is_sealed_is_what_lies_there() {
+    for size in SIZES {
+        let bed = Bed::new();
+        let partial = written(&bed, &noise(size));
+        let path = bed.path(&partial);
+        partial.seal(Durable::Later).unwrap();
+        assert!(partial.is_intact().unwrap());
+        let other = File::options().write(true).open(&path).unwrap();
+        other.write_all_at(b"other", 17).unwrap();
+        assert!(!partial.is_intact().unwrap(), "{size} bytes");
+    }
+    for size in SIZES.into_iter().filter(|size| *size <= 1 << 20) {
+        let bed = Bed::new();
+        let partial = written(&bed, &noise(size));
+        let path = bed.path(&partial);
+        let other = File::options().write(true).open(&path).unwrap();
+        other.write_all_at(b"other", 17).unwrap();
+        assert!(partial.seal(Durable::Later).is_err(), "{size} bytes");
+        assert!(!path.exists(), "{size} bytes");
+    }
+}
+
+#[test]
+fn what_was_not_written_whole_is_not_sealed() {
+    let bed = Bed::new();
+    let bytes = noise(900_000);
+    let content = bed.import("file", &bytes);
+    std::fs::remove_file(bed.source("file")).unwrap();
+    let partial = bed.partial(content);
+    let slots = partial.prepare(&content).unwrap();
+    for slot in slots.into_iter().skip(1) {
+        partial.put(slot, &bytes[range(&slot)]).unwrap();
+    }
+    assert!(partial.seal(Durable::Now).is_err());
+}
+
+#[test]
+fn nothing_is_written_after_the_seal() {
+    let bed = Bed::new();
+    let bytes = noise(900_000);
+    let partial = written(&bed, &bytes);
+    partial.seal(Durable::Now).unwrap();
+    let slot = bed.store.slots(&partial.want().content).unwrap().next();
+    let slot = slot.unwrap().unwrap();
+    assert!(
+        partial
+            .put(slot, &vec![0; slot.chunk.len as usize])
+            .is_err()
+    );
+    assert!(std::fs::read(bed.path(&partial)).unwrap() == bytes);
+}
+
+/// Somebody gave one of their files the name of an unfinished one.
+#[test]
+fn a_file_with_another_name_is_never_written_into() {
+    let bed = Bed::new();
+    let bytes = noise(3_000);
+    let content = bed.import("file", &bytes);
+    let name = bed.path(&bed.partial(content));
+    std::fs::write(bed.there().join("precious"), "precious").unwrap();
+    std::fs::hard_link(bed.there().join("precious"), &name).unwrap();
+    assert!(std::fs::read(bed.copied(content)).unwrap() == bytes);
+    assert_eq!(
+        std::fs::read(bed.there().join("precious")).unwrap(),
+        b"precious"
+    );
 }

@@ -20,6 +20,7 @@ use super::super::inbox::Inbox;
 use super::super::name::Place;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
 use super::super::scan::{Walk, Walked};
+use super::super::settle::Due;
 use super::super::status::{Reason, StopReason};
 use super::super::vanished::{Extent, Missing};
 
@@ -197,9 +198,29 @@ impl Device {
 
     /// Looks at these paths only, as after hints of the kernel.
     pub(crate) fn check(&mut self, paths: &[&str]) {
-        let due = paths.iter().map(PathBuf::from).collect();
+        let due = paths.iter().map(|path| due(path.into(), false)).collect();
         let todo = self.engine().check(due).unwrap();
         self.work(todo, &[]);
+    }
+
+    /// The same, as after hints that nothing there may be believed.
+    pub(crate) fn check_doubted(&mut self, paths: &[&str]) {
+        let due = paths.iter().map(|path| due(path.into(), true)).collect();
+        let todo = self.engine().check(due).unwrap();
+        self.work(todo, &[]);
+    }
+
+    /// Does what a step asked for.
+    pub(crate) fn work_through(&mut self, todo: Todo) {
+        self.work(todo, &[]);
+    }
+
+    /// The entry that is synced at a path.
+    pub(crate) fn entry(&mut self, path: &str) -> EntryKey {
+        let engine = self.engine();
+        let batch = engine.state.begin().unwrap();
+        let place = batch.place_of(engine.config.base, Path::new(path));
+        batch.get(&place.unwrap().unwrap()).unwrap().unwrap().key
     }
 
     /// Scans, records, applies and fetches from the others until nothing is left to do.
@@ -242,6 +263,9 @@ impl Device {
             let mut keys: Vec<EntryKey> = news.keys.into_iter().collect();
             keys.append(&mut todo.keys);
             keys.append(&mut todo.blocked);
+            let doubted = std::mem::take(&mut todo.doubted);
+            let next = self.engine().read_again(doubted).unwrap();
+            self.absorb(&mut todo, next);
             let mut paths: Vec<PathBuf> = std::mem::take(&mut todo.paths);
             paths.extend(todo.later.drain(..).map(|(path, _)| path));
             for look in std::mem::take(&mut todo.imports) {
@@ -258,6 +282,7 @@ impl Device {
                 && paths.is_empty()
                 && walk.is_idle()
                 && self.missing.is_subset(&self.held);
+            let paths = paths.into_iter().map(|path| due(path, false)).collect();
             let next = self.engine().check(paths).unwrap();
             self.absorb(&mut todo, next);
             for path in std::mem::take(&mut todo.scans) {
@@ -323,6 +348,7 @@ impl Device {
         all.imports.extend(new.imports);
         all.paths.extend(new.paths);
         all.later.extend(new.later);
+        all.doubted.extend(new.doubted);
         all.scans.extend(new.scans);
         let keys: HashSet<EntryKey> = new.keys.into_iter().chain(all.keys.drain(..)).collect();
         all.keys = keys.into_iter().collect();
@@ -340,7 +366,8 @@ impl Device {
         let mut complete = Vec::new();
         for (key, want) in std::mem::take(&mut self.wants) {
             let tmp = Arc::clone(&self.engine().tmp);
-            let file = Arc::new(PartialFile::new(want.clone(), tmp, self.store.clone()));
+            let file = PartialFile::claim(want.clone(), &tmp, self.store.clone());
+            let file = Arc::new(file.expect("one transfer at a time"));
             if copy(
                 &self.store,
                 others,
@@ -375,6 +402,10 @@ impl Device {
         collect(&root, &root, &mut tree);
         tree
     }
+}
+
+fn due(path: PathBuf, doubted: bool) -> Due {
+    Due { path, doubted }
 }
 
 fn collect(root: &Path, dir: &Path, tree: &mut Tree) {

@@ -91,3 +91,18 @@ fn a_repository_around_it_does_not_list_the_control_directory() {
     let devices = pair();
     assert_eq!(devices[0].read(".wormhole/.gitignore"), "*\n");
 }
+
+#[test]
+fn the_rules_of_a_directory_that_was_made_again_are_its_own() {
+    let mut devices = pair();
+    devices[0].write("d/.wormholeignore", "*.log\n");
+    devices[0].write("d/noise.log", "x");
+    converge_ignoring(&mut devices);
+    std::fs::remove_dir_all(devices[0].path("d")).unwrap();
+    devices[0].write("d/noise.log", "synced now");
+    devices[0].check(&["d"]);
+    super::device::sync(&devices[0], &devices[1]);
+    let store = devices[0].store.clone();
+    devices[1].settle(&[&store]);
+    assert_eq!(devices[1].read("d/noise.log"), "synced now");
+}

@@ -200,6 +200,35 @@ async fn a_save_is_noticed_by_the_watch_and_arrives() {
     other.stop().await;
 }
 
+/// As builds do: `rm -rf dist; mkdir dist`. The watch of the old directory must not be taken for one of the new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_is_removed_and_made_again_is_heard() {
+    let pair = running_pair();
+    for one in &pair {
+        assert!(one.folder.settled().await);
+    }
+    let here = |path: &str| pair[0].device.path(path);
+    for round in 0..12 {
+        for _ in 0..3 {
+            std::fs::create_dir_all(here("one/dist")).unwrap();
+            std::fs::remove_dir_all(here("one/dist")).unwrap();
+        }
+        let text = format!("round {round}");
+        pair[0].device.write("one/dist/file", &text);
+        let there = pair[1].device.path("one/dist/file");
+        let arrived = || std::fs::read_to_string(&there).unwrap_or_default() == text;
+        eventually(&pair, "the file arrives", arrived).await;
+        // Nothing but a hint tells of this one.
+        let text = format!("round {round}, changed");
+        pair[0].device.write("one/dist/file", &text);
+        let arrived = || std::fs::read_to_string(&there).unwrap_or_default() == text;
+        eventually(&pair, "the change arrives", arrived).await;
+    }
+    let [one, other] = pair;
+    one.stop().await;
+    other.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfinished_files_that_nobody_waits_for_are_removed() {
     let device = Device::found();
