@@ -18,6 +18,8 @@
 //! | `POST /v1/leave` | [`LeaveRequest`] | [`LeaveReply`] |
 //! | `POST /v1/rescan` | [`FolderRequest`] | [`Empty`] |
 //! | `POST /v1/confirm-deletions` | [`FolderRequest`] | [`ConfirmReply`] |
+//! | `GET /v1/trash` | [`TrashQuery`] | [`TrashReply`] |
+//! | `POST /v1/restore` | [`RestoreRequest`] | [`RestoreReply`] |
 //! | `POST /v1/check` | [`CheckRequest`] | [`CheckReply`] |
 //! | `GET /v1/ls` | [`TreeQuery`] | [`EntriesReply`] |
 //! | `GET /v1/cat` | [`TreeQuery`] | the file's bytes |

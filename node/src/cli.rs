@@ -16,6 +16,7 @@ mod share;
 mod start;
 mod status;
 mod table;
+mod trash;
 mod tree;
 mod up;
 
@@ -117,6 +118,8 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Unbind { dir } => control::unbind(desk, &dir).await?,
         Command::Rescan { dir } => control::rescan(desk, &dir).await?,
         Command::ConfirmDeletions { dir } => control::confirm_deletions(desk, &dir).await?,
+        Command::Trash { dir } => trash::list(desk, dir.as_deref()).await?,
+        Command::Restore { path, version } => trash::restore(desk, &path, version).await?,
         Command::Pause { mesh } => control::pause(desk, mesh).await?,
         Command::Resume { mesh } => control::resume(desk, mesh).await?,
         Command::Limit(limit) => control::limit(desk, &limit).await?,

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use amount::{ByteCount, ByteCountError};
 use env::Environment;
+use wormhole_vfs::{Quiet, TrashLimit};
 
 /// What the command line says; `None` where it says nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +60,10 @@ pub struct Config {
     pub down: Option<ByteCount>,
     /// So many bytes a second are read in the background to find damage; none when `None`.
     pub check: Option<ByteCount>,
+    /// What is kept of what others remove or replace in a synced folder.
+    pub trash: TrashLimit,
+    /// How long files that are being written are left alone.
+    pub quiet: Quiet,
     /// Which log lines are written: a level, or `tracing` directives.
     pub log_level: String,
     /// How log lines look.
@@ -184,6 +189,14 @@ impl Config {
                 .or(file.check_rate)
                 .unwrap_or(Limit(Some(CHECK_RATE)))
                 .into(),
+            trash: TrashLimit {
+                days: file.trash_days.unwrap_or(TrashLimit::default().days),
+                bytes: file.trash_size.map(ByteCount::bytes),
+            },
+            quiet: Quiet {
+                growing: file.quiet.unwrap_or(Quiet::default().growing),
+                longest: file.longest_wait.unwrap_or(Quiet::default().longest),
+            },
             log_level: over
                 .log_level
                 .or(env.log_level)
@@ -298,6 +311,10 @@ pub enum Allowed {
     Amount,
     /// A bandwidth limit.
     Limit,
+    /// A number of days.
+    Days,
+    /// A number of seconds.
+    Seconds,
     /// A log format.
     LogFormat,
     /// Log directives.
@@ -320,6 +337,8 @@ impl std::fmt::Display for Allowed {
             Self::Limit => {
                 "expected \"off\" or an amount a second of at least 1 KiB, such as \"2 MiB\""
             }
+            Self::Days => "expected a number of days from 0 to 36500",
+            Self::Seconds => "expected a number of seconds from 1 to 86400",
             Self::LogFormat => "expected \"human\" or \"json\"",
             Self::LogLevel => {
                 "expected error, warn, info, debug or trace, or directives such as \

@@ -353,6 +353,9 @@ pub enum FolderOperationError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Something could not be shown of the trash, or be brought back from it.
+    #[error(transparent)]
+    Restore(#[from] wormhole_vfs::RestoreError),
 }
 
 /// Why something in the tree of a mesh could not be shown.

@@ -15,6 +15,7 @@ mod local;
 mod lookup;
 mod reopen;
 mod share;
+mod trash;
 mod tree;
 mod twin;
 

@@ -276,6 +276,8 @@ fn binding_status(keep: Keep) -> BindingStatus {
         bytes_done: 0,
         bytes_total: 0,
         pending: 0,
+        trash_files: 0,
+        trash_bytes: 0,
         problems: Vec::new(),
     }
 }
@@ -307,6 +309,8 @@ async fn folder_status(mesh: &Arc<LocalMesh>, bound: &Bound, paused: bool) -> Bi
             status.bytes_done = now.counts.bytes;
             status.bytes_total = now.counts.bytes + now.pending_bytes;
             status.pending = now.pending_files;
+            status.trash_files = now.trash.files;
+            status.trash_bytes = now.trash.bytes;
             status.problems = now.problems.iter().take(LISTED).map(problem).collect();
         }
     }

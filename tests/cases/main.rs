@@ -11,6 +11,7 @@ mod lan;
 mod live;
 mod refusal;
 mod startup;
+mod trash;
 
 #[test]
 fn no_case_file_is_forgotten() {

@@ -6,6 +6,7 @@
 //! Fields may be added in later versions: clients ignore what they do not know.
 
 mod check;
+mod trash;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::check::{CheckInfo, CheckReply};
+pub use self::trash::{RestoreReply, TrashEntry, TrashInfo, TrashReply};
 use super::{Fault, Keep, Rate};
 
 /// What a member may do.
@@ -131,6 +133,12 @@ pub struct BindingStatus {
     pub bytes_total: u64,
     /// Changes still to be recorded or applied.
     pub pending: u64,
+    /// Files that were removed or replaced from elsewhere and are kept for a while.
+    #[serde(default)]
+    pub trash_files: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub trash_bytes: u64,
     /// What keeps single files from being synced (at most 1,000 are listed).
     pub problems: Vec<Problem>,
 }

@@ -160,6 +160,34 @@ pub struct ExplainQuery {
     pub path: PathBuf,
 }
 
+/// `GET /v1/trash`: one synced folder, or all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct TrashQuery {
+    /// The directory of a synced folder, absolute; every folder when absent.
+    #[schema(value_type = Option<String>)]
+    #[param(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `POST /v1/restore`: brings something back from a folder's trash to where it stood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Where it stood: a path on this device, absolute, inside a synced folder.
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// 1 for the last that stood there, 2 for the one before, and so on.
+    #[serde(default = "last_version")]
+    pub version: u64,
+}
+
+fn last_version() -> u64 {
+    1
+}
+
 /// `POST /v1/pause` and `POST /v1/resume`: one mesh, or all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -5,6 +5,7 @@
 
 mod control;
 mod mesh;
+mod trash;
 mod tree;
 
 use axum::Router;
@@ -49,6 +50,8 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/leave", post(mesh::leave))
         .route("/v1/rescan", post(mesh::rescan))
         .route("/v1/confirm-deletions", post(mesh::confirm_deletions))
+        .route("/v1/trash", get(trash::trash))
+        .route("/v1/restore", post(trash::restore))
         .route("/v1/pause", post(mesh::pause))
         .route("/v1/resume", post(mesh::resume))
         .route("/v1/ls", get(tree::ls))
@@ -88,6 +91,8 @@ pub(super) fn all() -> Router<Node> {
         mesh::leave,
         mesh::rescan,
         mesh::confirm_deletions,
+        trash::trash,
+        trash::restore,
         mesh::pause,
         mesh::resume,
         tree::ls,

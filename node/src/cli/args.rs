@@ -147,6 +147,19 @@ pub(crate) enum Command {
         /// The directory of a synced folder
         dir: PathBuf,
     },
+    /// List what others removed or replaced in synced folders, and what is kept of it
+    Trash {
+        /// Only of this synced folder
+        dir: Option<PathBuf>,
+    },
+    /// Bring a file or directory back from the trash to where it stood
+    Restore {
+        /// Where it stood
+        path: PathBuf,
+        /// 1 for the last that stood there, 2 for the one before
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        version: u64,
+    },
     /// Show all of it on this machine: three nodes, one folder, some mischief
     Demo(Demo),
     /// Print completions for a shell

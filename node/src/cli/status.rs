@@ -152,6 +152,15 @@ fn binding_text(binding: &BindingStatus) -> String {
     if let Some(reason) = &binding.reason {
         text.push_str(&format!("    {reason}\n"));
     }
+    if binding.trash_files > 0 {
+        let (files, size) = (
+            many(binding.trash_files, "file"),
+            bytes(binding.trash_bytes),
+        );
+        text.push_str(&format!(
+            "    {files} ({size}) in the trash: `wormhole trash`\n"
+        ));
+    }
     text.push_str(&problem_lines(&binding.problems));
     text
 }

@@ -3,9 +3,10 @@
 //! Unknown keys are errors: a typing mistake must not be a setting that silently does nothing.
 
 use std::net::IpAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -29,6 +30,10 @@ pub(super) struct File {
     pub(super) up: Option<Limit>,
     pub(super) down: Option<Limit>,
     pub(super) check_rate: Option<Limit>,
+    pub(super) trash_days: Option<u64>,
+    pub(super) trash_size: Option<ByteCount>,
+    pub(super) quiet: Option<Duration>,
+    pub(super) longest_wait: Option<Duration>,
     pub(super) log_level: Option<String>,
     pub(super) log_format: Option<LogFormat>,
 }
@@ -56,6 +61,10 @@ impl File {
             up: place.one("limits.up", raw.limits.up, Allowed::Limit)?,
             down: place.one("limits.down", raw.limits.down, Allowed::Limit)?,
             check_rate: place.one("check.rate", raw.check.rate, Allowed::Limit)?,
+            trash_days: place.within("trash.days", raw.trash.days, 0..=36_500, Allowed::Days)?,
+            trash_size: place.one("trash.size", raw.trash.size, Allowed::Amount)?,
+            quiet: place.seconds("folders.quiet", raw.folders.quiet)?,
+            longest_wait: place.seconds("folders.longest_wait", raw.folders.longest_wait)?,
             log_level: place.checked("log.level", raw.log.level, Allowed::LogLevel, |level| {
                 is_log_level(level).then(|| level.to_owned())
             })?,
@@ -76,6 +85,10 @@ struct Raw {
     limits: Limits,
     #[serde(default)]
     check: Check,
+    #[serde(default)]
+    trash: Trash,
+    #[serde(default)]
+    folders: Folders,
     #[serde(default)]
     log: Log,
 }
@@ -108,6 +121,20 @@ struct Limits {
 #[serde(deny_unknown_fields)]
 struct Check {
     rate: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trash {
+    days: Option<Spanned<u64>>,
+    size: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Folders {
+    quiet: Option<Spanned<u64>>,
+    longest_wait: Option<Spanned<u64>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -152,6 +179,35 @@ impl Place<'_> {
     ) -> Result<Option<T>, ConfigError> {
         // The reason is in `Allowed`.
         self.checked(key, value, allowed, |text| text.parse().ok())
+    }
+
+    fn within(
+        &self,
+        key: &'static str,
+        value: Option<Spanned<u64>>,
+        range: RangeInclusive<u64>,
+        allowed: Allowed,
+    ) -> Result<Option<u64>, ConfigError> {
+        let Some(value) = value else { return Ok(None) };
+        if range.contains(value.get_ref()) {
+            return Ok(Some(value.into_inner()));
+        }
+        Err(ConfigError::Value {
+            path: self.path.to_owned(),
+            line: line_of(self.text, Some(value.span())),
+            key,
+            value: value.into_inner().to_string(),
+            allowed,
+        })
+    }
+
+    fn seconds(
+        &self,
+        key: &'static str,
+        value: Option<Spanned<u64>>,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let seconds = self.within(key, value, 1..=86_400, Allowed::Seconds)?;
+        Ok(seconds.map(Duration::from_secs))
     }
 
     fn each<T: FromStr>(

@@ -43,6 +43,21 @@ fn the_explained_file_is_valid_and_says_the_defaults() {
 }
 
 #[test]
+fn the_trash_and_the_quiet_of_growing_files_are_settings() {
+    let text = "[trash]\ndays = 7\nsize = \"1 GiB\"\n[folders]\nquiet = 5\nlongest_wait = 60\n";
+    let config = resolve(text, &[], &Overrides::default()).unwrap();
+    assert_eq!((config.trash.days, config.trash.bytes), (7, Some(1 << 30)));
+    let seconds = (
+        config.quiet.growing.as_secs(),
+        config.quiet.longest.as_secs(),
+    );
+    assert_eq!(seconds, (5, 60));
+    assert!(mistake("[folders]\nquiet = 0\n").contains(":2: folders.quiet = \"0\": expected"));
+    assert!(mistake("[trash]\ndays = 99999\n").contains("from 0 to 36500"));
+    assert!(mistake("[trash]\nsize = \"much\"\n").contains("expected an amount"));
+}
+
+#[test]
 fn the_command_line_wins_over_the_environment_over_the_file() {
     let text = "device_name = \"file\"\n[network]\nport = 1\n[log]\nlevel = \"warn\"\n";
     let env = [("WORMHOLE_PORT", "2"), ("WORMHOLE_LOG_LEVEL", "debug")];

@@ -10,6 +10,7 @@ use crate::api::{Fault, FaultCode};
 use crate::binding::BindingError;
 use crate::tasks::Closed;
 use wormhole_mesh::JoinError;
+use wormhole_vfs::RestoreError;
 
 /// An error and its sources in one sentence.
 pub(crate) fn sentence(error: &dyn Error) -> String {
@@ -211,6 +212,21 @@ impl From<FolderOperationError> for Fault {
             FolderOperationError::NotBound { .. } => fault(FaultCode::NotFound, &error)
                 .with_hint("`wormhole status` lists the synced folders"),
             FolderOperationError::NotOpen { .. } => fault(FaultCode::Storage, &error),
+            FolderOperationError::Restore(error) => error.into(),
+        }
+    }
+}
+
+impl From<RestoreError> for Fault {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::NotKept { .. } | RestoreError::NoSuchVersion { .. } => {
+                fault(FaultCode::NotFound, &error)
+                    .with_hint("`wormhole trash` lists what can be brought back")
+            }
+            RestoreError::InTheWay { .. } | RestoreError::Io { .. } | RestoreError::Stopped(_) => {
+                fault(FaultCode::Storage, &error)
+            }
         }
     }
 }

@@ -35,6 +35,8 @@ impl Node {
         let config = FolderConfig {
             base,
             writing,
+            trash: self.config().trash,
+            quiet: self.config().quiet,
             // References into the folder's files were only in the index of the store.
             memory: match mesh.store().recovery().index_rebuilt {
                 true => Memory::Afresh,

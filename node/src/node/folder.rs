@@ -149,7 +149,10 @@ impl Node {
     }
 
     /// The binding of exactly this directory.
-    fn find_bound(&self, dir: &Path) -> Result<(Arc<LocalMesh>, Arc<Bound>), FolderOperationError> {
+    pub(super) fn find_bound(
+        &self,
+        dir: &Path,
+    ) -> Result<(Arc<LocalMesh>, Arc<Bound>), FolderOperationError> {
         // A directory that is gone is still bound under the name it had.
         let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         for mesh in self.local_meshes() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wormhole_vfs::Explanation;
 
-use super::shown;
+use super::shown_path;
 use crate::api::ExplainReply;
 use crate::error::{FolderOperationError, LookupError};
 use crate::node::{Bound, FolderState, LocalMesh, Node};
@@ -35,16 +35,26 @@ impl Node {
         Ok(ExplainReply {
             mesh: mesh.reference(),
             dir: bound.dir.clone(),
-            path: below
-                .to_string_lossy()
-                .split('/')
-                .map(shown)
-                .collect::<Vec<_>>()
-                .join("/"),
+            path: shown_path(&below),
             synced,
             reason,
             action,
         })
+    }
+
+    /// The open or failed folder that a path is in, and the path below it.
+    ///
+    /// # Errors
+    /// As [`Node::explain`].
+    pub(crate) fn bound_at(
+        &self,
+        path: &Path,
+    ) -> Result<(Arc<Bound>, PathBuf), FolderOperationError> {
+        let real = real_parent(path);
+        let (_mesh, bound) = self.bound_around(&real)?;
+        let below = real.strip_prefix(&bound.dir).unwrap_or(Path::new(""));
+        let below = below.to_owned();
+        Ok((bound, below))
     }
 
     fn bound_around(
@@ -94,8 +104,12 @@ fn words(explanation: &Explanation) -> (bool, String, String) {
 /// The path with the symbolic links of its directory followed, not its own: links are synced as
 /// links.
 fn real_parent(path: &Path) -> PathBuf {
-    match (path.parent().map(Path::canonicalize), path.file_name()) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
-        (Some(_) | None, _) => path.to_owned(),
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path.to_owned();
+    };
+    match parent.canonicalize() {
+        Ok(parent) => parent.join(name),
+        // A directory that is gone: what is above it may be there.
+        Err(_) => real_parent(parent).join(name),
     }
 }
