@@ -34,6 +34,8 @@ mod work;
 
 /// Trouble that may pass by itself is tried again this often, and the marker is looked at.
 const RECHECK: Duration = Duration::from_secs(30);
+/// It is looked whether the watches are where they should be: what was missed is found within this.
+const AUDIT_WATCHES: Duration = Duration::from_secs(60);
 /// Deferred work is made durable, and so told to others, at least this often.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Paths, entries or files taken in one step.
@@ -116,6 +118,7 @@ pub(crate) struct Actor {
     scan_again: bool,
     next_scan: Instant,
     next_check: Instant,
+    next_watch_audit: Instant,
     unflushed: Option<Instant>,
     paused: bool,
     stopped: Option<StopReason>,
@@ -183,6 +186,7 @@ impl Actor {
             scan_again: false,
             next_scan: now + parts.trouble.rescan_every(),
             next_check: now + RECHECK,
+            next_watch_audit: now + AUDIT_WATCHES,
             unflushed: None,
             trouble: parts.trouble,
             paused: false,
@@ -369,6 +373,9 @@ impl Actor {
         }
         for path in todo.scans {
             self.walk.add(path);
+        }
+        for path in todo.lists {
+            self.walk.add_names(path);
         }
         if todo.audit {
             self.start_audit();

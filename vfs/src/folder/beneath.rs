@@ -203,14 +203,31 @@ pub(crate) fn reopen_direct(file: BorrowedFd<'_>) -> io::Result<File> {
 
 /// Makes a directory; it is fine if it is there already.
 pub(crate) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o777)) {
+    make_dir_for(dir, name, Audience::Umask)
+}
+
+/// Who may look into a new directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Whoever the umask lets.
+    Umask,
+    /// Its owner.
+    Owner,
+}
+
+fn make_dir_for(dir: BorrowedFd<'_>, name: &OsStr, audience: Audience) -> io::Result<()> {
+    let mode = match audience {
+        Audience::Umask => 0o777,
+        Audience::Owner => 0o700,
+    };
+    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Opens a directory beneath the folder, making it and those above it where they are not there.
-pub(crate) fn make_dirs(root: &Root, path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn make_dirs(root: &Root, path: &Path, audience: Audience) -> io::Result<OwnedFd> {
     match root.open_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,
@@ -218,7 +235,7 @@ pub(crate) fn make_dirs(root: &Root, path: &Path) -> io::Result<OwnedFd> {
     let mut dir = root.open_dir(Path::new(""))?;
     let mut upto = PathBuf::new();
     for name in path {
-        make_dir(dir.as_fd(), name)?;
+        make_dir_for(dir.as_fd(), name, audience)?;
         upto.push(name);
         dir = root.open_dir(&upto)?;
     }

@@ -90,6 +90,8 @@ pub(crate) struct Todo {
     pub(crate) doubted: Vec<PathBuf>,
     /// Directories to scan with all below them.
     pub(crate) scans: Vec<PathBuf>,
+    /// Directories to compare, without what is below them.
+    pub(crate) lists: Vec<PathBuf>,
     /// Places where something may have vanished, to be judged once all else is seen.
     pub(crate) gone: Vec<Place>,
     /// Places whose deletion waits for a person, all there are.

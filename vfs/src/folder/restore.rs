@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::beneath::{self, SeenKind};
+use super::beneath::{self, Audience, SeenKind};
 use super::engine::{Engine, Outcome, Step, Todo};
 use super::name;
 use super::state::Keep;
@@ -162,7 +162,7 @@ impl Step<'_> {
         let name = trashed.path.file_name().unwrap_or(OsStr::new(""));
         let above = trashed.path.parent().unwrap_or(Path::new(""));
         let kept_in = trashed.kept.parent().unwrap_or(Path::new(name::TRASH));
-        let dir = beneath::make_dirs(&root, above).map_err(failed)?;
+        let dir = beneath::make_dirs(&root, above, Audience::Umask).map_err(failed)?;
         let kept = root.open_dir(kept_in).map_err(failed)?;
         if let Some(stands) = beneath::look(dir.as_fd(), name).map_err(failed)? {
             if stands.kind == SeenKind::Directory || stands.kind == SeenKind::Special {

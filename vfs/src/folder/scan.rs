@@ -3,7 +3,8 @@
 //! The walk keeps a stack of directories and the names of one, so a million entries cost little memory, also in one
 //! directory. A directory is watched before it is read. Deletions are only collected: a name that is missing here may turn up as a rename further on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -29,8 +30,8 @@ const STEP_LOOK_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     stack: Vec<PathBuf>,
-    /// What is on the stack.
-    queued: HashSet<PathBuf>,
+    /// What is on the stack, and how much of it is compared.
+    queued: HashMap<PathBuf, Depth>,
     /// The directory that is being compared.
     open: Option<Listing>,
     /// Covers the whole folder: afterwards it is known that nothing else is missing.
@@ -45,6 +46,16 @@ struct Listing {
     id: EntryId,
     names: Vec<OsString>,
     next: usize,
+    depth: Depth,
+}
+
+/// How much of a directory is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// What is directly in it.
+    Names,
+    /// That, and everything below.
+    All,
 }
 
 /// How far a walk came.
@@ -68,17 +79,26 @@ impl Walk {
         walk
     }
 
-    /// Adds a part.
+    /// Adds a directory with everything below it.
     pub(crate) fn add(&mut self, path: PathBuf) {
-        if self.queued.insert(path.clone()) {
+        match self.queued.insert(path.clone(), Depth::All) {
+            Some(_) => {}
+            None => self.stack.push(path),
+        }
+    }
+
+    /// Adds what is directly in a directory.
+    pub(crate) fn add_names(&mut self, path: PathBuf) {
+        if let Entry::Vacant(place) = self.queued.entry(path.clone()) {
+            place.insert(Depth::Names);
             self.stack.push(path);
         }
     }
 
-    fn next(&mut self) -> Option<PathBuf> {
+    fn next(&mut self) -> Option<(PathBuf, Depth)> {
         let path = self.stack.pop()?;
-        self.queued.remove(&path);
-        Some(path)
+        let depth = self.queued.remove(&path).unwrap_or(Depth::All);
+        Some((path, depth))
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -105,8 +125,10 @@ impl Engine {
         while names < STEP_NAMES && looks.len() < STEP_LOOKS && bytes < STEP_LOOK_BYTES {
             names += 1;
             let Some(mut listing) = walk.open.take() else {
-                let Some(path) = walk.next() else { break };
-                walk.open = step.list(&path)?;
+                let Some((path, depth)) = walk.next() else {
+                    break;
+                };
+                walk.open = step.list(&path, depth)?;
                 continue;
             };
             let Some(dir) = step.dir(listing.id)? else {
@@ -122,7 +144,7 @@ impl Engine {
                 bytes = bytes.saturating_add(look.seen.stamp.size);
                 looks.push(look);
             }
-            if let Some(below) = below {
+            if let Some(below) = below.filter(|_| listing.depth == Depth::All) {
                 walk.add(below);
             }
             listing.next += 1;
@@ -150,8 +172,8 @@ impl Engine {
             return Ok((todo, None));
         };
         let begins = after.is_none();
-        let (different, next) = watcher.audit(&self.root, after, STEP_NAMES);
-        todo.scans = different;
+        let next;
+        (todo.scans, todo.lists, next) = watcher.audit(&self.root, after, STEP_NAMES);
         // The folder itself and its control directory are watched as well. Some directories cannot be: if those are all,
         // nothing new is found by looking for them again.
         let unwatched = (self.counts.directories + 2).saturating_sub(watcher.len() as u64);
@@ -179,7 +201,7 @@ impl Engine {
 
 impl Step<'_> {
     /// Reads a directory's names. `None` when it is not synced or not there any more.
-    fn list(&mut self, path: &Path) -> Outcome<Option<Listing>> {
+    fn list(&mut self, path: &Path, depth: Depth) -> Outcome<Option<Listing>> {
         let base = self.engine.config.base;
         let id = if path.as_os_str().is_empty() {
             base
@@ -208,8 +230,12 @@ impl Step<'_> {
             self.rules_changed(&rules);
         }
         names.sort_unstable();
-        let next = 0;
-        Ok(Some(Listing { id, names, next }))
+        Ok(Some(Listing {
+            id,
+            names,
+            next: 0,
+            depth,
+        }))
     }
 
     /// Compares one name. Answers a file whose content has to be found out, or a known directory to go on with.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::beneath::{self, Root, SeenKind};
+use super::beneath::{self, Audience, Root, SeenKind};
 use super::config::TrashLimit;
 use super::name;
 
@@ -119,7 +119,8 @@ impl Trash {
         let above = path.parent().unwrap_or(Path::new(""));
         for twin in 1..MAX_TWINS {
             let place = Path::new(name::TRASH).join(now.name(twin)).join(above);
-            let dir = beneath::make_dirs(root, &place)?;
+            // Where it stood may have been closed to others.
+            let dir = beneath::make_dirs(root, &place, Audience::Owner)?;
             if beneath::look(dir.as_fd(), name)?.is_none() {
                 let (name, path) = (name.to_owned(), place.join(name));
                 return Ok(Some(Berth {

@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc};
 use super::beneath::{self, Root, Seen};
 use super::name;
 use super::settle::Hint;
+use super::stamp::same_inode;
 
 /// Hints that wait for the actor; beyond that a scan is cheaper.
 pub(crate) const QUEUED_HINTS: usize = 16_384;
@@ -204,13 +205,13 @@ impl Watcher {
     }
 
     /// Looks at some of the directories that are watched, from `after` on: those that are others than the ones that were
-    /// listed, or whose names changed since. Answers how far it came, `None` at the end.
+    /// listed, and those whose names changed since. Answers how far it came, `None` at the end.
     pub(crate) fn audit(
         &self,
         root: &Root,
         after: Option<PathBuf>,
         limit: usize,
-    ) -> (Vec<PathBuf>, Option<PathBuf>) {
+    ) -> (Vec<PathBuf>, Vec<PathBuf>, Option<PathBuf>) {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let some: Vec<(PathBuf, Seen)> = self
             .shared
@@ -225,19 +226,22 @@ impl Watcher {
         } else {
             None
         };
-        let other = |path: &Path, seen: &Seen| {
-            let now = root
-                .open_dir(path)
-                .and_then(|dir| beneath::look_at(dir.as_fd()));
+        let (mut others, mut changed) = (Vec::new(), Vec::new());
+        for (path, seen) in some {
+            let now = root.open_dir(&path);
+            let now = now.and_then(|dir| beneath::look_at(dir.as_fd()));
             // What is gone, its own directory tells.
-            now.is_ok_and(|now| (now.stamp, now.born_ns) != (seen.stamp, seen.born_ns))
-        };
-        let different = some
-            .into_iter()
-            .filter(|(path, seen)| !name::is_control(path) && other(path, seen))
-            .map(|(path, _)| path)
-            .collect();
-        (different, last)
+            let Ok(now) = now else { continue };
+            if name::is_control(&path) {
+                continue;
+            }
+            if !same_inode(&now, &seen) {
+                others.push(path);
+            } else if now.stamp != seen.stamp {
+                changed.push(path);
+            }
+        }
+        (others, changed, last)
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use wormhole_crdt::EntryKey;
 
 use super::work::Work;
-use super::{Actor, CLEAR_TRASH, Clearing, FLUSH, IMPORTS, READ_AGAIN, RECHECK, STEP};
+use super::{
+    AUDIT_WATCHES, Actor, CLEAR_TRASH, Clearing, FLUSH, IMPORTS, READ_AGAIN, RECHECK, STEP,
+};
 use crate::folder::name;
 
 impl Actor {
@@ -34,7 +36,11 @@ impl Actor {
             self.settle.again(path, now, Duration::ZERO);
         }
         self.keys.extend(self.refused.drain());
-        self.watch_audit.get_or_insert(None);
+        // The next look may be as far away as the last one was.
+        if now + RECHECK > self.next_watch_audit {
+            self.next_watch_audit = now + AUDIT_WATCHES;
+            self.watch_audit.get_or_insert(None);
+        }
         if self.downloads.lacks_space() {
             self.clearing = Clearing::Now;
         } else if now >= self.next_clearing || too_much {
