@@ -437,13 +437,13 @@ impl Step<'_> {
                     mtime: *mtime,
                     label: name::display(&path),
                 };
-                match self
-                    .ready
-                    .remove(&entry.key)
-                    .filter(|file| *file.want() == want)
-                {
-                    Some(file) => self.install(place, dir, row, seen, entry, wanted, &file),
-                    None => {
+                match self.ready.remove(&entry.key) {
+                    Some(file) if *file.want() == want => {
+                        self.install(place, dir, row, seen, entry, wanted, &file)
+                    }
+                    other => {
+                        // Something else was wanted when that was fetched.
+                        self.todo.untidy |= other.is_some();
                         self.engine.wanted.insert(want.content.id);
                         self.todo.wants.push(want);
                         Ok(())
