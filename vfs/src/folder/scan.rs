@@ -81,9 +81,8 @@ impl Walk {
 
     /// Adds a directory with everything below it.
     pub(crate) fn add(&mut self, path: PathBuf) {
-        match self.queued.insert(path.clone(), Depth::All) {
-            Some(_) => {}
-            None => self.stack.push(path),
+        if self.queued.insert(path.clone(), Depth::All).is_none() {
+            self.stack.push(path);
         }
     }
 

@@ -244,14 +244,13 @@ fn walk(
         beneath::list(dir.as_fd(), &mut |name| names.push(name.to_owned()))?;
         for name in names {
             let (kept, stood) = (kept.join(&name), stood.join(&name));
-            match beneath::look(dir.as_fd(), &name)? {
-                Some(seen) if seen.kind == SeenKind::Directory => {
-                    if depth < MAX_DEPTH {
-                        directories.push((kept, stood, depth + 1));
-                    }
-                }
-                Some(seen) => visit(kept, stood, seen),
-                None => {}
+            let Some(seen) = beneath::look(dir.as_fd(), &name)? else {
+                continue;
+            };
+            if seen.kind != SeenKind::Directory {
+                visit(kept, stood, seen);
+            } else if depth < MAX_DEPTH {
+                directories.push((kept, stood, depth + 1));
             }
         }
     }
