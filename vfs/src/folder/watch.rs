@@ -7,7 +7,7 @@
 //! scan everything.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Bound;
@@ -122,6 +122,7 @@ struct Shared {
     places: Mutex<Places>,
     hints: mpsc::Sender<(PathBuf, Hint)>,
     trouble: Arc<Trouble>,
+    stopping: AtomicBool,
 }
 
 /// Which watch is where. The kernel never gives a number twice.
@@ -129,8 +130,6 @@ struct Shared {
 struct Places {
     by_number: HashMap<i32, PathBuf>,
     by_path: BTreeMap<PathBuf, Watched>,
-    /// The reader has ended: there was nothing left to watch.
-    over: bool,
 }
 
 /// A directory, as it was when it was last listed.
@@ -156,6 +155,7 @@ impl Watcher {
             places: Mutex::default(),
             hints,
             trouble,
+            stopping: AtomicBool::new(false),
         });
         let reading = Arc::clone(&shared);
         for path in ["", name::CONTROL] {
@@ -247,19 +247,14 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut places = self.shared.places();
-        let numbers: Vec<i32> = places.by_number.keys().copied().collect();
-        for number in numbers {
-            // The kernel answers each with an event; after the last one the reader ends.
-            if let Err(error) = inotify::remove_watch(&self.shared.kernel, number) {
-                tracing::trace!(%error, "was not watched any more");
-            }
-        }
-        places.by_path.clear();
-        drop(places);
-        if let Some(Err(panic)) = self.reader.take().map(JoinHandle::join) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        if !self.shared.wake() {
+            // It ends with the next thing that happens in the folder.
+            tracing::warn!("the watch of a folder does not hear that it is over");
+        } else if let Some(Err(panic)) = self.reader.take().map(JoinHandle::join) {
             tracing::error!(?panic, "the watch of a folder panicked");
         }
+        // With the last handle the kernel's watches go.
     }
 }
 
@@ -271,10 +266,6 @@ impl Shared {
     fn add(&self, path: &Path, dir: &OwnedFd) -> io::Result<()> {
         let seen = beneath::look_at(dir.as_fd())?;
         let mut places = self.places();
-        if places.over {
-            self.trouble.limit();
-            return Ok(());
-        }
         // By its number and not by its name: it is this directory that is going to be listed.
         let open = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let number = inotify::add_watch(&self.kernel, open, MASK)?;
@@ -292,6 +283,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Makes the kernel say something: it tells when a watch was removed.
+    fn wake(&self) -> bool {
+        let numbers: Vec<i32> = self.places().by_number.keys().copied().collect();
+        let removed = |number| inotify::remove_watch(&self.kernel, number).is_ok();
+        // Those of directories that are gone are removed already, and the word of that may have been lost.
+        numbers.into_iter().any(removed)
+            || inotify::add_watch(&self.kernel, "/", MASK).is_ok_and(removed)
+    }
+
     fn end(&self, places: &mut Places, number: i32) {
         places.by_number.remove(&number);
         if let Err(error) = inotify::remove_watch(&self.kernel, number) {
@@ -300,74 +300,54 @@ impl Shared {
         }
     }
 
-    /// Reads events until nothing is watched any more.
+    /// Reads events until the watcher stops.
     fn read(&self) {
         let mut buffer = vec![MaybeUninit::<u8>::uninit(); BUFFER];
         let mut reader = Reader::new(&self.kernel, &mut buffer);
-        loop {
-            let event = match reader.next() {
-                Ok(event) => event,
-                Err(Errno::INTR) => continue,
+        while !self.stopping.load(Ordering::Relaxed) {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(CStr::to_bytes);
+                    self.took(event.wd(), event.events(), name);
+                }
+                Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot read what changes in a folder");
                     self.trouble.limit();
-                    self.places().over = true;
                     return;
                 }
-            };
-            let name = event.file_name().map(|name| name.to_bytes());
-            if self.took(event.wd(), event.events(), name) == Left::Nothing {
-                return;
             }
         }
     }
 
-    fn took(&self, number: i32, events: ReadFlags, name: Option<&[u8]>) -> Left {
+    fn took(&self, number: i32, events: ReadFlags, name: Option<&[u8]>) {
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.trouble.lose();
-            return Left::Something;
+            return;
         }
         let mut places = self.places();
-        let place = places.by_number.get(&number).cloned();
+        let Some(place) = places.by_number.get(&number).cloned() else {
+            return;
+        };
         if events.contains(ReadFlags::IGNORED) {
-            if let Some(place) = &place {
-                places.by_number.remove(&number);
-                if places
-                    .by_path
-                    .get(place)
-                    .is_some_and(|at| at.number == number)
-                {
-                    places.by_path.remove(place);
-                }
+            places.by_number.remove(&number);
+            let watched = places.by_path.get(&place);
+            if watched.is_some_and(|watched| watched.number == number) {
+                places.by_path.remove(&place);
             }
-            places.over = places.by_number.is_empty();
-            return if places.over {
-                Left::Nothing
-            } else {
-                Left::Something
-            };
+            return;
         }
         drop(places);
         if events.contains(ReadFlags::UNMOUNT) {
             self.trouble.doubt();
         }
-        let (Some(place), Some(hint)) = (place, meaning(events)) else {
-            return Left::Something;
-        };
+        let Some(hint) = meaning(events) else { return };
         let path = match name {
             Some(name) => place.join(OsStr::from_bytes(name)),
             None => place,
         };
         deliver(path, hint, &self.hints, &self.trouble);
-        Left::Something
     }
-}
-
-/// What there is left to watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    Something,
-    Nothing,
 }
 
 fn deliver(path: PathBuf, hint: Hint, hints: &mpsc::Sender<(PathBuf, Hint)>, trouble: &Trouble) {

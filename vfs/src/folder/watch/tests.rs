@@ -158,3 +158,18 @@ fn a_file_that_was_closed_is_told_from_one_that_grows() {
     std::fs::write(watching.path("file"), "x").unwrap();
     while watching.hears("file") != Hint::Written {}
 }
+
+/// A folder that was emptied or lost its disk: nothing is watched any more, and nobody may say that it is over.
+#[test]
+fn a_watcher_of_nothing_ends() {
+    let Watching {
+        home,
+        root,
+        watcher,
+        hints,
+    } = Watching::new();
+    drop(root);
+    std::fs::remove_dir_all(home.path()).unwrap();
+    drop(hints);
+    drop(watcher);
+}
