@@ -13,7 +13,7 @@ use super::engine::{Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of};
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::plan::{self, Action, Node};
-use super::settle::Due;
+use super::settle::{Doubt, Due};
 use super::stamp::{same_data, same_inode, unchanged};
 use super::state::{Keep, Row};
 use super::status::Reason;
@@ -34,12 +34,12 @@ impl Engine {
     pub(crate) fn check(&mut self, due: Vec<Due>) -> Outcome<Todo> {
         let mut step = self.begin(Keep::Now)?;
         let mut looks = Vec::new();
-        for Due { path, doubted } in due {
+        for Due { path, doubt } in due {
             if path == Path::new(name::LOCAL_IGNORE) {
                 step.rules_changed(&path);
                 continue;
             }
-            looks.extend(step.check_path(&path, doubted)?);
+            looks.extend(step.check_path(&path, doubt)?);
         }
         step.examine(looks)?;
         step.end()
@@ -49,7 +49,7 @@ impl Engine {
     pub(crate) fn read_again(&mut self, paths: Vec<PathBuf>) -> Outcome<Todo> {
         let due = |path| Due {
             path,
-            doubted: true,
+            doubt: Doubt::Bytes,
         };
         self.check(paths.into_iter().map(due).collect())
     }
@@ -57,8 +57,8 @@ impl Engine {
 
 impl Step<'_> {
     /// Looks at one path. Answers a file whose content has to be found out: also of one whose stamp says that it has not
-    /// changed, if that is `doubted`.
-    pub(crate) fn check_path(&mut self, path: &Path, doubted: bool) -> Outcome<Option<Look>> {
+    /// changed, if there is doubt about that.
+    pub(crate) fn check_path(&mut self, path: &Path, doubt: Doubt) -> Outcome<Option<Look>> {
         if path.as_os_str().is_empty() {
             self.todo.scans.push(PathBuf::new());
             return Ok(None);
@@ -78,10 +78,10 @@ impl Step<'_> {
             return Ok(None);
         }
         let mut row = self.batch.get(&place)?;
-        if let Some(row) = row.as_mut().filter(|_| doubted) {
-            row.racy = true;
-            if row.node == Node::Directory && shape == Shape::Directory {
-                // Perhaps another directory with the same number.
+        if let Some(row) = &mut row {
+            row.racy |= doubt == Doubt::Bytes;
+            let directory = row.node == Node::Directory && shape == Shape::Directory;
+            if directory && doubt >= Doubt::Identity {
                 self.todo.scans.push(path.to_owned());
             }
         }
@@ -111,7 +111,7 @@ impl Step<'_> {
             return Ok(None);
         }
         match path.parent() {
-            Some(above) if !above.as_os_str().is_empty() => self.check_path(above, false),
+            Some(above) if !above.as_os_str().is_empty() => self.check_path(above, Doubt::Nothing),
             Some(_) | None => Ok(None),
         }
     }

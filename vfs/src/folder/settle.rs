@@ -55,15 +55,25 @@ const MAX_RESTLESS: usize = 1_024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) path: PathBuf,
-    /// Its stamp must not be believed.
-    pub(crate) doubted: bool,
+    pub(crate) doubt: Doubt,
+}
+
+/// What of a stamp must not be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Doubt {
+    /// All of it may be.
+    Nothing,
+    /// That it is the same directory: numbers are given again.
+    Identity,
+    /// Nor that its bytes are the same.
+    Bytes,
 }
 
 #[derive(Debug)]
 struct Waiting {
     due: Instant,
     since: Instant,
-    doubted: bool,
+    doubt: Doubt,
     /// How long it has to be quiet, if it was not closed.
     growing: Option<Duration>,
 }
@@ -103,13 +113,17 @@ impl Settle {
             Hint::Growing => (self.growing(&path, now), true),
             Hint::Vanished => (VANISHED, false),
         };
-        let doubted = matches!(hint, Hint::Written | Hint::Vanished);
-        self.wait(path, now, quiet, doubted, growing.then_some(quiet));
+        let doubt = match hint {
+            Hint::Written => Doubt::Bytes,
+            Hint::Vanished => Doubt::Identity,
+            Hint::Complete | Hint::Growing => Doubt::Nothing,
+        };
+        self.wait(path, now, quiet, doubt, growing.then_some(quiet));
     }
 
     /// Looks at a path again after `delay`: it was busy or could not be read.
     pub(crate) fn again(&mut self, path: PathBuf, now: Instant, delay: Duration) {
-        self.wait(path, now, delay, false, None);
+        self.wait(path, now, delay, Doubt::Nothing, None);
     }
 
     /// How long a file has to be quiet that somebody writes.
@@ -123,7 +137,7 @@ impl Settle {
         path: PathBuf,
         now: Instant,
         quiet: Duration,
-        doubted: bool,
+        doubt: Doubt,
         growing: Option<Duration>,
     ) {
         let old = self.waiting.remove(&path);
@@ -131,9 +145,9 @@ impl Settle {
             self.overflowed = true;
             return;
         }
-        let (since, was_doubted) = old
+        let (since, before) = old
             .as_ref()
-            .map_or((now, false), |old| (old.since, old.doubted));
+            .map_or((now, Doubt::Nothing), |old| (old.since, old.doubt));
         if let Some(old) = old {
             self.order.remove(&(old.due, path.clone()));
         }
@@ -142,7 +156,7 @@ impl Settle {
         let waiting = Waiting {
             due,
             since,
-            doubted: doubted || was_doubted,
+            doubt: doubt.max(before),
             growing,
         };
         self.waiting.insert(path, waiting);
@@ -169,7 +183,7 @@ impl Settle {
             }
             due.push(Due {
                 path,
-                doubted: waited.doubted,
+                doubt: waited.doubt,
             });
         }
         due
@@ -246,10 +260,15 @@ mod tests {
             settle.hint(path.into(), Hint::Complete, start);
         }
         let due = settle.take_due(start + ms(50), 10);
-        let doubted = |due: &Due| (due.path.display().to_string(), due.doubted);
-        let doubted: Vec<_> = due.iter().map(doubted).collect();
-        let expected = [("closed", true), ("gone", true), ("touched", false)];
-        assert_eq!(doubted, expected.map(|(path, is)| (path.to_owned(), is)));
+        let doubts = due
+            .iter()
+            .map(|due| (due.path.to_str().unwrap(), due.doubt));
+        let expected = [
+            ("closed", Doubt::Bytes),
+            ("gone", Doubt::Identity),
+            ("touched", Doubt::Nothing),
+        ];
+        assert_eq!(doubts.collect::<Vec<_>>(), expected);
     }
 
     #[test]

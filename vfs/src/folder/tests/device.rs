@@ -20,7 +20,7 @@ use super::super::inbox::Inbox;
 use super::super::name::Place;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
 use super::super::scan::{Walk, Walked};
-use super::super::settle::Due;
+use super::super::settle::{Doubt, Due};
 use super::super::status::{Reason, StopReason};
 use super::super::vanished::{Extent, Missing};
 
@@ -198,14 +198,20 @@ impl Device {
 
     /// Looks at these paths only, as after hints of the kernel.
     pub(crate) fn check(&mut self, paths: &[&str]) {
-        let due = paths.iter().map(|path| due(path.into(), false)).collect();
+        let due = paths
+            .iter()
+            .map(|path| due(path.into(), Doubt::Nothing))
+            .collect();
         let todo = self.engine().check(due).unwrap();
         self.work(todo, &[]);
     }
 
     /// The same, as after hints that nothing there may be believed.
     pub(crate) fn check_doubted(&mut self, paths: &[&str]) {
-        let due = paths.iter().map(|path| due(path.into(), true)).collect();
+        let due = paths
+            .iter()
+            .map(|path| due(path.into(), Doubt::Bytes))
+            .collect();
         let todo = self.engine().check(due).unwrap();
         self.work(todo, &[]);
     }
@@ -282,7 +288,10 @@ impl Device {
                 && paths.is_empty()
                 && walk.is_idle()
                 && self.missing.is_subset(&self.held);
-            let paths = paths.into_iter().map(|path| due(path, false)).collect();
+            let paths = paths
+                .into_iter()
+                .map(|path| due(path, Doubt::Nothing))
+                .collect();
             let next = self.engine().check(paths).unwrap();
             self.absorb(&mut todo, next);
             for path in std::mem::take(&mut todo.scans) {
@@ -404,8 +413,8 @@ impl Device {
     }
 }
 
-fn due(path: PathBuf, doubted: bool) -> Due {
-    Due { path, doubted }
+fn due(path: PathBuf, doubt: Doubt) -> Due {
+    Due { path, doubt }
 }
 
 fn collect(root: &Path, dir: &Path, tree: &mut Tree) {

@@ -10,7 +10,7 @@ use super::attack::Disk;
 use super::device::{Device, converge, sync};
 use super::kind::pair;
 use crate::folder::beneath;
-use crate::folder::settle::Due;
+use crate::folder::settle::{Doubt, Due};
 use crate::folder::state::{Keep, Row};
 
 /// Until a stamp made now is old enough to be believed.
@@ -236,7 +236,7 @@ fn a_rename_between_hashing_and_recording_is_a_rename() {
     let engine = devices[0].engine();
     let due = vec![Due {
         path: "large".into(),
-        doubted: false,
+        doubt: Doubt::Nothing,
     }];
     let mut todo = engine.check(due).unwrap();
     let look = todo.imports.pop().expect("it is hashed beside the steps");
