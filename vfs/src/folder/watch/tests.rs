@@ -142,7 +142,7 @@ fn what_the_kernel_did_not_say_is_found_by_looking_at_the_directories() {
     for dir in ["", "same", "other", "changed", "gone"] {
         watching.list(dir);
     }
-    assert_eq!(watching.audit(), [vec![], vec![]]);
+    assert_eq!(watching.audit(), [const { Vec::<PathBuf>::new() }; 2]);
     std::fs::rename(watching.path("other"), watching.path("away")).unwrap();
     std::fs::create_dir(watching.path("other")).unwrap();
     std::fs::remove_dir(watching.path("gone")).unwrap();
