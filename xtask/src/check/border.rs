@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 /// Foreign crates that stay in one room (names by their beginning).
-const KEPT_IN: [(&str, &str); 8] = [
+const KEPT_IN: [(&str, &str); 7] = [
     ("automerge", "crdt"),
     ("axum", "node"),
     ("fastcdc", "store"),
