@@ -307,7 +307,7 @@ fn create(id: EntryId, parent: EntryId, name: &str, node: NewNode) -> Edit {
         parent,
         name,
         node,
-        executable: false,
+        mode: None,
     }
 }
 

@@ -7,7 +7,7 @@
 use serde::Serialize;
 use wormhole_store::Content;
 
-use crate::entry::{EntryChange, EntryKey, LinkTarget, Version};
+use crate::entry::{EntryChange, EntryKey, LinkTarget, Mode, Version};
 use crate::id::{Branch, DeviceTag, EntryId, Timestamp};
 use crate::index::IndexError;
 use crate::name::{EntryName, MAX_DEPTH};
@@ -36,7 +36,30 @@ pub enum NewNode {
     Symlink(LinkTarget),
 }
 
+/// Attributes to be set; what is `None` stays as it is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct NewAttributes {
+    /// Permissions.
+    pub mode: Option<Mode>,
+    /// When a file was last modified; ignored for symlinks.
+    pub mtime: Option<Timestamp>,
+}
+
+impl NewAttributes {
+    /// Permissions alone.
+    #[must_use]
+    pub fn of_mode(mode: Mode) -> Self {
+        Self {
+            mode: Some(mode),
+            mtime: None,
+        }
+    }
+}
+
 /// One user operation. Keys and parents name what this device shows at this moment.
+///
+/// What is done to something that exists carries the version that its user had in hand (`base`), `None`
+/// for the one shown now. If another is shown by now, that one was not seen, and is kept.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub enum Edit {
     /// A new entry at a free name.
@@ -49,8 +72,8 @@ pub enum Edit {
         name: EntryName,
         /// What it is.
         node: NewNode,
-        /// Whether a file may be executed; ignored for others.
-        executable: bool,
+        /// Its permissions, `None` for the usual ones; ignored for symlinks.
+        mode: Option<Mode>,
     },
     /// New bytes for a file.
     Write {
@@ -58,8 +81,7 @@ pub enum Edit {
         key: EntryKey,
         /// The bytes.
         content: FileInput,
-        /// The version that the writer had in hand, `None` for the one shown now. If another is shown
-        /// by now, it is kept as a conflict copy.
+        /// The version in hand. If another is shown by now, it is kept as a conflict copy.
         base: Option<Version>,
     },
     /// Another target for a symlink.
@@ -68,6 +90,8 @@ pub enum Edit {
         key: EntryKey,
         /// The target.
         target: LinkTarget,
+        /// The version in hand, as in [`Edit::Write`].
+        base: Option<Version>,
     },
     /// A rename or move to a free name. It replaces nothing.
     Move {
@@ -85,18 +109,26 @@ pub enum Edit {
         key: EntryKey,
         /// What it replaces.
         over: EntryKey,
+        /// The version of `over` that was seen, as in [`Edit::Write`]; of no account for directories.
+        base: Option<Version>,
     },
-    /// Removes a file, a symlink, or a directory with everything that is shown below it.
+    /// Removes a file, a symlink, or a directory.
     Remove {
         /// What goes.
         key: EntryKey,
+        /// The version in hand. If another is shown by now, only what became of that version goes, if
+        /// it is still there. Of a directory: `None` takes everything that is shown below it along; with a
+        /// version it goes alone, and stays for what is still in it.
+        base: Option<Version>,
     },
-    /// Sets or clears a file's executable bit.
-    SetExecutable {
-        /// The file.
+    /// Sets permissions and time.
+    SetAttributes {
+        /// The file or directory.
         key: EntryKey,
-        /// Whether it may be executed.
-        executable: bool,
+        /// What is set.
+        attributes: NewAttributes,
+        /// The version in hand. If another is shown by now, the time is that of bytes that are elsewhere.
+        base: Option<Version>,
     },
 }
 

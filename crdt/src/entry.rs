@@ -61,10 +61,84 @@ pub enum Kind {
 pub struct FileState {
     /// Its bytes, by name.
     pub content: Content,
-    /// When they were last modified, as the writer's system said.
+    /// When they were last modified, as the writer's system said, or as somebody set it since.
     pub mtime: Timestamp,
     /// The write that brought them.
     pub version: Version,
+}
+
+/// The nine permission bits of a file or directory. Set-id bits and the sticky bit do not travel.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Mode(u16);
+
+/// More than nine permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0:#o} are not permissions: nine bits are the limit")]
+pub struct ModeError(u16);
+
+impl Mode {
+    /// A file of which nothing else was said.
+    pub const FILE: Self = Self(0o644);
+    /// A directory of which nothing else was said.
+    pub const DIRECTORY: Self = Self(0o755);
+    /// Every symlink.
+    pub const SYMLINK: Self = Self(0o777);
+
+    /// The permissions among these bits.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "nine bits are left of them"
+    )]
+    pub const fn new(bits: u32) -> Self {
+        Self((bits & 0o777) as u16)
+    }
+
+    /// As the system has them.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether the owner may execute a file.
+    #[must_use]
+    pub const fn is_executable(self) -> bool {
+        self.0 & 0o100 != 0
+    }
+
+    /// Of an entry of which nothing was said.
+    #[must_use]
+    pub const fn of_kind(kind: Kind) -> Self {
+        match kind {
+            Kind::File => Self::FILE,
+            Kind::Directory => Self::DIRECTORY,
+            Kind::Symlink => Self::SYMLINK,
+        }
+    }
+}
+
+impl TryFrom<u16> for Mode {
+    type Error = ModeError;
+
+    fn try_from(bits: u16) -> Result<Self, ModeError> {
+        if bits > 0o777 {
+            return Err(ModeError(bits));
+        }
+        Ok(Self(bits))
+    }
+}
+
+impl From<Mode> for u16 {
+    fn from(mode: Mode) -> Self {
+        mode.0
+    }
+}
+
+impl std::fmt::Debug for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mode({:#o})", self.0)
+    }
 }
 
 /// Where a symlink points: 1 to [`LinkTarget::MAX_BYTES`] bytes of UTF-8 without NUL. Only text: it
@@ -151,8 +225,8 @@ pub struct Entry {
     pub file: Option<FileState>,
     /// A symlink's target; `None` for others.
     pub target: Option<LinkTarget>,
-    /// Whether a file may be executed; `false` for others.
-    pub executable: bool,
+    /// Its permissions.
+    pub mode: Mode,
     /// Whether it is a copy beside the one that kept the name. An operation on it (or a rename of
     /// the other) makes it an ordinary entry with the name that was shown.
     pub conflict: bool,
@@ -171,6 +245,12 @@ impl Entry {
     #[must_use]
     pub fn is_directory(&self) -> bool {
         self.kind == Kind::Directory
+    }
+
+    /// Whether it is a file that may be executed.
+    #[must_use]
+    pub fn is_executable(&self) -> bool {
+        self.kind == Kind::File && self.mode.is_executable()
     }
 
     /// A file's size in bytes, 0 for others.

@@ -370,6 +370,9 @@ pub enum ChangeFault {
     /// A value that does not decode to a register.
     #[error("value")]
     Value,
+    /// A value in a layout that this program does not know: perhaps of a newer one.
+    #[error("a value of another program's layout")]
+    UnknownValue,
     /// Extra bytes, message or author fields, which honest changes leave empty.
     #[error("extra fields")]
     Extra,

@@ -56,7 +56,7 @@ impl IndexError {
 }
 
 /// The layout of the index's tables that this program writes and reads.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Re-derives what the registers of `touched` affect; gives what is shown differently.
 ///

@@ -14,9 +14,9 @@ use redb::{Builder, Database, StorageBackend};
 use wormhole_store::{Content, ContentId};
 
 use crate::edit::{Edit, FileInput, NewNode};
-use crate::entry::EntryKey;
+use crate::entry::{EntryKey, Version};
 use crate::error::SessionError;
-use crate::id::{DeviceKey, EntryId, Timestamp};
+use crate::id::{Branch, DeviceKey, DeviceTag, EntryId, Timestamp};
 use crate::member::Role;
 use crate::name::EntryName;
 use crate::replica::{NewMesh, Replica};
@@ -138,6 +138,14 @@ pub(crate) fn mesh_on(disks: &[Disk], roles: &[Role]) -> Vec<Replica> {
     std::iter::once(founder).chain(joined).collect()
 }
 
+pub(crate) fn version(lamport: u64, device: u8) -> Version {
+    Version {
+        lamport,
+        device: DeviceTag::from_bytes([device; 8]),
+        branch: Branch::from_bytes([device; 8]),
+    }
+}
+
 pub(crate) fn name(text: &str) -> EntryName {
     EntryName::parse(text).unwrap()
 }
@@ -169,7 +177,7 @@ pub(crate) fn creation(id: EntryId, parent: EntryId, text: &str, number: u8) -> 
         parent,
         name: name(text),
         node,
-        executable: false,
+        mode: None,
     }
 }
 

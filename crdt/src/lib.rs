@@ -28,7 +28,7 @@
 //! // It makes a directory.
 //! let id = one.fresh_id(EntryId::ROOT, &mut rng)?;
 //! let (parent, name) = (EntryId::ROOT, EntryName::parse("plans")?);
-//! let edit = Edit::Create { id, parent, name, node: NewNode::Directory, executable: false };
+//! let edit = Edit::Create { id, parent, name, node: NewNode::Directory, mode: None };
 //! one.edit(&[edit], now)?;
 //!
 //! // Two sessions, and whatever carries their messages, bring it to the desktop.
@@ -75,9 +75,10 @@ mod settle;
 mod simulation;
 mod vector;
 
-pub use edit::{Edit, FileInput, NewNode, TreeError};
+pub use edit::{Edit, FileInput, NewAttributes, NewNode, TreeError};
 pub use entry::{
-    Counts, Entry, EntryChange, EntryKey, FileState, Kind, LinkTarget, LinkTargetError, Version,
+    Counts, Entry, EntryChange, EntryKey, FileState, Kind, LinkTarget, LinkTargetError, Mode,
+    ModeError, Version,
 };
 pub use envelope::{SealedEnvelope, verify_sealed};
 pub use epoch::EpochSecret;

@@ -1,5 +1,6 @@
 //! The replicated registers of an entry, as values: where it is ([`Placement`]), what it holds
-//! ([`ContentRecord`]) and its attributes ([`Attributes`]).
+//! ([`ContentRecord`]) and its attributes ([`Attributes`]). Each has room for what later programs say
+//! ([`Extensions`]).
 //!
 //! A register may hold several values at once, written by devices that did not know of one another.
 //! How they are stored and brought to other devices is not known here: the rules read them through
@@ -11,9 +12,16 @@ use serde::{Deserialize, Serialize};
 use wormhole_store::Content;
 
 use crate::entry::{LinkTarget, Version};
-use crate::id::{EntryId, Timestamp};
+use crate::id::{DeviceTag, EntryId, Timestamp};
 use crate::limit::{MAX_FILE_BYTES, MAX_VALUE_BYTES};
 use crate::name::EntryName;
+
+mod attributes;
+mod extension;
+
+pub(crate) use attributes::{Attributes, Stamped};
+pub(crate) use extension::Extensions;
+use extension::{MAX_EXTENSION_BYTES, MAX_EXTENSIONS};
 
 /// How many versions one value may list. It takes as many devices writing one file apart to need
 /// more, and 64 packed versions take at most 1.2 KiB.
@@ -112,6 +120,11 @@ pub enum ValueError {
         /// How big.
         bytes: u64,
     },
+    /// Its extensions are too many, too long, or not in order.
+    #[error(
+        "a value has extensions beyond {MAX_EXTENSIONS} or {MAX_EXTENSION_BYTES} bytes, or out of order"
+    )]
+    Extensions,
     /// A register of the root, which has none.
     #[error("the root directory has no registers")]
     Root,
@@ -134,6 +147,18 @@ pub(crate) struct Placement {
     /// Of a trashed entry: the contents that the remover saw. One not listed revives the entry. An entry
     /// that lives again still lists what was removed of it before.
     pub(crate) seen: Vec<Version>,
+    /// Of a conflict copy that became an entry of its own, until a user moves it.
+    pub(crate) copy_of: Option<CopyOf>,
+    pub(crate) extensions: Extensions,
+}
+
+/// Beside what an entry stands as a conflict copy.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) struct CopyOf {
+    /// The entry that kept the name.
+    pub(crate) id: EntryId,
+    /// The name.
+    pub(crate) name: EntryName,
 }
 
 /// A former place.
@@ -170,6 +195,10 @@ pub(crate) struct ContentRecord {
     /// The entry that this version was a conflict copy of. What replaces it there replaces it here.
     pub(crate) origin: Option<EntryId>,
     pub(crate) body: Body,
+    /// The lock under which it was written: its epoch and its holder. This program takes no locks and
+    /// keeps those of others.
+    pub(crate) fence: Option<(u64, DeviceTag)>,
+    pub(crate) extensions: Extensions,
 }
 
 impl ContentRecord {
@@ -178,14 +207,10 @@ impl ContentRecord {
     pub(crate) fn replaces(&self, version: Version) -> bool {
         version < self.version && self.base.contains(&version)
     }
-
-    /// Whether that version went on as an entry of its own when this was written.
-    pub(crate) fn hands_on(&self, version: Version) -> bool {
-        version < self.version && self.copied.contains(&version)
-    }
 }
 
-/// The bytes of a file or the target of a symlink.
+/// The bytes of a file or the target of a symlink. The time of the write goes with the bytes; a time
+/// that was set later is an attribute.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Body {
     File { content: Content, mtime: Timestamp },
@@ -195,21 +220,24 @@ pub(crate) enum Body {
 impl Body {
     /// Same bytes, or same target: not a conflict, whatever the times say.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::File { content: one, .. }, Self::File { content: other, .. }) => one == other,
-            (Self::Link { target: one }, Self::Link { target: other }) => one == other,
-            (Self::File { .. }, Self::Link { .. }) | (Self::Link { .. }, Self::File { .. }) => {
-                false
-            }
+        self.identity() == other.identity()
+    }
+
+    /// What is equal for the same bytes, or the same target, and for nothing else.
+    pub(crate) fn identity(&self) -> (u8, &[u8], u64) {
+        match self {
+            Self::File { content, .. } => (0, content.id.as_bytes(), content.size),
+            Self::Link { target } => (1, target.as_str().as_bytes(), 0),
         }
     }
 
-    /// Bytes that order bodies, for ties that only a hostile writer can make.
-    fn order(&self) -> (u8, &[u8], u64, i64) {
-        match self {
-            Self::File { content, mtime } => (0, content.id.as_bytes(), content.size, mtime.0),
-            Self::Link { target } => (1, target.as_str().as_bytes(), 0, 0),
-        }
+    /// Orders bodies, for ties that only a hostile writer can make.
+    fn order(&self) -> ((u8, &[u8], u64), i64) {
+        let mtime = match self {
+            Self::File { mtime, .. } => mtime.0,
+            Self::Link { .. } => 0,
+        };
+        (self.identity(), mtime)
     }
 }
 
@@ -225,13 +253,6 @@ impl Ord for Body {
     }
 }
 
-/// The rest: register `a`. The greatest `written` wins, without a trace of the others.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub(crate) struct Attributes {
-    pub(crate) written: Version,
-    pub(crate) executable: bool,
-}
-
 /// A value that can be packed.
 pub(crate) trait Packed: Serialize + DeserializeOwned {
     /// The layout that this program writes and reads.
@@ -240,6 +261,8 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
     fn listed(&self) -> usize;
     /// The greatest logical time in the value.
     fn lamport(&self) -> u64;
+    /// What later programs say beside what this one reads.
+    fn extensions(&self) -> &Extensions;
     /// The size of the file that it names, in bytes.
     fn size(&self) -> u64 {
         0
@@ -276,12 +299,19 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
         if bytes > MAX_FILE_BYTES {
             return Err(ValueError::FileTooBig { bytes });
         }
+        if !value.extensions().are_in_order() {
+            return Err(ValueError::Extensions);
+        }
         Ok(value)
     }
 }
 
 impl Packed for Placement {
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
+
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 
     fn listed(&self) -> usize {
         self.seen.len()
@@ -293,7 +323,11 @@ impl Packed for Placement {
 }
 
 impl Packed for ContentRecord {
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = 3;
+
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 
     fn listed(&self) -> usize {
         self.base.len().max(self.copied.len())
@@ -308,18 +342,6 @@ impl Packed for ContentRecord {
             Body::File { content, .. } => content.size,
             Body::Link { .. } => 0,
         }
-    }
-}
-
-impl Packed for Attributes {
-    const FORMAT: u8 = 1;
-
-    fn listed(&self) -> usize {
-        0
-    }
-
-    fn lamport(&self) -> u64 {
-        self.written.lamport
     }
 }
 
@@ -341,7 +363,8 @@ pub(crate) fn check(id: &EntryId, register: Register, value: &[u8]) -> Result<u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Branch, DeviceTag};
+    use crate::entry::Mode;
+    use crate::id::Branch;
     use proptest::prelude::*;
 
     fn version(lamport: u64) -> Version {
@@ -368,6 +391,11 @@ mod tests {
                 name,
             }),
             seen: versions.clone(),
+            copy_of: Some(CopyOf {
+                id: EntryId::from_bytes([0xff; 16]),
+                name: EntryName::parse(&"n".repeat(255)).unwrap(),
+            }),
+            extensions: Extensions::filled(),
         };
         let target = LinkTarget::parse(&"t".repeat(LinkTarget::MAX_BYTES)).unwrap();
         let body = Body::Link { target };
@@ -377,6 +405,8 @@ mod tests {
             copied: versions,
             origin: Some(EntryId::from_bytes([0xff; 16])),
             body,
+            fence: Some((u64::MAX, DeviceTag::from_bytes([0xff; 8]))),
+            extensions: Extensions::filled(),
         };
         for bytes in [placement.encode(), content.encode()] {
             assert!(bytes.len() <= MAX_VALUE_BYTES, "{} bytes", bytes.len());
@@ -387,10 +417,7 @@ mod tests {
 
     #[test]
     fn values_that_could_be_read_in_two_ways_are_refused() {
-        let value = Attributes {
-            written: version(1),
-            executable: true,
-        };
+        let value = Attributes::of_mode(version(1), Mode::new(0o600));
         let mut bytes = value.encode();
         bytes.push(0);
         assert_eq!(Attributes::decode(&bytes), Err(ValueError::Malformed));
@@ -402,7 +429,7 @@ mod tests {
             Attributes::decode(&bytes),
             Err(ValueError::UnknownFormat {
                 format: 9,
-                known: 1
+                known: 2
             })
         );
         assert_eq!(Attributes::decode(&[]), Err(ValueError::Malformed));
@@ -426,6 +453,8 @@ mod tests {
                 copied: Vec::new(),
                 origin: None,
                 body,
+                fence: None,
+                extensions: Extensions::default(),
             };
             assert_eq!(ContentRecord::decode(&record.encode()).is_ok(), fits);
         }
@@ -459,6 +488,8 @@ mod tests {
                 written: version(8),
                 from: None,
                 seen: vec![version(6)],
+                copy_of: None,
+                extensions: Extensions::default(),
             };
             let mut bytes = placement.encode();
             if let Some(byte) = bytes.get_mut(at) {

@@ -14,13 +14,16 @@
 //! shown below it (a *ghost*: somebody still works in there). `full`, in tests, runs the steps over
 //! everything at once: the index must always equal it.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Entry, EntryKey, FileState, Kind, Version};
-use crate::id::EntryId;
+use crate::entry::{Entry, EntryKey, FileState, Kind, Mode, Version};
+use crate::id::{EntryId, Timestamp};
 use crate::name::EntryName;
 use crate::register::{
-    Attributes, Body, ContentRecord, Node, Origin, Placement, RegisterError, Registers, State,
+    Attributes, Body, ContentRecord, CopyOf, Node, Origin, Placement, RegisterError, Registers,
+    Stamped, State,
 };
 
 mod copy;
@@ -41,7 +44,12 @@ pub(crate) struct Merged {
     /// The contents that nobody replaced, greatest version first, no two the same. Directories have
     /// none. The first keeps the entry's name, the others are conflict copies beside it.
     pub(crate) variants: Vec<Variant>,
-    pub(crate) executable: bool,
+    /// Its permissions, if anything was said of them.
+    pub(crate) mode: Option<Mode>,
+    /// Beside what it is a conflict copy, as an entry of its own.
+    pub(crate) copy_of: Option<CopyOf>,
+    /// The time that it was given apart from its content.
+    pub(crate) mtime: Option<Stamped<Timestamp>>,
     /// The entries of which contents in the register were copies, ascending: what is written to those
     /// decides about this one.
     pub(crate) origins: Vec<EntryId>,
@@ -85,8 +93,8 @@ impl Merged {
             kind: Kind::Directory,
             file: None,
             target: None,
-            executable: false,
-            conflict,
+            mode: self.mode.unwrap_or(Mode::DIRECTORY),
+            conflict: conflict || self.copy_of.is_some(),
             version: self.moved,
         };
         if self.is_directory() {
@@ -108,18 +116,30 @@ impl Merged {
                 kind: Kind::File,
                 file: Some(FileState {
                     content: *content,
-                    mtime: *mtime,
+                    mtime: match key.version {
+                        None => self.mtime_over(variant.version, *mtime),
+                        Some(_) => *mtime,
+                    },
                     version: variant.version,
                 }),
-                executable: self.executable,
+                mode: self.mode.unwrap_or(Mode::FILE),
                 ..entry
             },
             Body::Link { target } => Entry {
                 kind: Kind::Symlink,
                 target: Some(target.clone()),
+                mode: Mode::SYMLINK,
                 ..entry
             },
         })
+    }
+
+    /// The time of a content that was written with `mtime`: one that was given to the file since counts.
+    fn mtime_over(&self, version: Version, mtime: Timestamp) -> Timestamp {
+        match self.mtime {
+            Some(given) if given.written > version => given.value,
+            Some(_) | None => mtime,
+        }
     }
 }
 
@@ -133,7 +153,10 @@ pub(crate) fn read(
         return Ok(None);
     };
     match placement.node {
-        Node::Directory => Ok(Some(merge(placement, Vec::new(), &[]))),
+        Node::Directory => {
+            let attributes = registers.attributes(id)?;
+            Ok(Some(merge(placement, Vec::new(), &attributes)))
+        }
         Node::Leaf => {
             let contents = registers.contents(id)?;
             let mut origins: Vec<EntryId> =
@@ -154,12 +177,15 @@ pub(crate) fn read(
 /// repair of the place that was removed does not. Then the latest user operation wins, then the
 /// latest write.
 pub(crate) fn winner(placements: &[Placement]) -> Option<&Placement> {
+    let trashed: HashSet<Version> = placements
+        .iter()
+        .filter(|placement| placement.state == State::Trashed)
+        .map(|placement| placement.moved)
+        .collect();
     let removed = |repair: &Placement| {
         repair.state == State::Live
             && repair.written > repair.moved
-            && placements
-                .iter()
-                .any(|other| other.state == State::Trashed && other.moved == repair.moved)
+            && trashed.contains(&repair.moved)
     };
     placements
         .iter()
@@ -181,14 +207,17 @@ pub(crate) fn alive(
     placements: &[Placement],
     contents: &[ContentRecord],
 ) -> Result<Vec<ContentRecord>, RegisterError> {
-    let removed = removed(placements);
+    let removed: HashSet<Version> = removed(placements).into_iter().collect();
+    let replaced = Listed::of(contents.iter().map(|one| (one.version, &one.base)));
+    let handed_on = Listed::of(contents.iter().map(|one| (one.version, &one.copied)));
+    let mut origins = copy::Origins::new(registers, placements);
     let mut alive = Vec::new();
     for record in contents {
-        let gone = contents
-            .iter()
-            .any(|other| other.replaces(record.version) || other.hands_on(record.version))
-            || removed.contains(&record.version)
-            || copy::is_superseded(registers, placements, record)?;
+        let version = record.version;
+        let gone = replaced.holds(version)
+            || handed_on.holds(version)
+            || removed.contains(&version)
+            || origins.superseded(record)?;
         if !gone {
             alive.push(record.clone());
         }
@@ -196,6 +225,27 @@ pub(crate) fn alive(
     alive.sort_unstable_by(|one, other| other.cmp(one));
     alive.dedup_by_key(|record| record.version);
     Ok(alive)
+}
+
+/// The versions that values list, each with the greatest that lists it: finding one takes no longer the more
+/// values there are. Only an earlier one is listed for good: of two that list one another, one stays.
+struct Listed(HashMap<Version, Version>);
+
+impl Listed {
+    fn of<'a>(values: impl Iterator<Item = (Version, &'a Vec<Version>)>) -> Self {
+        let mut by = HashMap::new();
+        for (version, list) in values {
+            for listed in list {
+                let greatest = by.entry(*listed).or_insert(version);
+                *greatest = version.max(*greatest);
+            }
+        }
+        Self(by)
+    }
+
+    fn holds(&self, version: Version) -> bool {
+        self.0.get(&version).is_some_and(|by| *by > version)
+    }
 }
 
 /// The contents that were removed with the entry, as far as that counts.
@@ -213,12 +263,17 @@ pub(crate) fn removed(placements: &[Placement]) -> Vec<Version> {
 }
 
 fn merge(placement: &Placement, alive: Vec<ContentRecord>, attributes: &[Attributes]) -> Merged {
-    let mut variants: Vec<Variant> = Vec::with_capacity(alive.len());
-    for ContentRecord { version, body, .. } in alive {
-        if !variants.iter().any(|variant| variant.body.same(&body)) {
-            variants.push(Variant { version, body });
-        }
-    }
+    let mut bodies = HashSet::new();
+    let first: Vec<bool> = alive
+        .iter()
+        .map(|record| bodies.insert(record.body.identity()))
+        .collect();
+    let alive = alive.into_iter().zip(first);
+    let variants = alive
+        .filter(|(_, first)| *first)
+        .map(|(ContentRecord { version, body, .. }, _)| Variant { version, body })
+        .collect();
+    let attributes = Attributes::merge(attributes);
     Merged {
         parent: placement.parent,
         name: placement.name.clone(),
@@ -227,10 +282,11 @@ fn merge(placement: &Placement, alive: Vec<ContentRecord>, attributes: &[Attribu
         moved: placement.moved,
         from: placement.from.clone(),
         variants,
-        executable: attributes
-            .iter()
-            .max()
-            .is_some_and(|attributes| attributes.executable),
+        copy_of: placement.copy_of.clone(),
+        mode: attributes
+            .as_ref()
+            .and_then(|attributes| Some(attributes.mode?.value)),
+        mtime: attributes.and_then(|attributes| attributes.mtime),
         origins: Vec::new(),
     }
 }

@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redb::WriteTransaction;
 
-use crate::edit::{Hand, Performed, TreeError};
-use crate::entry::{Entry, EntryChange, EntryKey, Version};
+use crate::edit::{Hand, NewAttributes, Performed, TreeError};
+use crate::entry::{Entry, EntryChange, EntryKey, Mode, Version};
 use crate::id::EntryId;
 use crate::index::{Index, IndexError};
 use crate::name::EntryName;
 use crate::register::{
-    Attributes, ContentRecord, MAX_INHERITED_VERSIONS, MAX_LISTED_VERSIONS, Node, Placement,
-    Registers, State,
+    Attributes, ContentRecord, CopyOf, Extensions, MAX_INHERITED_VERSIONS, MAX_LISTED_VERSIONS,
+    Node, Placement, Registers, Stamped, State,
 };
 use crate::rule::{alive, read, removed, winner};
 
@@ -153,16 +153,32 @@ impl<'a> Draft<'a> {
         self.registers.contents.insert(id, record);
     }
 
-    pub(crate) fn put_attributes(&mut self, id: EntryId, executable: bool) {
+    /// Gives an entry the attributes that are said; it keeps the others.
+    pub(crate) fn put_attributes(
+        &mut self,
+        id: EntryId,
+        NewAttributes { mode, mtime }: NewAttributes,
+    ) -> Result<(), IndexError> {
+        let old = Attributes::merge(&self.registers.attributes(&id)?);
         let written = self.tick();
         self.touched.insert(id);
-        self.registers.attributes.insert(
-            id,
-            Attributes {
-                written,
-                executable,
-            },
-        );
+        let (mut new, extensions) = match old {
+            Some(old) => (old.clone(), old.extensions.of_entry()),
+            None => (Attributes::empty(written), Extensions::default()),
+        };
+        if let Some(value) = mode {
+            new.mode = Some(Stamped { written, value });
+        }
+        if let Some(value) = mtime {
+            new.mtime = Some(Stamped { written, value });
+        }
+        let new = Attributes {
+            written,
+            extensions,
+            ..new
+        };
+        self.registers.attributes.insert(id, new);
+        Ok(())
     }
 
     /// Notes that the operation is meant to change whatever is shown of `id`.
@@ -285,8 +301,31 @@ impl<'a> Draft<'a> {
         let parent = self.index.stands(&entry.parent)?;
         match entry.key.version {
             Some(_) => self.open_entry(&entry.key.id, Some(entry)),
-            None => self.pin(&entry.key.id, parent, entry.name.clone()),
+            None => {
+                let copy_of = self.beside(entry)?;
+                self.pin(&entry.key.id, parent, entry.name.clone(), copy_of)
+            }
         }
+    }
+
+    /// Beside what an entry stood as a conflict copy because it claimed the same name.
+    fn beside(&mut self, entry: &Entry) -> Result<Option<CopyOf>, IndexError> {
+        let Some(record) = self.index.record(&entry.key.id)?.filter(|_| entry.conflict) else {
+            return Ok(None);
+        };
+        if record.merged.copy_of.is_some() {
+            return Ok(record.merged.copy_of.clone());
+        }
+        let name = record.name().clone();
+        let fold = name.fold();
+        let stood = self.before.values().find(|other| {
+            other.parent == entry.parent && other.key != entry.key && other.name.fold() == fold
+        });
+        let holder = match stood {
+            Some(other) => Some(other.key.id),
+            None => self.index.row(&entry.parent, &fold)?.map(|row| row.key.id),
+        };
+        Ok(holder.map(|id| CopyOf { id, name }))
     }
 
     /// Writes down that an entry is where it is shown. This is not a move: a move made apart wins.
@@ -295,6 +334,7 @@ impl<'a> Draft<'a> {
         id: &EntryId,
         parent: EntryId,
         name: EntryName,
+        copy_of: Option<CopyOf>,
     ) -> Result<(), TreeError> {
         let Some(old) = self.placement(id)? else {
             return Err(IndexError::Damaged.into());
@@ -315,6 +355,7 @@ impl<'a> Draft<'a> {
                 state,
                 written,
                 seen,
+                copy_of,
                 ..old
             },
         );
@@ -450,6 +491,11 @@ impl<'a> Draft<'a> {
         };
         let written = self.tick();
         let parent = self.index.stands(&entry.parent)?;
+        let claimed = self.index.record(&entry.key.id)?;
+        let copy_of = claimed.map(|record| CopyOf {
+            id: entry.key.id,
+            name: record.name().clone(),
+        });
         self.put_placement(
             id,
             Placement {
@@ -462,6 +508,8 @@ impl<'a> Draft<'a> {
                 written,
                 from: None,
                 seen: Vec::new(),
+                copy_of,
+                extensions: Extensions::default(),
             },
         );
         self.put_content(
@@ -473,8 +521,8 @@ impl<'a> Draft<'a> {
                 ..record.clone()
             },
         );
-        if entry.executable {
-            self.put_attributes(id, true);
+        if entry.mode != Mode::of_kind(entry.kind) {
+            self.put_attributes(id, NewAttributes::of_mode(entry.mode))?;
         }
         self.meant.insert(entry.key);
         self.opened.insert(entry.key, id);

@@ -186,7 +186,7 @@ pub(crate) fn create_file(replica: &Replica, name: &str, content: Content) {
             content,
             mtime: Timestamp(1),
         }),
-        executable: false,
+        mode: None,
     };
     replica.edit(&[edit], Timestamp(1)).unwrap();
 }

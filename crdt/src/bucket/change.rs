@@ -21,7 +21,7 @@ use super::{Actor, column};
 use crate::error::{ChangeFault, Limit};
 use crate::id::{Author, BucketId};
 use crate::limit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
-use crate::register;
+use crate::register::{self, ValueError};
 
 /// The chunk type of an uncompressed change (Automerge binary format, "chunk types").
 const CHANGE_CHUNK: u8 = 1;
@@ -162,7 +162,10 @@ impl IncomingWrite {
             | OpType::MarkEnd(_) => return Err(ChangeFault::OpKind),
         };
         let stamp =
-            register::check(&key.id, key.register, &value).map_err(|_| ChangeFault::Value)?;
+            register::check(&key.id, key.register, &value).map_err(|error| match error {
+                ValueError::UnknownFormat { .. } => ChangeFault::UnknownValue,
+                _ => ChangeFault::Value,
+            })?;
         let replaces = op
             .pred
             .iter()

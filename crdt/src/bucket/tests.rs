@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::desk::Desk;
 use super::key::RegisterKey;
-use crate::entry::Version;
+use crate::entry::{Mode, Version};
 use crate::error::ChangeFault;
 use crate::id::{Author, Branch, BucketId, DeviceTag, EntryId};
 use crate::lab::key;
@@ -36,11 +36,7 @@ fn value(lamport: u64) -> Vec<u8> {
         device: DeviceTag::from_bytes([1; 8]),
         branch: Branch::from_bytes([0; 8]),
     };
-    Attributes {
-        written,
-        executable: true,
-    }
-    .encode()
+    Attributes::of_mode(written, Mode::new(0o755)).encode()
 }
 
 pub(super) fn put(number: u8, lamport: u64) -> Put {
@@ -225,13 +221,21 @@ fn keys_that_are_no_register_of_the_bucket_are_refused() {
 
 #[test]
 fn values_that_are_no_register_values_are_refused() {
-    for bytes in [Vec::new(), vec![9; 20], vec![0; 20_000]] {
+    let malformed = [vec![2; 20], vec![2; 20_000], Vec::new()];
+    let all = malformed.map(|bytes| (bytes, ChangeFault::Value));
+    for (bytes, fault) in all {
         let put = OpType::Put(ScalarValue::Bytes(bytes));
-        assert_eq!(
-            refused(|change| change.operations[0].action = put),
-            ChangeFault::Value
-        );
+        assert_eq!(refused(|change| change.operations[0].action = put), fault);
     }
+}
+
+#[test]
+fn a_value_of_a_newer_program_is_told_from_a_bad_one() {
+    let put = OpType::Put(ScalarValue::Bytes(vec![9; 20]));
+    assert_eq!(
+        refused(|change| change.operations[0].action = put),
+        ChangeFault::UnknownValue
+    );
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The operations: what each [`Edit`] checks, and which registers it writes.
 
-use crate::edit::{Edit, FileInput, NewNode, TreeError};
-use crate::entry::{Entry, EntryKey, Kind, Version};
+use crate::edit::{Edit, FileInput, NewAttributes, NewNode, TreeError};
+use crate::entry::{Entry, EntryKey, Kind, Mode, Version};
 use crate::id::EntryId;
 use crate::index::IndexError;
 use crate::name::{EntryName, MAX_DEPTH};
-use crate::register::{Body, ContentRecord, Node, Origin, Placement, State};
+use crate::register::{Body, ContentRecord, Extensions, Node, Origin, Placement, State};
 use crate::rule::naming::conflict_name;
 use crate::settle::{Draft, History};
 
@@ -18,48 +18,31 @@ impl Draft<'_> {
                 parent,
                 name,
                 node,
-                executable,
+                mode,
+            } => self.create(*id, *parent, name, node, *mode)?,
+            Edit::Write {
+                key,
+                content: FileInput { content, mtime },
+                base,
             } => {
-                self.create(*id, *parent, name, node, *executable)?;
+                let (content, mtime) = (*content, *mtime);
+                self.rewrite(key, Body::File { content, mtime }, *base)?;
             }
-            Edit::Write { key, content, base } => {
-                self.write(key, content, *base)?;
-            }
-            Edit::Retarget { key, target } => {
-                let entry = self.leaf(key)?;
-                if entry.kind != Kind::Symlink {
-                    return Err(TreeError::WrongKind { key: *key });
-                }
-                self.overwrite(
-                    &entry.key.id,
-                    Body::Link {
-                        target: target.clone(),
-                    },
-                )?;
+            Edit::Retarget { key, target, base } => {
+                let target = target.clone();
+                self.rewrite(key, Body::Link { target }, *base)?;
             }
             Edit::Move { key, parent, name } => {
                 let parent = self.directory(parent)?;
                 self.move_to(key, parent, name, None)?;
             }
-            Edit::Replace { key, over } => self.replace(key, over)?,
-            Edit::Remove { key } => {
-                let entry = self.entry(key)?;
-                if entry.is_directory() {
-                    self.trash_tree(&entry.key.id)?;
-                } else {
-                    let id = self.leaf(key)?.key.id;
-                    self.trash(&id)?;
-                }
-            }
-            Edit::SetExecutable { key, executable } => {
-                let entry = self.leaf(key)?;
-                if entry.kind != Kind::File {
-                    return Err(TreeError::WrongKind { key: *key });
-                }
-                if entry.executable != *executable {
-                    self.put_attributes(entry.key.id, *executable);
-                }
-            }
+            Edit::Replace { key, over, base } => self.replace(key, over, *base)?,
+            Edit::Remove { key, base } => self.remove(key, *base)?,
+            Edit::SetAttributes {
+                key,
+                attributes,
+                base,
+            } => self.set_attributes(key, *attributes, *base)?,
         }
         self.settle()
     }
@@ -70,7 +53,7 @@ impl Draft<'_> {
         parent: EntryId,
         name: &EntryName,
         node: &NewNode,
-        executable: bool,
+        mode: Option<Mode>,
     ) -> Result<(), TreeError> {
         let parent = self.directory(&parent)?;
         self.check_free(&parent, name, &[])?;
@@ -106,10 +89,16 @@ impl Draft<'_> {
                 written: moved,
                 from: None,
                 seen: Vec::new(),
+                copy_of: None,
+                extensions: Extensions::default(),
             },
         );
+        let kind = match &body {
+            None => Kind::Directory,
+            Some(Body::File { .. }) => Kind::File,
+            Some(Body::Link { .. }) => Kind::Symlink,
+        };
         if let Some(body) = body {
-            let is_file = matches!(body, Body::File { .. });
             let version = self.tick();
             self.put_content(
                 id,
@@ -119,52 +108,134 @@ impl Draft<'_> {
                     copied: Vec::new(),
                     origin: None,
                     body,
+                    fence: None,
+                    extensions: Extensions::default(),
                 },
             );
-            if executable && is_file {
-                self.put_attributes(id, true);
-            }
+        }
+        match mode.filter(|mode| kind != Kind::Symlink && *mode != Mode::of_kind(kind)) {
+            Some(mode) => Ok(self.put_attributes(id, NewAttributes::of_mode(mode))?),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts other bytes, or another target, in the place of what the writer had in hand. When that has
+    /// become a copy, it is the copy that is replaced, and what is shown now is kept.
+    fn rewrite(
+        &mut self,
+        key: &EntryKey,
+        body: Body,
+        base: Option<Version>,
+    ) -> Result<(), TreeError> {
+        let copy = self.in_hand(key, base)?;
+        let entry = self.leaf(key)?;
+        let unseen = unseen(&entry, key, base);
+        let kind = match &body {
+            Body::File { .. } => Kind::File,
+            Body::Link { .. } => Kind::Symlink,
+        };
+        // What came unseen may be of another kind.
+        if entry.kind != kind && !unseen {
+            return Err(TreeError::WrongKind { key: *key });
+        }
+        if unseen {
+            self.keep_copy(&entry, &body)?;
+            self.trash_in_hand(&entry.key.id, base, copy)?;
+        }
+        self.overwrite(&entry.key.id, body)
+    }
+
+    fn remove(&mut self, key: &EntryKey, base: Option<Version>) -> Result<(), TreeError> {
+        let entry = self.entry(key)?;
+        if entry.is_directory() {
+            return match base {
+                None => self.trash_tree(&entry.key.id),
+                Some(_) => self.trash_alone(&entry.key.id),
+            };
+        }
+        let copy = self.in_hand(key, base)?;
+        let entry = self.leaf(key)?;
+        if unseen(&entry, key, base) {
+            return self.trash_in_hand(&entry.key.id, base, copy);
+        }
+        self.trash(&entry.key.id)
+    }
+
+    fn set_attributes(
+        &mut self,
+        key: &EntryKey,
+        attributes: NewAttributes,
+        base: Option<Version>,
+    ) -> Result<(), TreeError> {
+        let shown = self.entry(key)?;
+        if shown.is_directory() {
+            return self.change_attributes(&shown, attributes);
+        }
+        let copy = self.in_hand(key, base)?;
+        let mut entry = self.leaf(key)?;
+        let unseen = unseen(&entry, key, base);
+        if let Some(copy) = copy.filter(|_| unseen)
+            && let Some(now) = self.shown(&copy.key)?
+        {
+            entry = now;
+        } else if unseen {
+            let NewAttributes { mode, .. } = attributes;
+            return self.change_attributes(&entry, NewAttributes { mode, mtime: None });
+        }
+        if entry.kind == Kind::Symlink {
+            return Err(TreeError::WrongKind { key: *key });
+        }
+        self.change_attributes(&entry, attributes)
+    }
+
+    /// Writes what differs from what is shown.
+    fn change_attributes(&mut self, entry: &Entry, new: NewAttributes) -> Result<(), TreeError> {
+        let known = entry.file.map(|file| file.mtime);
+        let new = NewAttributes {
+            mode: new
+                .mode
+                .filter(|mode| entry.kind != Kind::Symlink && *mode != entry.mode),
+            mtime: new
+                .mtime
+                .filter(|mtime| known.is_some_and(|known| known != *mtime)),
+        };
+        if new != NewAttributes::default() {
+            self.put_attributes(entry.key.id, new)?;
         }
         Ok(())
     }
 
-    fn write(
+    /// What now shows the version that a user had in hand, when that is not what `key` shows.
+    fn in_hand(
         &mut self,
         key: &EntryKey,
-        FileInput { content, mtime }: &FileInput,
         base: Option<Version>,
+    ) -> Result<Option<Entry>, TreeError> {
+        match base.filter(|_| key.version.is_none()) {
+            None => Ok(None),
+            Some(_) => Ok(self.shown(&EntryKey {
+                id: key.id,
+                version: base,
+            })?),
+        }
+    }
+
+    /// Removes what became of the version that a user had in hand, and replaced or removed.
+    fn trash_in_hand(
+        &mut self,
+        id: &EntryId,
+        base: Option<Version>,
+        copy: Option<Entry>,
     ) -> Result<(), TreeError> {
-        let body = Body::File {
-            content: *content,
-            mtime: *mtime,
-        };
-        // The writer may have had in hand what has become a copy: then it is the copy that is
-        // replaced, and what is shown now must be kept.
-        let replaced = base.map(|version| EntryKey {
-            id: key.id,
-            version: Some(version),
-        });
-        let copy = match &replaced {
-            Some(copy) if key.version.is_none() => self.shown(copy)?,
-            Some(_) | None => None,
-        };
-        let entry = self.leaf(key)?;
-        if entry.kind != Kind::File {
-            return Err(TreeError::WrongKind { key: *key });
+        if let Some(base) = base {
+            self.trash_copies(id, base)?;
         }
-        let id = entry.key.id;
-        if key.version.is_none()
-            && let Some(base) = base.filter(|base| *base != entry.version)
+        if let Some(copy) = copy
+            && let Some(copy) = self.shown(&copy.key)?
         {
-            self.keep_copy(&entry, &body)?;
-            self.trash_copies(&id, base)?;
-            if let Some(copy) = copy
-                && let Some(copy) = self.shown(&copy.key)?
-            {
-                self.trash(&copy.key.id)?;
-            }
+            self.trash(&copy.key.id)?;
         }
-        self.overwrite(&id, body)
+        Ok(())
     }
 
     /// Removes what somebody else made of a version that is now replaced by its writer, unless it was moved or
@@ -210,6 +281,8 @@ impl Draft<'_> {
     /// Replaces all contents of an opened leaf.
     fn overwrite(&mut self, id: &EntryId, body: Body) -> Result<(), TreeError> {
         let History { base, copied } = self.history(id)?;
+        let replaced = self.contents(id)?;
+        let extensions = replaced.first().map(|record| record.extensions.of_entry());
         let version = self.tick();
         self.put_content(
             *id,
@@ -219,6 +292,8 @@ impl Draft<'_> {
                 copied,
                 origin: None,
                 body,
+                fence: None,
+                extensions: extensions.unwrap_or_default(),
             },
         );
         Ok(())
@@ -291,12 +366,19 @@ impl Draft<'_> {
                 written: moved,
                 from,
                 seen,
+                copy_of: None,
+                extensions: old.extensions.of_entry(),
             },
         );
         Ok(())
     }
 
-    fn replace(&mut self, key: &EntryKey, over: &EntryKey) -> Result<(), TreeError> {
+    fn replace(
+        &mut self,
+        key: &EntryKey,
+        over: &EntryKey,
+        base: Option<Version>,
+    ) -> Result<(), TreeError> {
         let (source, target) = (self.entry(key)?, self.entry(over)?);
         if source.key == target.key {
             return Ok(());
@@ -315,17 +397,33 @@ impl Draft<'_> {
             (false, false) => {}
         }
         let source = self.leaf(key)?;
+        let copy = self.in_hand(over, base)?;
         let target = self.leaf(over)?;
         let contents = self.contents(&source.key.id)?;
-        let record = contents.into_iter().next().ok_or(IndexError::Damaged)?;
-        self.overwrite(&target.key.id, record.body)?;
+        let mut body = contents.into_iter().next().ok_or(IndexError::Damaged)?.body;
+        if let (Body::File { mtime, .. }, Some(file)) = (&mut body, source.file) {
+            *mtime = file.mtime;
+        }
+        if unseen(&target, over, base) {
+            self.keep_copy(&target, &body)?;
+            self.trash_in_hand(&target.key.id, base, copy)?;
+        }
+        self.overwrite(&target.key.id, body)?;
         // What is shown does not tell: the register of what became a symlink may still say so.
         let record = self.index.record(&target.key.id)?;
-        let executable = record.is_some_and(|record| record.merged.executable);
-        if source.executable != executable {
-            self.put_attributes(target.key.id, source.executable);
+        let mode = record.and_then(|record| record.merged.mode);
+        if source.kind == Kind::File && source.mode != mode.unwrap_or(Mode::FILE) {
+            self.put_attributes(target.key.id, NewAttributes::of_mode(source.mode))?;
         }
         self.trash(&source.key.id)
+    }
+
+    /// Trashes a directory and all that it stands for, but nothing of what is in it.
+    fn trash_alone(&mut self, id: &EntryId) -> Result<(), TreeError> {
+        for member in self.index.members(id)? {
+            self.trash(&member)?;
+        }
+        Ok(())
     }
 
     /// Trashes a directory, all that it stands for, and all that is shown below.
@@ -424,4 +522,9 @@ impl Draft<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether `entry`, which `key` shows, is not the version that the user had in hand.
+fn unseen(entry: &Entry, key: &EntryKey, base: Option<Version>) -> bool {
+    key.version.is_none() && base.is_some_and(|base| base != entry.version)
 }

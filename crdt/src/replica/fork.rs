@@ -100,6 +100,12 @@ impl Shift {
             Register::Attributes => {
                 let mut attributes = Attributes::decode(value)?;
                 self.of(&mut attributes.written);
+                if let Some(mode) = &mut attributes.mode {
+                    self.of(&mut mode.written);
+                }
+                if let Some(mtime) = &mut attributes.mtime {
+                    self.of(&mut mtime.written);
+                }
                 attributes.encode()
             }
         })

@@ -8,7 +8,7 @@ use redb::ReadableTable;
 use super::*;
 use crate::EntryId;
 use crate::bucket::desk::Desk;
-use crate::entry::Version;
+use crate::entry::{Mode, Version};
 use crate::envelope::{Cause, Draft, Envelope, Frame};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
 use crate::id::{Branch, BucketId, DeviceTag};
@@ -61,11 +61,7 @@ impl Forger {
             device: DeviceTag::from_bytes([1; 8]),
             branch: Branch::from_bytes([0; 8]),
         };
-        let value = Attributes {
-            written,
-            executable: true,
-        }
-        .encode();
+        let value = Attributes::of_mode(written, Mode::new(0o755)).encode();
         let put = Put {
             id,
             register: Register::Attributes,

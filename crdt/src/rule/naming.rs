@@ -4,7 +4,7 @@
 //! first; the others get `stem (conflict <device> <time>).ext`, where device is the short id of the
 //! writer and time the logical time of its write. Files with the same bytes are shown once.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fmt;
 
 use super::Merged;
@@ -61,13 +61,12 @@ pub(crate) fn name_all<E>(
             conflict: false,
         });
     }
-    let mut used = BTreeSet::new();
-    let mut bodies: Vec<&Body> = Vec::new();
+    let mut used = HashSet::new();
+    let mut bodies = HashSet::new();
     for leaf in leaves(claimants) {
-        if bodies.iter().any(|body| body.same(leaf.body)) {
+        if !bodies.insert(leaf.body.identity()) {
             continue;
         }
-        bodies.push(leaf.body);
         let conflict = !group.shown.is_empty();
         let name = if conflict {
             conflict_name(leaf.name, leaf.key.id, leaf.stamp, |folded| {
@@ -209,6 +208,7 @@ fn valid(name: &str) -> EntryName {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::convert::Infallible;
 
     use super::*;

@@ -476,7 +476,10 @@ fn random_edit(replica: &Replica, rng: &mut rand_chacha::ChaCha8Rng, step: u64) 
                 content: crate::lab::content(mark),
                 base: None,
             },
-            1 => Edit::Remove { key: entry.key },
+            1 => Edit::Remove {
+                key: entry.key,
+                base: None,
+            },
             _ => Edit::Move {
                 key: EntryKey { ..entry.key },
                 parent: EntryId::ROOT,

@@ -67,7 +67,7 @@ impl Registers for Overlay<'_> {
 
     fn attributes(&self, id: &EntryId) -> Result<Vec<Attributes>, RegisterError> {
         match self.attributes.get(id) {
-            Some(value) => Ok(vec![*value]),
+            Some(value) => Ok(vec![value.clone()]),
             None => self.below.attributes(id),
         }
     }

@@ -8,7 +8,9 @@ use crate::member::Role;
 use crate::replica::Replica;
 
 fn remove(replica: &Replica, key: EntryKey) {
-    replica.edit(&[Edit::Remove { key }], NOW).unwrap();
+    replica
+        .edit(&[Edit::Remove { key, base: None }], NOW)
+        .unwrap();
 }
 
 fn rename(replica: &Replica, key: EntryKey, text: &str) {
@@ -165,4 +167,69 @@ fn a_removed_copy_stays_removed_though_somebody_apart_made_an_entry_of_it() {
         "{:?}",
         listing(&replicas[0])
     );
+}
+
+/// Two versions made apart, `seen` by the first device, which hears of the other before it acts.
+fn met_unseen() -> (Vec<Replica>, EntryId, Option<crate::entry::Version>) {
+    let replicas = mesh(&[Role::Writer]);
+    let id = create(&replicas[0], "a", 1, 1);
+    meet(&replicas);
+    let seen = replicas[0].entry(&id.into()).unwrap().unwrap().version;
+    write(&replicas[1], id, 2);
+    meet(&replicas);
+    (replicas, id, Some(seen))
+}
+
+#[test]
+fn a_removal_of_what_was_seen_leaves_what_came_unseen() {
+    let (replicas, id, base) = met_unseen();
+    let key = id.into();
+    replicas[0]
+        .edit(&[Edit::Remove { key, base }], NOW)
+        .unwrap();
+    meet(&replicas);
+    assert_eq!(listing(&replicas[1]), ["a 2"]);
+}
+
+#[test]
+fn a_removal_of_what_became_a_copy_removes_the_copy() {
+    let (replicas, id) = split();
+    let in_hand = replicas[0].entry(&id.into()).unwrap().unwrap().version;
+    sync(&replicas[2], &replicas[0]);
+    assert_eq!(marks(&replicas[0]), [2, 3, 9]);
+    let (key, base) = (id.into(), Some(in_hand));
+    replicas[0]
+        .edit(&[Edit::Remove { key, base }], NOW)
+        .unwrap();
+    meet(&replicas);
+    assert_eq!(marks(&replicas[1]), [3, 9]);
+}
+
+#[test]
+fn a_replacement_keeps_what_came_unseen() {
+    let (replicas, id, base) = met_unseen();
+    let key = create(&replicas[0], "new", 3, 3).into();
+    let over = id.into();
+    replicas[0]
+        .edit(&[Edit::Replace { key, over, base }], NOW)
+        .unwrap();
+    meet(&replicas);
+    assert_eq!(marks(&replicas[1]), [2, 3]);
+}
+
+#[test]
+fn a_time_set_to_bytes_that_are_gone_is_not_given_to_others() {
+    let (replicas, id, base) = met_unseen();
+    let mtime = Some(crate::id::Timestamp(77));
+    let mode = Some(crate::entry::Mode::new(0o600));
+    let edit = Edit::SetAttributes {
+        key: id.into(),
+        attributes: crate::edit::NewAttributes { mode, mtime },
+        base,
+    };
+    replicas[0].edit(&[edit], NOW).unwrap();
+    meet(&replicas);
+    let entry = replicas[1].entry(&id.into()).unwrap().unwrap();
+    assert_eq!(entry.file.unwrap().mtime, NOW);
+    assert_eq!(entry.mode, crate::entry::Mode::new(0o600));
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::{Entry, EntryKey, Kind, LinkTarget};
-use crate::id::EntryId;
+use crate::entry::{Entry, EntryKey, Kind, LinkTarget, Mode};
+use crate::id::{EntryId, Timestamp};
 use crate::name::{EntryName, fold};
 use wormhole_store::Content;
 
@@ -16,7 +16,8 @@ pub(super) struct File {
     pub(super) kind: Kind,
     pub(super) content: Option<Content>,
     pub(super) target: Option<LinkTarget>,
-    pub(super) executable: bool,
+    pub(super) mode: Mode,
+    pub(super) mtime: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for File {
@@ -25,11 +26,12 @@ impl std::fmt::Debug for File {
             kind,
             content,
             target,
-            executable,
+            mode,
+            mtime,
         } = self;
         let size = content.map(|content| content.size);
         let target = target.as_ref().map(LinkTarget::as_str);
-        write!(f, "{kind:?} {size:?} {target:?} {executable}")
+        write!(f, "{kind:?} {size:?} {target:?} {mode:?} {mtime:?}")
     }
 }
 
@@ -64,7 +66,8 @@ impl Disk {
             kind: entry.kind,
             content: entry.file.map(|file| file.content),
             target: entry.target.clone(),
-            executable: entry.executable,
+            mode: entry.mode,
+            mtime: entry.file.map(|file| file.mtime),
         };
         let files = entries
             .iter()

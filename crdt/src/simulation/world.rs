@@ -10,10 +10,12 @@ use wormhole_store::{Content, ContentId};
 
 use super::Peer;
 use super::disk::{Disk, File, Refused, join, path};
-use crate::edit::{Edit, FileInput, NewNode};
-use crate::entry::{Entry, EntryChange, EntryKey, Kind, LinkTarget, Version};
+use crate::edit::{Edit, FileInput, NewAttributes, NewNode};
+use crate::entry::{Entry, EntryChange, EntryKey, Kind, LinkTarget, Mode, Version};
 use crate::id::{EntryId, Timestamp};
 use crate::name::EntryName;
+
+const MODES: [Mode; 3] = [Mode::FILE, Mode::DIRECTORY, Mode::new(0o600)];
 
 /// Few names that fold to fewer: clashes are what is tested.
 const NAMES: [&str; 8] = ["a", "A", "é", "e\u{301}", "c.txt", "C.txt", "d", ".e"];
@@ -50,8 +52,8 @@ struct Planned {
     removes: Vec<EntryId>,
     wants: Vec<[u8; 32]>,
     writes: Vec<[u8; 32]>,
-    /// A content that is kept as a copy beside this path, under a name that the tree chooses.
-    kept: Option<Content>,
+    /// A content that is kept as a copy beside what is written, under a name that the tree chooses.
+    kept: Option<[u8; 32]>,
 }
 
 type Entries = BTreeMap<EntryKey, Entry>;
@@ -127,7 +129,7 @@ impl<P: Peer> World<P> {
                         .map(|(path, file)| (path.clone(), file.clone()))
                         .collect();
                     assert_eq!(more.len(), 1, "{edits:?} keeps one copy: {more:?}");
-                    assert_eq!(more[0].1.content, Some(kept));
+                    assert_eq!(more[0].1.body(), Some(kept));
                     shown.files.remove(&more[0].0);
                 }
                 for (path, file) in &disk.files {
@@ -240,20 +242,22 @@ impl<P: Peer> World<P> {
             }
             (74..82, Some(entry)) => {
                 let over = some(&mut self.rng).expect("there are some");
-                plan.edits.push(Edit::Replace {
-                    key: entry.key,
-                    over: over.key,
-                });
-                if entry.key != over.key {
-                    plan.wants.extend(body(entry));
-                    plan.replaces.extend(replaced(over));
-                    plan.removes.push(entry.key.id);
-                }
-                let (from, to) = (path(entries, &entry.key), path(entries, &over.key));
-                plan.change(|disk| disk.replace(&from, &to));
+                self.plan_replace(peer, entries, (entry, over), &mut plan);
             }
-            (82..94, Some(entry)) => plan.remove(entries, entry),
-            (_, Some(entry)) => plan.set_executable(entries, entry, self.rng.random()),
+            (82..94, Some(entry)) => {
+                let (key, base) = self.in_hand(peer, entries, entry);
+                plan.remove(entries, &key, base);
+            }
+            (_, Some(entry)) => {
+                let (key, base) = self.in_hand(peer, entries, entry);
+                let mode = MODES[self.rng.random_range(0..MODES.len())];
+                let mtime = self
+                    .rng
+                    .random::<bool>()
+                    .then(|| Timestamp(self.rng.random_range(0..1_000)));
+                let mode = Some(mode);
+                plan.set_attributes(entries, &key, base, NewAttributes { mode, mtime });
+            }
         }
         plan
     }
@@ -267,7 +271,8 @@ impl<P: Peer> World<P> {
         plan: &mut Planned,
     ) {
         let id = self.peers[peer].fresh_id(parent, &mut self.rng);
-        let executable = self.rng.random_range(0..8) == 0;
+        let odd = self.rng.random_range(0..8) == 0;
+        let mode = odd.then(|| MODES[self.rng.random_range(0..MODES.len())]);
         let (node, file) = match self.rng.random_range(0..20) {
             0..7 => (NewNode::Directory, File::new(Kind::Directory)),
             7..10 => {
@@ -280,16 +285,17 @@ impl<P: Peer> World<P> {
             }
             _ => {
                 let input = self.input(entries);
-                let content = Some(input.content);
-                (
-                    NewNode::File(input),
-                    File {
-                        content,
-                        executable,
-                        ..File::new(Kind::File)
-                    },
-                )
+                let file = File {
+                    content: Some(input.content),
+                    mtime: Some(input.mtime),
+                    ..File::new(Kind::File)
+                };
+                (NewNode::File(input), file)
             }
+        };
+        let file = match mode.filter(|_| file.kind != Kind::Symlink) {
+            Some(mode) => File { mode, ..file },
+            None => file,
         };
         plan.writes.extend(file.body());
         plan.edits.push(Edit::Create {
@@ -297,7 +303,7 @@ impl<P: Peer> World<P> {
             parent,
             name: name.clone(),
             node,
-            executable,
+            mode,
         });
         let at = path(entries, &parent.into());
         plan.change(|disk| disk.create(&at, name, file));
@@ -314,14 +320,12 @@ impl<P: Peer> World<P> {
     ) {
         let directory = self.peers[peer].fresh_id(parent, &mut self.rng);
         let at = path(entries, &parent.into());
-        let (create, executable) = (NewNode::Directory, false);
-        let id = directory;
         plan.edits.push(Edit::Create {
-            id,
+            id: directory,
             parent,
             name: name.clone(),
-            node: create,
-            executable,
+            node: NewNode::Directory,
+            mode: None,
         });
         plan.change(|disk| disk.create(&at, name, File::new(Kind::Directory)));
         let inside = join(&at, name);
@@ -331,6 +335,7 @@ impl<P: Peer> World<P> {
             let input = self.input(entries);
             let file = File {
                 content: Some(input.content),
+                mtime: Some(input.mtime),
                 ..File::new(Kind::File)
             };
             plan.writes.extend(file.body());
@@ -340,97 +345,102 @@ impl<P: Peer> World<P> {
                 parent: directory,
                 name: name.clone(),
                 node,
-                executable,
+                mode: None,
             };
             plan.edits.push(edit);
             plan.change(|disk| disk.create(&inside, &name, file));
         }
     }
 
-    fn plan_write(&mut self, peer: usize, entries: &Entries, entry: &Entry, plan: &mut Planned) {
-        if entry.kind == Kind::Symlink {
-            return self.plan_retarget(entries, entry, plan);
+    /// What a program does something to, and with which version of it in hand. Some have had theirs open
+    /// for long.
+    fn in_hand(
+        &mut self,
+        peer: usize,
+        entries: &Entries,
+        entry: &Entry,
+    ) -> (EntryKey, Option<Version>) {
+        let leaf = !entry.is_directory();
+        if leaf && entry.key.version.is_none() && self.rng.random_range(0..3) == 0 {
+            self.handles[peer].push((entry.key, entry.version));
         }
-        let mut key = entry.key;
-        let mut base = None;
-        if let Some(file) = entry.file {
-            let open = self.rng.random_range(0..3) == 0 && key.version.is_none();
-            if open {
-                self.handles[peer].push((key, file.version));
-            }
-            if !self.handles[peer].is_empty() && self.rng.random() {
-                let handle = self.rng.random_range(0..self.handles[peer].len());
-                let (held, version) = self.handles[peer].swap_remove(handle);
-                if entries
-                    .get(&held)
-                    .is_some_and(|entry| entry.kind == Kind::File)
-                {
-                    (key, base) = (held, Some(version));
-                }
-            }
-        }
-        let input = self.input(entries);
-        let shown = &entries[&key];
-        let stale = base.is_some_and(|base| base != shown.version);
-        let at = path(entries, &key);
-        plan.edits.push(Edit::Write {
-            key,
-            content: input,
-            base,
-        });
-        if stale {
-            plan.kept = shown
-                .file
-                .map(|file| file.content)
-                .filter(|old| *old != input.content);
-            let copy = EntryKey {
-                id: key.id,
-                version: base,
-            };
-            // What the writer had in hand is a copy now, or somebody has made an entry of that already.
-            let became = |entry: &&Entry| base.is_some_and(|base| is_copy(entry, &key, base));
-            for entry in entries
-                .get(&copy)
-                .into_iter()
-                .chain(entries.values().filter(became))
+        if leaf && !self.handles[peer].is_empty() && self.rng.random() {
+            let handle = self.rng.random_range(0..self.handles[peer].len());
+            let (held, version) = self.handles[peer].swap_remove(handle);
+            if entries
+                .get(&held)
+                .is_some_and(|shown| shown.kind == entry.kind)
             {
-                plan.replaces.extend(replaced(entry));
-                let copy = path(entries, &entry.key);
-                plan.change(|disk| {
-                    disk.take(&copy);
-                    Ok(())
-                });
+                return (held, Some(version));
             }
-        } else {
-            plan.replaces.extend(replaced(shown));
         }
-        plan.change(|disk| {
-            let file = disk.files.get_mut(&at).expect("it is there");
-            if file.kind != Kind::File {
-                return Err(Refused);
-            }
-            file.content = Some(input.content);
-            Ok(())
-        });
-        plan.writes.extend(Some(*input.content.id.as_bytes()));
+        (entry.key, None)
     }
 
-    fn plan_retarget(&mut self, entries: &Entries, entry: &Entry, plan: &mut Planned) {
-        let key = entry.key;
-        let target = self.target();
-        let file = File {
-            target: Some(target.clone()),
-            ..File::new(Kind::Symlink)
+    fn plan_write(&mut self, peer: usize, entries: &Entries, entry: &Entry, plan: &mut Planned) {
+        let (key, base) = self.in_hand(peer, entries, entry);
+        let new = match entry.kind {
+            Kind::Symlink => {
+                let target = self.target();
+                plan.edits.push(Edit::Retarget {
+                    key,
+                    target: target.clone(),
+                    base,
+                });
+                File {
+                    target: Some(target),
+                    ..File::new(Kind::Symlink)
+                }
+            }
+            Kind::File | Kind::Directory => {
+                let content = self.input(entries);
+                plan.edits.push(Edit::Write { key, content, base });
+                File {
+                    content: Some(content.content),
+                    mtime: Some(content.mtime),
+                    ..File::new(Kind::File)
+                }
+            }
         };
-        plan.edits.push(Edit::Retarget { key, target });
-        plan.replaces.extend(replaced(entry));
-        plan.writes.extend(file.body());
+        plan.writes.extend(new.body());
+        plan.keep_unseen(entries, &entries[&key], base, &new);
         let at = path(entries, &key);
         plan.change(|disk| {
-            let shown = disk.files.get_mut(&at).expect("it is there");
-            shown.target = file.target;
+            let file = disk.files.get_mut(&at).expect("it is there");
+            if file.kind != new.kind {
+                return Err(Refused);
+            }
+            *file = File {
+                mode: file.mode,
+                ..new
+            };
             Ok(())
         });
+    }
+
+    fn plan_replace(
+        &mut self,
+        peer: usize,
+        entries: &Entries,
+        (entry, over): (&Entry, &Entry),
+        plan: &mut Planned,
+    ) {
+        let (key, base) = self.in_hand(peer, entries, over);
+        let over = &entries[&key];
+        plan.edits.push(Edit::Replace {
+            key: entry.key,
+            over: key,
+            base,
+        });
+        let (from, to) = (path(entries, &entry.key), path(entries, &key));
+        plan.change(|disk| disk.replace(&from, &to));
+        if entry.key != key {
+            plan.wants.extend(body(entry));
+            plan.removes.push(entry.key.id);
+            if !entry.is_directory() && !over.is_directory() {
+                plan.keep_unseen(entries, over, base, &File::of(entry));
+            }
+        }
     }
 
     /// New bytes, or sometimes those of another file. The clock is wrong.
@@ -464,9 +474,38 @@ impl<P: Peer> World<P> {
 }
 
 impl Planned {
-    fn remove(&mut self, entries: &Entries, entry: &Entry) {
-        self.edits.push(Edit::Remove { key: entry.key });
-        let gone = path(entries, &entry.key);
+    /// `entry` gets the bytes of `new`; if it is not what the user had in hand, it is kept.
+    fn keep_unseen(&mut self, entries: &Entries, entry: &Entry, base: Option<Version>, new: &File) {
+        if base.is_none_or(|base| base == entry.version) {
+            self.replaces.extend(replaced(entry));
+            return;
+        }
+        self.kept = body(entry).filter(|old| Some(*old) != new.body());
+        self.take_in_hand(entries, &entry.key, base);
+    }
+
+    /// What the user had in hand is a copy now, or somebody has made an entry of that already.
+    fn take_in_hand(&mut self, entries: &Entries, key: &EntryKey, base: Option<Version>) {
+        for entry in in_hand(entries, key, base) {
+            self.replaces.extend(replaced(entry));
+            let copy = path(entries, &entry.key);
+            self.change(|disk| {
+                disk.take(&copy);
+                Ok(())
+            });
+        }
+    }
+
+    fn remove(&mut self, entries: &Entries, key: &EntryKey, base: Option<Version>) {
+        self.edits.push(Edit::Remove { key: *key, base });
+        let entry = &entries[key];
+        if base.is_some_and(|base| base != entry.version) {
+            let gone = in_hand(entries, key, base).map(|entry| entry.key.id);
+            self.removes.extend(gone);
+            self.take_in_hand(entries, key, base);
+            return;
+        }
+        let gone = path(entries, key);
         let inside = entries
             .values()
             .filter(|entry| path(entries, &entry.key).starts_with(&gone));
@@ -480,18 +519,39 @@ impl Planned {
         });
     }
 
-    fn set_executable(&mut self, entries: &Entries, entry: &Entry, executable: bool) {
-        self.edits.push(Edit::SetExecutable {
-            key: entry.key,
-            executable,
+    fn set_attributes(
+        &mut self,
+        entries: &Entries,
+        key: &EntryKey,
+        base: Option<Version>,
+        attributes: NewAttributes,
+    ) {
+        self.edits.push(Edit::SetAttributes {
+            key: *key,
+            attributes,
+            base,
         });
-        let at = path(entries, &entry.key);
+        let unseen = base.is_some_and(|base| base != entries[key].version);
+        let copy = EntryKey {
+            id: key.id,
+            version: base,
+        };
+        let copy = entries.get(&copy).filter(|_| unseen);
+        let NewAttributes { mode, mtime } = attributes;
+        let mtime = mtime.filter(|_| copy.is_some() || !unseen);
+        let shown = copy.unwrap_or(&entries[key]);
+        let at = path(entries, &shown.key);
         self.change(|disk| match disk.files.get_mut(&at).expect("it is there") {
-            file if file.kind == Kind::File => {
-                file.executable = executable;
+            // Of what came unseen nothing else is known.
+            file if file.kind == Kind::Symlink && unseen && copy.is_none() => Ok(()),
+            file if file.kind == Kind::Symlink => Err(Refused),
+            file => {
+                file.mode = mode.unwrap_or(file.mode);
+                if file.kind == Kind::File {
+                    file.mtime = mtime.or(file.mtime);
+                }
                 Ok(())
             }
-            _ => Err(Refused),
         });
     }
 
@@ -510,7 +570,16 @@ impl File {
             kind,
             content: None,
             target: None,
-            executable: false,
+            mode: Mode::of_kind(kind),
+            mtime: None,
+        }
+    }
+
+    fn of(entry: &Entry) -> Self {
+        Self {
+            content: entry.file.map(|file| file.content),
+            target: entry.target.clone(),
+            ..Self::new(entry.kind)
         }
     }
 
@@ -523,20 +592,30 @@ impl File {
 }
 
 fn body(entry: &Entry) -> Option<[u8; 32]> {
-    let content = entry.file.map(|file| file.content);
-    File {
-        content,
-        target: entry.target.clone(),
-        ..File::new(entry.kind)
-    }
-    .body()
+    File::of(entry).body()
+}
+
+/// What shows a version of an entry, when that is not what the entry shows.
+fn in_hand<'a>(
+    entries: &'a Entries,
+    key: &EntryKey,
+    base: Option<Version>,
+) -> impl Iterator<Item = &'a Entry> {
+    let copy = EntryKey {
+        id: key.id,
+        version: base,
+    };
+    let became = move |entry: &&Entry| base.is_some_and(|base| is_copy(entry, &copy, base));
+    let copy = entries.get(&copy).into_iter();
+    copy.chain(entries.values().filter(became))
 }
 
 /// Whether an entry holds that version of another one, and is named after it.
 fn is_copy(entry: &Entry, of: &EntryKey, version: Version) -> bool {
     let name = entry.name.as_str();
     entry.key.id != of.id
-        && entry.file.is_some_and(|file| file.version == version)
+        && !entry.is_directory()
+        && entry.version == version
         && name.contains("(conflict ")
         && name.contains(&format!(" {}", version.lamport))
 }

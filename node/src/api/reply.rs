@@ -486,6 +486,8 @@ pub struct EntryInfo {
     pub mtime_ms: Option<i64>,
     /// Whether a file may be executed.
     pub executable: bool,
+    /// Its permissions, as three octal digits.
+    pub mode: String,
     /// Where a symbolic link points.
     pub target: Option<String>,
     /// Whether it is the second version of something changed on two devices apart.

@@ -213,7 +213,8 @@ fn describe(
         kind: entry.kind.into(),
         size: entry.file.map(|file| file.content.size),
         mtime_ms: entry.file.map(|file| file.mtime.0 / 1_000_000),
-        executable: entry.executable,
+        executable: entry.is_executable(),
+        mode: format!("{:03o}", entry.mode.bits()),
         target: entry
             .target
             .as_ref()

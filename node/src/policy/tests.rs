@@ -36,7 +36,7 @@ fn file(content: u8) -> Entry {
             version,
         }),
         target: None,
-        executable: false,
+        mode: wormhole_crdt::Mode::FILE,
         conflict: false,
         version,
     }

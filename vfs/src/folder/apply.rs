@@ -6,10 +6,10 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use wormhole_crdt::{Entry, EntryKey, Kind};
+use wormhole_crdt::{Entry, EntryKey, Kind, Mode};
 
 use super::beneath::{self, Seen, SeenKind};
-use super::engine::{Dir, Engine, Outcome, Step, Todo, node_of};
+use super::engine::{Dir, Engine, Outcome, Step, Todo, node_of, version_of};
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::partial::{PartialFile, Want};
@@ -128,7 +128,7 @@ impl Step<'_> {
         let target = Place::new(entry.parent, entry.name.clone());
         if let Some((place, row)) = &synced
             && *place == target
-            && row.version == entry.file.map(|file| file.version)
+            && row.version == version_of(entry)
             && Some(&row.node) == node_of(entry).as_ref()
         {
             // As it was synced. If the disk says otherwise, that is for the scan to find.
@@ -188,7 +188,7 @@ impl Step<'_> {
         Ok(self
             .batch
             .by_key(&parent)?
-            .is_some_and(|(_, row)| row.node == Node::Directory))
+            .is_some_and(|(_, row)| row.node.is_directory()))
     }
 
     /// Whether this device leaves the place out.
@@ -219,11 +219,10 @@ impl Step<'_> {
         let other = self.shown(&occupant.key)?;
         match other {
             // Two directories of one name that were made apart are one now.
-            None if occupant.node == Node::Directory
-                && entry.kind == Kind::Directory
-                && !elsewhere => {}
+            None if occupant.node.is_directory() && entry.kind == Kind::Directory && !elsewhere => {
+            }
             // Another file under the same name: it replaces the old one in one step.
-            None if !elsewhere && occupant.node != Node::Directory => {}
+            None if !elsewhere && !occupant.node.is_directory() => {}
             None => self.withdraw(target, occupant)?,
             Some(_) if self.busy.contains(&occupant.key) || self.busy.len() >= MAX_BUSY => {
                 self.stash(target, occupant)?;
@@ -294,7 +293,7 @@ impl Step<'_> {
             .moved(&self.engine.config.id, &from_path, &to_path)?;
         self.engine.problems.clear_tree(&from_path);
         self.engine.problems.clear(&to_path);
-        if row.node == Node::Directory {
+        if row.node.is_directory() {
             self.unwatch(&from_path);
             self.forget_dirs();
             self.todo.scans.push(to_path);
@@ -384,7 +383,7 @@ impl Step<'_> {
         seen: Seen,
     ) -> Outcome<()> {
         self.todo.unwanted.push(entry.key);
-        let version = entry.file.map(|file| file.version);
+        let version = version_of(entry);
         if row.key == entry.key && row.version == version {
             return Ok(());
         }
@@ -425,7 +424,7 @@ impl Step<'_> {
             (
                 Node::File {
                     content,
-                    executable,
+                    mode,
                     mtime,
                 },
                 _,
@@ -433,7 +432,7 @@ impl Step<'_> {
                 let want = Want {
                     key: entry.key,
                     content: *content,
-                    executable: *executable,
+                    mode: *mode,
                     mtime: *mtime,
                     label: name::display(&path),
                 };
@@ -450,7 +449,17 @@ impl Step<'_> {
                     }
                 }
             }
-            (Node::Directory, _) => self.make_directory(place, dir, row, seen, entry),
+            (
+                Node::Directory { .. },
+                Some(Row {
+                    node: Node::Directory { .. },
+                    ..
+                }),
+            ) if seen.is_some() => self.set_dir_attributes(place, dir, row, entry, wanted),
+            (Node::Directory { mode }, _) => {
+                let mode = *mode;
+                self.make_directory(place, dir, row, seen, entry, mode)
+            }
             (Node::Symlink { target }, _) => {
                 let target = target.clone();
                 self.make_symlink(place, dir, row, seen, entry, &target)
@@ -465,6 +474,7 @@ impl Step<'_> {
         row: Option<Row>,
         seen: Option<Seen>,
         entry: &Entry,
+        mode: Mode,
     ) -> Outcome<()> {
         let path = name::child(&dir.path, &place.name);
         if let (Some(row), Some(_)) = (row, seen) {
@@ -475,7 +485,9 @@ impl Step<'_> {
                 return Ok(());
             }
         }
-        if let Err(error) = beneath::make_dir(dir.fd.as_fd(), place.os_name()) {
+        if let Err(error) =
+            beneath::make_dir_with(dir.fd.as_fd(), place.os_name(), beneath::dir_mode(mode))
+        {
             self.engine.io_problem(&path, &error);
             return Ok(());
         }
@@ -492,7 +504,7 @@ impl Step<'_> {
         let row = Row {
             key: entry.key,
             version: None,
-            node: Node::Directory,
+            node: Node::Directory { mode },
             seen,
             racy: false,
         };

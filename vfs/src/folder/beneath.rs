@@ -65,25 +65,14 @@ pub(crate) struct Seen {
     pub(crate) stamp: FileStamp,
     /// Birth time in nanoseconds, 0 where the file system has none. With device and inode it names a file for life.
     pub(crate) born_ns: i64,
-    /// Owner may execute.
-    pub(crate) executable: bool,
     /// Permission bits without suid, sgid and sticky.
     pub(crate) mode: u32,
 }
 
 impl Seen {
-    /// The same file with this executable bit.
-    pub(crate) fn with_executable(self, executable: bool) -> Self {
-        let mode = if executable {
-            self.mode | 0o100
-        } else {
-            self.mode & !0o100
-        };
-        Self {
-            executable,
-            mode,
-            ..self
-        }
+    /// The same with these permissions.
+    pub(crate) fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
     }
 
     /// Modification time as the mesh stores it.
@@ -146,7 +135,6 @@ fn seen(stat: &rustix::fs::Statx) -> Seen {
         } else {
             nanos(stat.stx_btime)
         },
-        executable: mode & 0o100 != 0,
         mode: mode & 0o777,
     }
 }
@@ -203,7 +191,7 @@ pub(crate) fn reopen_direct(file: BorrowedFd<'_>) -> io::Result<File> {
 
 /// Makes a directory; it is fine if it is there already.
 pub(crate) fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    make_dir_for(dir, name, Audience::Umask)
+    make_dir_with(dir, name, 0o777)
 }
 
 /// Who may look into a new directory.
@@ -220,7 +208,12 @@ fn make_dir_for(dir: BorrowedFd<'_>, name: &OsStr, audience: Audience) -> io::Re
         Audience::Umask => 0o777,
         Audience::Owner => 0o700,
     };
-    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode)) {
+    make_dir_with(dir, name, mode)
+}
+
+/// Makes a directory with these permissions, less the umask; it is fine if it is there already.
+pub(crate) fn make_dir_with(dir: BorrowedFd<'_>, name: &OsStr, mode: u32) -> io::Result<()> {
+    match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode & 0o777)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -361,6 +354,39 @@ pub(crate) fn set_mode(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o777))?)
 }
 
+/// Sets the permission bits of a file that this program has made. It may have what others have: a refusal tells that
+/// the file system keeps none.
+pub(crate) fn set_own_mode(file: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    match rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o777)) {
+        Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the file system of this directory keeps permissions, as FAT and some others do not: found out by trying.
+pub(crate) fn keeps_modes(tmp: BorrowedFd<'_>) -> bool {
+    let name = OsStr::new("permissions");
+    let tried = || -> io::Result<bool> {
+        let file = open_partial(tmp, name)?;
+        let mut kept = true;
+        for mode in [0o600, 0o640] {
+            set_own_mode(file.as_fd(), mode)?;
+            kept &= look_at(file.as_fd())?.mode == mode;
+        }
+        remove_file(tmp, name)?;
+        Ok(kept)
+    };
+    // What cannot be tried is not changed either.
+    tried().unwrap_or(true)
+}
+
+/// Sets the permission bits of a directory. What gives what is made in it its group stays.
+pub(crate) fn set_dir_mode(dir: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    let special = rustix::fs::fstat(dir)?.st_mode & 0o7000;
+    let mode = Mode::from_raw_mode(special | (mode & 0o777));
+    Ok(rustix::fs::fchmod(dir, mode)?)
+}
+
 /// Lets the disk begin to write what is in memory of this range, without waiting for it. It is only a matter of speed.
 pub(crate) fn start_write_back(file: BorrowedFd<'_>, range: Range<u64>) {
     // Linux starts writing dirty pages that it is told not to keep. Those already written leave the memory.
@@ -380,10 +406,15 @@ pub(crate) fn sync_dir(dir: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::fsync(dir.as_fd())?)
 }
 
-/// The bits a new file gets: the process's umask applied to 0666 or 0777.
-pub(crate) fn new_file_mode(executable: bool) -> u32 {
-    let umask = process_umask();
-    (if executable { 0o777 } else { 0o666 }) & !umask
+/// The bits that a file gets whose permissions in the mesh are these: what the user lets nobody do here, nobody may do.
+/// Its owner can always read it, or this program could not.
+pub(crate) fn file_mode(mode: wormhole_crdt::Mode) -> u32 {
+    (mode.bits() & !process_umask()) | 0o400
+}
+
+/// The same of a directory, which its owner can always list, enter and change.
+pub(crate) fn dir_mode(mode: wormhole_crdt::Mode) -> u32 {
+    (mode.bits() & !process_umask()) | 0o700
 }
 
 /// The umask, read once from the kernel's own account of this process: `umask(2)` could only set it.

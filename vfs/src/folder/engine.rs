@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
-use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp, VersionVector};
+use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp, Version, VersionVector};
 use wormhole_store::{ContentId, FilePath, Store};
 
 use super::beneath::{self, Root, Seen};
@@ -48,6 +48,8 @@ pub(crate) struct Engine {
     pub(crate) ground: Arc<Ground>,
     pub(crate) dev: u64,
     pub(crate) tmp: Arc<Temporary>,
+    /// Whether the file system keeps permissions. Where it does not, nothing is said or believed of them.
+    pub(crate) keeps_modes: bool,
     pub(crate) state: State,
     pub(crate) replica: Replica,
     pub(crate) store: Store,
@@ -521,12 +523,20 @@ pub(crate) struct Passed;
 /// What an entry of the mesh is, apart from its place. `None` for one that claims a kind without its facts.
 pub(crate) fn node_of(entry: &Entry) -> Option<Node> {
     match entry.kind {
-        Kind::Directory => Some(Node::Directory),
+        Kind::Directory => Some(Node::Directory { mode: entry.mode }),
         Kind::Symlink => entry.target.clone().map(|target| Node::Symlink { target }),
         Kind::File => entry.file.map(|file| Node::File {
             content: file.content,
-            executable: entry.executable,
+            mode: entry.mode,
             mtime: file.mtime,
         }),
+    }
+}
+
+/// The version of what a file or link shows; a directory has none that counts.
+pub(crate) fn version_of(entry: &Entry) -> Option<Version> {
+    match entry.kind {
+        Kind::Directory => None,
+        Kind::File | Kind::Symlink => Some(entry.version),
     }
 }

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use wormhole_crdt::{EntryKey, Timestamp};
+use wormhole_crdt::{EntryKey, Mode, Timestamp};
 use wormhole_store::{ChunkSink, Content, Slot, Store, WriteError};
 
 use super::beneath::{self, Seen};
@@ -37,7 +37,7 @@ const READ_BACK: u64 = 1 << 20;
 pub(crate) struct Want {
     pub(crate) key: EntryKey,
     pub(crate) content: Content,
-    pub(crate) executable: bool,
+    pub(crate) mode: Mode,
     pub(crate) mtime: Timestamp,
     /// Its path, for people.
     pub(crate) label: Arc<str>,
@@ -243,7 +243,7 @@ impl PartialFile {
     }
 
     fn attributes(&self, file: &File) -> io::Result<()> {
-        beneath::set_mode(file.as_fd(), beneath::new_file_mode(self.want.executable))?;
+        beneath::set_own_mode(file.as_fd(), beneath::file_mode(self.want.mode))?;
         beneath::set_mtime(file.as_fd(), self.want.mtime)
     }
 

@@ -4,21 +4,37 @@
 //! that the tree rules can keep both (law 6). Whatever crashes between deciding and doing is repaired by deciding
 //! again, because every action moves one of the three towards the others. Nothing here touches anything.
 
-use wormhole_crdt::{LinkTarget, Timestamp};
+use wormhole_crdt::{LinkTarget, Mode, Timestamp};
 use wormhole_store::Content;
 
 /// Everything about an entry that is synced, but its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
-    Directory,
+    Directory {
+        mode: Mode,
+    },
     File {
         content: Content,
-        executable: bool,
+        mode: Mode,
         mtime: Timestamp,
     },
     Symlink {
         target: LinkTarget,
     },
+}
+
+impl Node {
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory { .. })
+    }
+
+    /// The permissions that the mesh knows of it. A link has none.
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        match self {
+            Self::Directory { mode } | Self::File { mode, .. } => Some(*mode),
+            Self::Symlink { .. } => None,
+        }
+    }
 }
 
 /// What to do.

@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use wormhole_crdt::{Entry, EntryKey, LinkTarget};
+use wormhole_crdt::{Entry, EntryKey, LinkTarget, Mode};
 
 use super::beneath::{self, Seen, SeenKind};
 use super::config::Writing;
-use super::engine::{Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of};
+use super::engine::{Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, version_of};
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::plan::{self, Action, Node};
@@ -80,7 +80,7 @@ impl Step<'_> {
         let mut row = self.batch.get(&place)?;
         if let Some(row) = &mut row {
             row.racy |= doubt == Doubt::Bytes;
-            let directory = row.node == Node::Directory && shape == Shape::Directory;
+            let directory = row.node.is_directory() && shape == Shape::Directory;
             if directory && doubt >= Doubt::Identity {
                 self.todo.scans.push(path.to_owned());
             }
@@ -170,7 +170,7 @@ impl Step<'_> {
                 }
                 self.unreferenced(place, &path, &row)
             }
-            Some(row) if row.seen.kind == seen.kind => self.changed(place, &path, row, seen, dir),
+            Some(row) if row.seen.kind == seen.kind => self.changed(place, &path, &row, seen, dir),
             Some(_) => {
                 // Another kind of thing under the same name: the old one is gone, the new one is new.
                 self.submit()?;
@@ -214,7 +214,7 @@ impl Step<'_> {
         &mut self,
         place: &Place,
         path: &Path,
-        row: Row,
+        row: &Row,
         seen: Seen,
         dir: &Dir,
     ) -> Outcome<Option<Look>> {
@@ -222,8 +222,11 @@ impl Step<'_> {
             SeenKind::File => self.look_inside(place, path, seen),
             SeenKind::Directory => {
                 // Replaced by another directory: the entry stays, what is in it is compared.
-                self.batch.put(place, &Row { seen, ..row })?;
-                self.todo.scans.push(path.to_owned());
+                if !same_inode(&row.seen, &seen) {
+                    self.todo.scans.push(path.to_owned());
+                }
+                let mode = self.mode_of(&seen, Some(row));
+                self.decide(place, path, Node::Directory { mode }, seen, false)?;
                 Ok(None)
             }
             SeenKind::Symlink => {
@@ -256,7 +259,8 @@ impl Step<'_> {
                     }
                     self.batch.unkeep(place)?;
                 }
-                self.decide(place, path, Node::Directory, seen, false)?;
+                let mode = self.mode_of(&seen, None);
+                self.decide(place, path, Node::Directory { mode }, seen, false)?;
                 self.todo.scans.push(path.to_owned());
                 Ok(None)
             }
@@ -325,6 +329,20 @@ impl Step<'_> {
         Ok(Some(look))
     }
 
+    /// The permissions that the mesh shall know of what is seen. Those that were applied here stand for those that
+    /// were wanted; what a file system without permissions shows stands for nothing.
+    fn mode_of(&self, seen: &Seen, row: Option<&Row>) -> Mode {
+        let wanted = row.and_then(|row| Some((row.node.mode()?, row.seen.mode)));
+        match wanted {
+            Some((wanted, applied)) if !self.engine.keeps_modes || applied == seen.mode => wanted,
+            None if !self.engine.keeps_modes => match seen.kind {
+                SeenKind::Directory => Mode::DIRECTORY,
+                SeenKind::File | SeenKind::Symlink | SeenKind::Special => Mode::FILE,
+            },
+            Some(_) | None => Mode::new(seen.mode),
+        }
+    }
+
     fn link_node(&mut self, path: &Path, place: &Place, dir: &Dir) -> Result<Node, Passed> {
         match beneath::read_link(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name()) {
             Ok(raw) => {
@@ -384,16 +402,20 @@ impl Step<'_> {
         if !self.draft_move(from, to, path, &row)? {
             return Ok(None);
         }
-        // Its executable bit may have changed with its name.
-        let same = seen.kind != SeenKind::File
-            || (same_data(&row.seen, &seen) && row.seen.executable == seen.executable);
+        // Its permissions may have changed with its name.
+        let chmod = row.seen.mode != seen.mode;
+        let same = seen.kind != SeenKind::File || (same_data(&row.seen, &seen) && !chmod);
         let row = if same {
+            let seen = seen.with_mode(row.seen.mode);
             // Who edits in place and puts the time back leaves no other trace: a rename moves the ctime. It is read later.
             let racy = row.racy || seen.kind == SeenKind::File;
             Row { seen, racy, ..row }
         } else {
             row
         };
+        if same && chmod {
+            self.todo.paths.push(path.to_owned());
+        }
         self.batch.remove(from)?;
         self.batch.put(to, &row)?;
         self.engine.problems.clear(path);
@@ -463,10 +485,10 @@ impl Step<'_> {
             }
             (Action::Adopt, _, Some(entry)) => self.adopt(place, &entry, node, seen, racy)?,
             (Action::Record, row, entry)
-                if self.same_file_without_memory(row.as_ref(), &node, entry.as_ref()) =>
+                if self.same_without_memory(row.as_ref(), &node, entry.as_ref()) =>
             {
-                // The same bytes on both sides before they were ever synced: nothing to send, only the time and
-                // the executable bit of the mesh to take over.
+                // The same bytes, or a directory, on both sides before they were ever synced: nothing to send, only
+                // the time and the permissions of the mesh to take over.
                 if let Some(entry) = entry {
                     let key = entry.key;
                     self.adopt(place, &entry, node, seen, racy)?;
@@ -478,15 +500,13 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn same_file_without_memory(
-        &self,
-        row: Option<&Row>,
-        node: &Node,
-        entry: Option<&Entry>,
-    ) -> bool {
-        let theirs = entry.and_then(|entry| entry.file).map(|file| file.content);
-        match (row, node) {
-            (None, Node::File { content, .. }) => theirs == Some(*content),
+    fn same_without_memory(&self, row: Option<&Row>, node: &Node, entry: Option<&Entry>) -> bool {
+        let theirs = entry.and_then(node_of);
+        match (row, node, theirs) {
+            (None, Node::File { content, .. }, Some(Node::File { content: other, .. })) => {
+                *content == other
+            }
+            (None, Node::Directory { .. }, Some(Node::Directory { .. })) => true,
             _ => false,
         }
     }
@@ -500,7 +520,7 @@ impl Step<'_> {
         seen: Seen,
         racy: bool,
     ) -> Outcome<()> {
-        let version = entry.file.map(|file| file.version);
+        let version = version_of(entry);
         self.rekey_children(place, entry.key)?;
         self.batch.put(
             place,
@@ -531,7 +551,7 @@ impl Step<'_> {
         let Some(old) = self.batch.get(place)? else {
             return Ok(());
         };
-        if old.key.id == key.id || old.node != Node::Directory {
+        if old.key.id == key.id || !old.node.is_directory() {
             return Ok(());
         }
         for (from, _row) in self.batch.children(old.key.id)? {

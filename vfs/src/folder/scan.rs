@@ -15,7 +15,6 @@ use wormhole_crdt::{EntryId, EntryKey};
 use super::beneath;
 use super::engine::{Dir, Engine, Look, Outcome, Step, Todo, node_of};
 use super::name::{self, Place};
-use super::plan::Node;
 use super::state::{Keep, Row};
 use super::status::Counts;
 use super::vanished::Extent;
@@ -207,7 +206,7 @@ impl Step<'_> {
         } else {
             match self.batch.place_of(base, path)? {
                 Some(place) => match self.batch.get(&place)? {
-                    Some(row) if row.node == Node::Directory => row.key.id,
+                    Some(row) if row.node.is_directory() => row.key.id,
                     Some(_) | None => return Ok(None),
                 },
                 None => return Ok(None),
@@ -256,7 +255,7 @@ impl Step<'_> {
         };
         let place = Place::new(id, entry);
         let row = self.batch.get(&place)?;
-        let directory = row.as_ref().is_some_and(|row| row.node == Node::Directory);
+        let directory = row.as_ref().is_some_and(|row| row.node.is_directory());
         let look = self.find(&place, row, dir)?;
         // New directories ask for their own scan; known ones are part of this walk.
         let below = directory && !self.todo.scans.contains(&child);
@@ -289,7 +288,7 @@ impl Step<'_> {
             });
             if !same {
                 keys.push(entry.key);
-            } else if row.is_some_and(|row| row.node == Node::Directory) {
+            } else if row.is_some_and(|row| row.node.is_directory()) {
                 stack.push(entry.key.id);
             }
         }

@@ -19,7 +19,6 @@ use std::ops::RangeInclusive;
 use wormhole_store::FileStamp;
 
 use super::beneath::{Seen, SeenKind};
-use super::plan::Node;
 use super::state::Row;
 
 /// A stamp this close to the moment of reading may hide a later write: clocks of file systems tick this slowly.
@@ -32,7 +31,9 @@ const SECOND_NS: i64 = 1_000_000_000;
 pub(crate) fn unchanged(row: &Row, seen: &Seen) -> bool {
     match seen.kind {
         // A directory's own times move with every name in it.
-        SeenKind::Directory => row.node == Node::Directory && same_inode(&row.seen, seen),
+        SeenKind::Directory => {
+            row.node.is_directory() && same_inode(&row.seen, seen) && row.seen.mode == seen.mode
+        }
         SeenKind::File | SeenKind::Symlink => !row.racy && same_stamp(&row.seen, seen),
         SeenKind::Special => false,
     }

@@ -88,6 +88,7 @@ impl Engine {
             config,
             root,
             dev,
+            keeps_modes: beneath::keeps_modes(tmp.dir().as_fd()),
             tmp,
             state,
             replica,

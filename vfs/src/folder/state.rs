@@ -27,7 +27,7 @@ const KEPT: TableDefinition<'_, &[u8], ()> = TableDefinition::new("kept");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Raised when a row's meaning changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Index pages kept in RAM; the whole of a 200,000-file folder is about five times this.
 const CACHE_BYTES: usize = 16 << 20;
 /// The parent of what is moved out of the way while names are swapped: the folder's temporary directory.
@@ -37,10 +37,11 @@ pub(crate) const STASH: EntryId = EntryId::from_bytes([0xff; 16]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) key: EntryKey,
-    /// The version of the content, for files.
+    /// The version of the content, for files and links.
     pub(crate) version: Option<Version>,
     pub(crate) node: Node,
-    /// How the disk showed it then.
+    /// How the disk showed it then: the permissions in it are the ones that were *applied*, those in `node`
+    /// the ones that the mesh *wants*. Only what differs from the applied ones was changed here.
     pub(crate) seen: Seen,
     /// Written so shortly before it was read that an equal stamp proves nothing.
     pub(crate) racy: bool,
@@ -73,6 +74,7 @@ impl State {
                         known: FORMAT,
                     });
                 }
+                Some(found) if found < FORMAT => return Err(StateError::Damaged),
                 Some(_) => {}
                 None => {
                     meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
@@ -289,7 +291,7 @@ impl Batch {
         let mut total = 1;
         let mut todo = vec![top];
         while let Some(next) = todo.pop() {
-            if next.node != Node::Directory || total >= limit {
+            if !next.node.is_directory() || total >= limit {
                 continue;
             }
             let children = self.children(next.key.id)?;
@@ -304,7 +306,7 @@ impl Batch {
         let mut todo = vec![place.clone()];
         while let Some(next) = todo.pop() {
             if let Some(old) = self.remove(&next)?
-                && old.node == Node::Directory
+                && old.node.is_directory()
             {
                 todo.extend(
                     self.children(old.key.id)?
@@ -365,7 +367,7 @@ impl Batch {
                 return Ok(Some(place));
             }
             match self.get(&place)? {
-                Some(row) if row.node == Node::Directory => parent = row.key.id,
+                Some(row) if row.node.is_directory() => parent = row.key.id,
                 Some(_) | None => return Ok(None),
             }
         }
@@ -433,7 +435,7 @@ impl Batch {
 
 fn count(counts: &mut Counts, node: &Node, change: fn(u64, u64) -> u64) {
     match node {
-        Node::Directory => counts.directories = change(counts.directories, 1),
+        Node::Directory { .. } => counts.directories = change(counts.directories, 1),
         Node::Symlink { .. } => counts.symlinks = change(counts.symlinks, 1),
         Node::File { content, .. } => {
             counts.files = change(counts.files, 1);

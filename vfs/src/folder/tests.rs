@@ -10,6 +10,7 @@ pub(crate) mod fault;
 mod guard;
 mod ignore;
 mod kind;
+mod mode;
 mod name;
 mod owner;
 mod refused;

@@ -29,7 +29,9 @@ fn old_mesh() -> Vec<Replica> {
     let moved = Edit::Move { key, parent, name };
     replicas[0].edit(&[moved], NOW).unwrap();
     let key = EntryKey::from(ids[1]);
-    replicas[0].edit(&[Edit::Remove { key }], NOW).unwrap();
+    replicas[0]
+        .edit(&[Edit::Remove { key, base: None }], NOW)
+        .unwrap();
     write(&replicas[0], ids[2], 100);
     write(&replicas[1], ids[2], 101);
     sync(&replicas[0], &replicas[1]);

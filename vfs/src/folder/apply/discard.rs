@@ -26,7 +26,7 @@ impl Step<'_> {
             Node::File { content, .. } if !content.is_empty() => {
                 self.engine.store.refers_to(&self.engine.file_path(path))?
             }
-            Node::File { .. } | Node::Directory | Node::Symlink { .. } => true,
+            Node::File { .. } | Node::Directory { .. } | Node::Symlink { .. } => true,
         })
     }
 

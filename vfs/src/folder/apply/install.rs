@@ -9,17 +9,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use wormhole_crdt::{Entry, LinkTarget};
+use wormhole_crdt::{Entry, LinkTarget, Mode};
 use wormhole_store::Content;
 
 use crate::folder::beneath::{self, Exchanged, Seen, SeenKind};
-use crate::folder::engine::{Dir, Outcome, Step};
+use crate::folder::engine::{Dir, Outcome, Step, version_of};
 use crate::folder::name::{self, Place};
 use crate::folder::owner;
 use crate::folder::partial::PartialFile;
 use crate::folder::plan::Node;
 use crate::folder::record::now_ns;
-use crate::folder::stamp::{is_racy_when_set, same_data};
+use crate::folder::stamp::{is_racy_when_set, same_data, same_inode};
 use crate::folder::state::Row;
 use crate::folder::taken::Taken;
 use crate::folder::trash::Berth;
@@ -48,7 +48,7 @@ impl Step<'_> {
     ) -> Outcome<()> {
         let path = name::child(&dir.path, &place.name);
         if let Some(Row {
-            node: Node::Directory,
+            node: Node::Directory { .. },
             ..
         }) = row
         {
@@ -65,7 +65,7 @@ impl Step<'_> {
             self.todo.keys.push(entry.key);
             return Ok(());
         }
-        if let Err(error) = self.inherit(file, dir, place, seen, entry.executable) {
+        if let Err(error) = self.inherit(file, dir, place, row.as_ref(), seen, entry.mode) {
             self.engine.io_problem(&path, &error);
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl Step<'_> {
             self.todo.paths.push(path.clone());
         }
         self.refer_to(&path, &file.want().content);
-        let version = entry.file.map(|file| file.version);
+        let version = version_of(entry);
         self.batch.put(
             place,
             &Row {
@@ -123,14 +123,16 @@ impl Step<'_> {
         }
     }
 
-    /// What the disk knows of the old file stays, but for the executable bits; a new one is as if it was written there.
+    /// What the disk knows of the old file stays, its permissions as far as the mesh did not change them, whatever this
+    /// user's umask is now; a new one is as if it was written there.
     fn inherit(
         &self,
         file: &PartialFile,
         dir: &Dir,
         place: &Place,
+        row: Option<&Row>,
         seen: Option<Seen>,
-        executable: bool,
+        mode: Mode,
     ) -> io::Result<()> {
         let tmp = self.engine.tmp.dir();
         let made = beneath::open_file(tmp.as_fd(), file.name())?;
@@ -140,15 +142,19 @@ impl Step<'_> {
                 if let Ok(old) = beneath::open_file(dir.fd.as_fd(), place.os_name()) {
                     owner::take_over(made.as_fd(), old.as_fd())?;
                 }
-                with_executable(old.mode, executable)
+                let unchanged = row.and_then(|row| row.node.mode()) == Some(mode);
+                if unchanged {
+                    old.mode
+                } else {
+                    beneath::file_mode(mode)
+                }
             }
             None => {
-                let asked = if executable { 0o777 } else { 0o666 };
-                let given = owner::as_written_in(made.as_fd(), dir.fd.as_fd(), asked)?;
-                given.unwrap_or_else(|| beneath::new_file_mode(executable))
+                let given = owner::as_written_in(made.as_fd(), dir.fd.as_fd(), mode.bits())?;
+                given.map_or_else(|| beneath::file_mode(mode), |given| given | 0o400)
             }
         };
-        if beneath::look_at(made.as_fd())?.mode != wanted {
+        if self.engine.keeps_modes && beneath::look_at(made.as_fd())?.mode != wanted {
             beneath::set_mode(made.as_fd(), wanted)?;
         }
         Ok(())
@@ -216,7 +222,7 @@ impl Step<'_> {
         Ok(Placed::Occupied)
     }
 
-    /// Only the time or the executable bit differ: the file stays, its attributes change.
+    /// Only the time or the permissions differ: the file stays, its attributes change.
     pub(super) fn set_attributes(
         &mut self,
         place: &Place,
@@ -226,13 +232,7 @@ impl Step<'_> {
         node: Node,
     ) -> Outcome<()> {
         let path = name::child(&dir.path, &place.name);
-        let (
-            Some(row),
-            Node::File {
-                executable, mtime, ..
-            },
-        ) = (row, &node)
-        else {
+        let (Some(row), Node::File { mode, mtime, .. }) = (row, &node) else {
             return Ok(());
         };
         let set = || -> io::Result<Option<Seen>> {
@@ -240,7 +240,9 @@ impl Step<'_> {
             if beneath::look_at(file.as_fd())?.stamp != row.seen.stamp {
                 return Ok(None);
             }
-            beneath::set_mode(file.as_fd(), with_executable(row.seen.mode, *executable))?;
+            if self.engine.keeps_modes && row.node.mode() != Some(*mode) {
+                beneath::set_mode(file.as_fd(), beneath::file_mode(*mode))?;
+            }
             beneath::set_mtime(file.as_fd(), *mtime)?;
             beneath::look_at(file.as_fd()).map(Some)
         };
@@ -253,7 +255,7 @@ impl Step<'_> {
                 {
                     tracing::debug!(path = %name::display(&path), %error, "reference not renewed");
                 }
-                let version = entry.file.map(|file| file.version);
+                let version = version_of(entry);
                 self.touch(dir);
                 // A write just before the time was set cannot be told by the times any more.
                 self.todo.paths.push(path.clone());
@@ -276,6 +278,52 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// A directory gets the permissions that the mesh says.
+    pub(super) fn set_dir_attributes(
+        &mut self,
+        place: &Place,
+        dir: &Arc<Dir>,
+        row: Option<Row>,
+        entry: &Entry,
+        node: Node,
+    ) -> Outcome<()> {
+        let path = name::child(&dir.path, &place.name);
+        let (Some(row), Some(mode)) = (row, node.mode()) else {
+            return Ok(());
+        };
+        let keeps_modes = self.engine.keeps_modes;
+        let set = || -> io::Result<Option<Seen>> {
+            let opened = self.engine.root.open_dir(&path)?;
+            let found = beneath::look_at(opened.as_fd())?;
+            if !same_inode(&found, &row.seen) || found.mode != row.seen.mode {
+                return Ok(None);
+            }
+            if keeps_modes && row.node.mode() != Some(mode) {
+                beneath::set_dir_mode(opened.as_fd(), beneath::dir_mode(mode))?;
+            }
+            beneath::look_at(opened.as_fd()).map(Some)
+        };
+        match set() {
+            Ok(Some(seen)) => {
+                let (key, version, racy) = (entry.key, None, false);
+                let row = Row {
+                    key,
+                    version,
+                    node,
+                    seen,
+                    racy,
+                };
+                self.batch.put(place, &row)?;
+                self.todo.unwanted.push(key);
+            }
+            Ok(None) => {
+                self.blocked_by(entry.key, &path)?;
+            }
+            Err(error) => self.engine.io_problem(&path, &error),
+        }
+        Ok(())
+    }
+
     pub(super) fn make_symlink(
         &mut self,
         place: &Place,
@@ -287,7 +335,7 @@ impl Step<'_> {
     ) -> Outcome<()> {
         let path = name::child(&dir.path, &place.name);
         if let Some(Row {
-            node: Node::Directory,
+            node: Node::Directory { .. },
             ..
         }) = row
         {
@@ -325,7 +373,7 @@ impl Step<'_> {
         };
         let row = Row {
             key: entry.key,
-            version: None,
+            version: version_of(entry),
             node,
             seen: now,
             racy: false,
@@ -333,14 +381,5 @@ impl Step<'_> {
         self.batch.put(place, &row)?;
         self.engine.problems.clear(&path);
         Ok(())
-    }
-}
-
-/// Whoever may read may execute, or nobody may.
-fn with_executable(mode: u32, executable: bool) -> u32 {
-    if executable {
-        mode | ((mode & 0o444) >> 2)
-    } else {
-        mode & !0o111
     }
 }

@@ -9,7 +9,6 @@ use wormhole_crdt::{EntryId, EntryKey};
 use crate::folder::beneath;
 use crate::folder::engine::{Dir, Outcome, Step};
 use crate::folder::name::{self, Place};
-use crate::folder::plan::Node;
 use crate::folder::stamp::same_data;
 use crate::folder::state::Row;
 use crate::folder::status::Reason;
@@ -35,7 +34,7 @@ impl Step<'_> {
             self.blocked_by(row.key, &path)?;
             return Ok(());
         }
-        if row.node == Node::Directory {
+        if row.node.is_directory() {
             return self.withdraw_directory(place, &dir, row);
         }
         let berth = self.take_leave(Some(row), &path)?;
@@ -86,7 +85,7 @@ impl Step<'_> {
         while let Some(directory) = directories.pop() {
             for (_place, row) in self.batch.children(directory)? {
                 keys.push(row.key);
-                if row.node == Node::Directory {
+                if row.node.is_directory() {
                     directories.push(row.key.id);
                 }
             }

@@ -8,15 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wormhole_crdt::{
-    Branch, DeviceTag, Edit, EditError, Entry, EntryChange, EntryId, EntryKey, FileInput, NewNode,
-    TreeError, Version,
+    Branch, DeviceTag, Edit, EditError, Entry, EntryChange, EntryId, EntryKey, FileInput, Mode,
+    NewAttributes, NewNode, TreeError, Version,
 };
 
 use super::{Place, Row};
 use crate::error::chain;
 use crate::folder::beneath::{self, Seen};
 use crate::folder::config::Writing;
-use crate::folder::engine::{BUSY_PAUSE, Engine, Outcome, Step, node_of};
+use crate::folder::engine::{BUSY_PAUSE, Engine, Outcome, Step, node_of, version_of};
 use crate::folder::name;
 use crate::folder::plan::Node;
 use crate::folder::state::Keep;
@@ -62,7 +62,19 @@ impl Step<'_> {
         seen: Seen,
         racy: bool,
     ) -> Outcome<()> {
-        if self.engine.config.writing == Writing::ReadOnly {
+        let read_only = self.engine.config.writing == Writing::ReadOnly;
+        if let Some(row) = &row
+            && row.node.is_directory()
+            && node.is_directory()
+            && (read_only || entry.is_none())
+        {
+            // Other permissions bring no directory back, and move none out of the way.
+            let (key, row) = (row.key, row.clone());
+            self.batch.put(place, &Row { seen, ..row })?;
+            self.todo.keys.push(key);
+            return Ok(());
+        }
+        if read_only {
             return self.keep_local(place, path, row.as_ref(), entry.as_ref());
         }
         let new = Row {
@@ -73,8 +85,15 @@ impl Step<'_> {
             racy,
         };
         match (row, entry) {
-            (Some(row), Some(_)) => {
-                let edits = differences(&row, &new);
+            (Some(row), Some(entry)) => {
+                // What is shown now was seen, too, if it is the same: somebody has written it once more.
+                let same = node_of(&entry).as_ref() == Some(&row.node);
+                let base = if same {
+                    version_of(&entry)
+                } else {
+                    row.version
+                };
+                let edits = differences(&row, &new, base);
                 self.push_draft(edits, place, path, After::Put(new));
                 Ok(())
             }
@@ -129,33 +148,27 @@ impl Step<'_> {
             return Ok(());
         };
         let node = match &new.node {
-            Node::Directory => NewNode::Directory,
+            Node::Directory { .. } => NewNode::Directory,
             Node::Symlink { target } => NewNode::Symlink(target.clone()),
             Node::File { content, mtime, .. } => NewNode::File(FileInput {
                 content: *content,
                 mtime: *mtime,
             }),
         };
-        let executable = matches!(
-            new.node,
-            Node::File {
-                executable: true,
-                ..
-            }
-        );
+        let mode = new.node.mode();
         let id = self.fresh_id(place.parent)?;
         let edit = Edit::Create {
             id,
             parent: place.parent,
             name: place.name.clone(),
             node,
-            executable,
+            mode,
         };
         let new = Row {
             key: EntryKey::from(id),
             ..new
         };
-        if new.node == Node::Directory {
+        if new.node.is_directory() {
             // What is in it needs its id at once.
             self.batch.put(&place, &new)?;
             self.push_draft(vec![edit], &place, path, After::Done);
@@ -236,17 +249,16 @@ impl Step<'_> {
         Ok(true)
     }
 
-    /// Drafts a deletion of an entry that stands for so many, itself included; or of the memory alone.
+    /// Drafts the deletion of so many entries at a place and below it; without edits, of the memory alone.
     pub(super) fn draft_removal(
         &mut self,
         place: &Place,
         path: &Path,
-        gone: Option<(EntryKey, usize)>,
+        edits: Vec<Edit>,
+        entries: usize,
     ) {
-        let (key, entries) = gone.unzip();
-        let edits = key.map(|key| Edit::Remove { key }).into_iter().collect();
         self.push_draft(edits, place, path, After::Remove);
-        if let (Some(draft), Some(entries)) = (self.drafts.last_mut(), entries) {
+        if let Some(draft) = self.drafts.last_mut() {
             draft.entries = entries;
         }
     }
@@ -297,7 +309,7 @@ impl Step<'_> {
             parent: at.parent,
             name: at.name.clone(),
             node: NewNode::Directory,
-            executable: false,
+            mode: row.node.mode(),
         };
         self.rekey_children(&at, EntryKey::from(id))?;
         self.batch.put(
@@ -450,8 +462,8 @@ impl Step<'_> {
                         .unwrap_or_default();
                     if let Some(entry) = entries.iter().find(|entry| is_ours(entry, &row, tag)) {
                         row.key = entry.key;
-                        row.version = entry.file.map(|file| file.version);
-                        self.untold_executable(&draft.path, &mut row, entry.executable);
+                        row.version = version_of(entry);
+                        self.untold_mode(&draft.path, &mut row, entry.mode);
                     }
                     self.batch.put(&draft.place, &row)?;
                 }
@@ -460,14 +472,14 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// A version that was written beside another one has the executable bit of that: what the disk shows is a change of its
+    /// A version that was written beside another one has the permissions of that: what the disk shows is a change of its
     /// own, to be told next.
-    fn untold_executable(&mut self, path: &Path, row: &mut Row, shown: bool) {
-        if let Node::File { executable, .. } = &mut row.node
-            && *executable != shown
+    fn untold_mode(&mut self, path: &Path, row: &mut Row, shown: Mode) {
+        if let Node::File { mode, .. } = &mut row.node
+            && *mode != shown
         {
-            *executable = shown;
-            row.seen = row.seen.with_executable(shown);
+            *mode = shown;
+            row.seen = row.seen.with_mode(beneath::file_mode(shown));
             self.todo.paths.push(path.to_owned());
         }
     }
@@ -515,7 +527,9 @@ fn is_ours(entry: &Entry, row: &Row, tag: DeviceTag) -> bool {
         (Node::File { content, .. }, Some(file)) => {
             file.content == *content && file.version.device == tag
         }
-        (Node::Symlink { .. }, None) => true,
+        (Node::Symlink { target }, None) => {
+            entry.target.as_ref() == Some(target) && entry.version.device == tag
+        }
         _ => false,
     }
 }
@@ -528,48 +542,47 @@ fn move_edit(key: EntryKey, to: &Place) -> Edit {
     }
 }
 
-/// The edits that turn what was last synced into what the disk shows.
-fn differences(old: &Row, new: &Row) -> Vec<Edit> {
+/// The edits that turn what was last synced into what the disk shows. `base` is the version that was seen.
+fn differences(old: &Row, new: &Row, base: Option<Version>) -> Vec<Edit> {
     let key = old.key;
+    let mode = match (old.node.mode(), new.node.mode()) {
+        (Some(was), Some(mode)) => Some(mode).filter(|mode| *mode != was),
+        _ => None,
+    };
+    let mut attributes = NewAttributes { mode, mtime: None };
+    let mut edits = Vec::new();
     match (&old.node, &new.node) {
         (
             Node::File {
                 content: was,
-                executable: could,
                 mtime: then,
+                ..
             },
-            Node::File {
-                content,
-                executable,
-                mtime,
+            Node::File { content, mtime, .. },
+        ) if was == content => attributes.mtime = Some(*mtime).filter(|mtime| mtime != then),
+        (Node::File { .. }, Node::File { content, mtime, .. }) => edits.push(Edit::Write {
+            key,
+            content: FileInput {
+                content: *content,
+                mtime: *mtime,
             },
-        ) => {
-            let mut edits = Vec::new();
-            if was != content || then != mtime {
-                let content = FileInput {
-                    content: *content,
-                    mtime: *mtime,
-                };
-                edits.push(Edit::Write {
-                    key,
-                    content,
-                    base: old.version,
-                });
-            }
-            if could != executable {
-                edits.push(Edit::SetExecutable {
-                    key,
-                    executable: *executable,
-                });
-            }
-            edits
-        }
-        (Node::Symlink { .. }, Node::Symlink { target }) => {
-            vec![Edit::Retarget {
-                key,
-                target: target.clone(),
-            }]
-        }
-        _ => Vec::new(),
+            base,
+        }),
+        (Node::Symlink { .. }, Node::Symlink { target }) => edits.push(Edit::Retarget {
+            key,
+            target: target.clone(),
+            base,
+        }),
+        _ => {}
     }
+    if attributes != NewAttributes::default() {
+        // Those of a version that was just written are not seen by anybody else.
+        let base = base.filter(|_| edits.is_empty());
+        edits.push(Edit::SetAttributes {
+            key,
+            attributes,
+            base,
+        });
+    }
+    edits
 }

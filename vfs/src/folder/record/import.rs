@@ -3,12 +3,12 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wormhole_crdt::{Entry, EntryKey};
+use wormhole_crdt::{Entry, EntryKey, Mode};
 use wormhole_store::{Content, Holding, ImportError, Imported};
 
 use super::{Node, Row};
 use crate::error::chain;
-use crate::folder::beneath::Seen;
+use crate::folder::beneath::{self, Seen};
 use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Step, Todo, node_of};
 use crate::folder::name::Place;
 use crate::folder::stamp::is_racy;
@@ -78,7 +78,8 @@ impl Step<'_> {
                     self.remember_said(&look, said)?;
                 }
                 let row = self.batch.get(&look.place)?;
-                let node = file_node(content, &look.seen, row.as_ref());
+                let mode = self.mode_of(&look.seen, row.as_ref());
+                let node = file_node(content, mode, &look.seen, row.as_ref());
                 self.decide(&look.place, &look.path, node, look.seen, racy)
             }
             Ok(_) | Err(ImportError::Changed { .. }) => {
@@ -124,7 +125,7 @@ impl Step<'_> {
         if self.is_held(&file.content) {
             return Ok(());
         }
-        let mut seen = look.seen.with_executable(said.executable);
+        let mut seen = look.seen.with_mode(beneath::file_mode(said.mode));
         seen.stamp.mtime_ns = file.mtime.0;
         let row = Row {
             key: EntryKey::from(said.key.id),
@@ -164,29 +165,18 @@ impl Step<'_> {
 
 /// What the disk says about a file. Attributes that look as they did after the last sync are what was synced then, even on
 /// a disk that cannot hold them exactly.
-fn file_node(content: Content, seen: &Seen, row: Option<&Row>) -> Node {
-    let (mut executable, mut mtime) = (seen.executable, seen.mtime());
-    if let Some(Row {
-        node:
-            Node::File {
-                executable: known,
-                mtime: time,
-                ..
-            },
-        seen: before,
-        ..
-    }) = row
-    {
-        if before.executable == seen.executable {
-            executable = *known;
-        }
-        if before.stamp.mtime_ns == seen.stamp.mtime_ns {
-            mtime = *time;
-        }
-    }
+fn file_node(content: Content, mode: Mode, seen: &Seen, row: Option<&Row>) -> Node {
+    let mtime = match row {
+        Some(Row {
+            node: Node::File { mtime, .. },
+            seen: before,
+            ..
+        }) if before.stamp.mtime_ns == seen.stamp.mtime_ns => *mtime,
+        Some(_) | None => seen.mtime(),
+    };
     Node::File {
         content,
-        executable,
+        mode,
         mtime,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use wormhole_crdt::{Entry, EntryId, EntryKey};
+use wormhole_crdt::{Edit, Entry, EntryId, EntryKey, Version};
 
 use super::draft::ENVELOPE_ENTRIES;
 use super::{Place, Row};
@@ -13,7 +13,7 @@ use crate::folder::config::Writing;
 use crate::folder::engine::{Engine, Outcome, Step, Todo, node_of};
 use crate::folder::guard::Verdict;
 use crate::folder::name;
-use crate::folder::plan::{self, Action, Node};
+use crate::folder::plan::{self, Action};
 use crate::folder::state::Keep;
 use crate::folder::status::Reason;
 use crate::folder::vanished::{Extent, Missing};
@@ -188,7 +188,7 @@ impl Step<'_> {
                         // It comes back with what is left in it.
                         self.todo.keys.push(row.key);
                         let path = self.path_of(place)?.unwrap_or_default();
-                        self.draft_removal(place, &path, None);
+                        self.draft_removal(place, &path, Vec::new(), 1);
                     }
                 }
                 continue;
@@ -200,11 +200,12 @@ impl Step<'_> {
                 Some(_) | None => None,
             };
             match seen {
-                Some((at, row)) if row.node == Node::Directory => {
+                Some((at, row)) if row.node.is_directory() => {
                     levels.push(self.level(at, &row)?);
                 }
+                // As it is shown: perhaps somebody has written the same bytes once more.
                 Some((place, row)) => level.add(Part {
-                    key: row.key,
+                    edits: vec![removal(row.key, Some(child.version))],
                     place,
                     entries: 1,
                 }),
@@ -223,15 +224,17 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn level(&self, place: Place, row: &Row) -> Outcome<Level> {
-        let unvisited = if row.node == Node::Directory {
+    fn level(&mut self, place: Place, row: &Row) -> Outcome<Level> {
+        let unvisited = if row.node.is_directory() {
             self.engine.replica.children(row.key.id)?
         } else {
             Vec::new()
         };
+        let base = self.shown(&row.key)?.map(|entry| entry.version);
         Ok(Level {
             place,
             key: row.key,
+            base,
             unvisited,
             parts: Vec::new(),
             entries: 1,
@@ -247,6 +250,7 @@ impl Step<'_> {
             return Ok(None);
         }
         let mut entries = level.entries;
+        let mut edits = Vec::new();
         if level.in_parts || entries > ENVELOPE_ENTRIES {
             self.draft_parts(&level.parts)?;
             self.submit()?;
@@ -255,9 +259,13 @@ impl Step<'_> {
                 return Ok(None);
             }
             entries = 1;
+        } else {
+            edits.extend(level.parts.into_iter().flat_map(|part| part.edits));
         }
+        // Alone: what somebody put into it since stays, and keeps it.
+        edits.push(removal(level.key, level.base));
         Ok(Some(Part {
-            key: level.key,
+            edits,
             place: level.place,
             entries,
         }))
@@ -269,7 +277,8 @@ impl Step<'_> {
 
     fn draft_part(&mut self, part: &Part) -> Outcome<()> {
         let path = self.path_of(&part.place)?.unwrap_or_default();
-        self.draft_removal(&part.place, &path, Some((part.key, part.entries)));
+        let edits = part.edits.clone();
+        self.draft_removal(&part.place, &path, edits, part.entries);
         Ok(())
     }
 
@@ -286,9 +295,15 @@ impl Step<'_> {
     }
 }
 
+/// Removes what was seen.
+fn removal(key: EntryKey, base: Option<Version>) -> Edit {
+    Edit::Remove { key, base }
+}
+
 /// A file, or a directory with all that is below it, that goes as a whole.
 struct Part {
-    key: EntryKey,
+    /// What is below before what is above.
+    edits: Vec<Edit>,
     place: Place,
     /// How many entries that are.
     entries: usize,
@@ -298,6 +313,8 @@ struct Part {
 struct Level {
     place: Place,
     key: EntryKey,
+    /// The version of it that was seen.
+    base: Option<Version>,
     unvisited: Vec<Entry>,
     /// What of it may go and was not drafted yet.
     parts: Vec<Part>,

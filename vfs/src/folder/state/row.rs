@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use wormhole_crdt::{
-    Branch, DeviceTag, EntryId, EntryKey, EntryName, LinkTarget, Timestamp, Version,
+    Branch, DeviceTag, EntryId, EntryKey, EntryName, LinkTarget, Mode, Timestamp, Version,
 };
 use wormhole_store::{Content, ContentId, FileStamp};
 
@@ -37,11 +37,13 @@ struct StoredVersion {
 
 #[derive(Serialize, Deserialize)]
 enum StoredNode {
-    Directory,
+    Directory {
+        mode: u16,
+    },
     File {
         content: [u8; 32],
         size: u64,
-        executable: bool,
+        mode: u16,
         mtime_ns: i64,
     },
     Symlink {
@@ -56,15 +58,17 @@ pub(super) fn encode(row: &Row) -> Result<Vec<u8>, StateError> {
         sibling: row.key.version.as_ref().map(store_version),
         version: row.version.as_ref().map(store_version),
         node: match &row.node {
-            Node::Directory => StoredNode::Directory,
+            Node::Directory { mode } => StoredNode::Directory {
+                mode: (*mode).into(),
+            },
             Node::File {
                 content,
-                executable,
+                mode,
                 mtime,
             } => StoredNode::File {
                 content: *content.id.as_bytes(),
                 size: content.size,
-                executable: *executable,
+                mode: (*mode).into(),
                 mtime_ns: mtime.0,
             },
             Node::Symlink { target } => StoredNode::Symlink {
@@ -82,11 +86,14 @@ pub(super) fn encode(row: &Row) -> Result<Vec<u8>, StateError> {
 pub(super) fn decode(bytes: &[u8]) -> Result<Row, StateError> {
     let stored: StoredRow = postcard::from_bytes(bytes).map_err(|_bad| StateError::Damaged)?;
     let (kind, node) = match stored.node {
-        StoredNode::Directory => (SeenKind::Directory, Node::Directory),
+        StoredNode::Directory { mode } => {
+            let mode = load_mode(mode)?;
+            (SeenKind::Directory, Node::Directory { mode })
+        }
         StoredNode::File {
             content,
             size,
-            executable,
+            mode,
             mtime_ns,
         } => {
             let content = Content {
@@ -97,7 +104,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Row, StateError> {
                 SeenKind::File,
                 Node::File {
                     content,
-                    executable,
+                    mode: load_mode(mode)?,
                     mtime: Timestamp(mtime_ns),
                 },
             )
@@ -126,11 +133,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Row, StateError> {
                 ctime_ns,
             },
             born_ns,
-            executable: stored.mode & 0o100 != 0,
             mode: stored.mode,
         },
         racy: stored.racy,
     })
+}
+
+fn load_mode(bits: u16) -> Result<Mode, StateError> {
+    Mode::try_from(bits).map_err(|_bad| StateError::Damaged)
 }
 
 fn store_version(version: &Version) -> StoredVersion {

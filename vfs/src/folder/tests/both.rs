@@ -153,9 +153,15 @@ fn copied_and_removed(devices: &[Device; 2]) -> EntryKey {
         parent: EntryId::ROOT,
         name: EntryName::parse("copy").unwrap(),
         node: NewNode::File(content),
-        executable: false,
+        mode: None,
     };
-    let edits = [Edit::Remove { key: entry.key }, copy];
+    let edits = [
+        Edit::Remove {
+            key: entry.key,
+            base: None,
+        },
+        copy,
+    ];
     replica.edit(&edits, Timestamp(9)).unwrap();
     sync(holder, other);
     entry.key

@@ -65,7 +65,7 @@ impl Bed {
         let want = Want {
             key: EntryKey::ROOT,
             content,
-            executable: false,
+            mode: wormhole_crdt::Mode::FILE,
             mtime: Timestamp(0),
             label: "copy".into(),
         };
