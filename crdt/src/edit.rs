@@ -15,6 +15,10 @@ use crate::register::{Put, Registers};
 use crate::settle::Draft;
 
 mod operation;
+mod resolution;
+
+pub(crate) use resolution::draw_up;
+pub use resolution::{Kept, ResolveError};
 
 /// A new version of a file's bytes.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize)]

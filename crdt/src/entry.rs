@@ -87,10 +87,6 @@ impl Mode {
 
     /// The permissions among these bits.
     #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "nine bits are left of them"
-    )]
     pub const fn new(bits: u32) -> Self {
         Self((bits & 0o777) as u16)
     }
@@ -258,6 +254,17 @@ impl Entry {
     pub fn size(&self) -> u64 {
         self.file.map_or(0, |file| file.content.size)
     }
+}
+
+/// A conflict copy and what it stands beside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rival {
+    /// The copy.
+    pub copy: Entry,
+    /// The name that it is a copy of.
+    pub name: EntryName,
+    /// What kept the name, if that is still there.
+    pub original: Option<Entry>,
 }
 
 /// What the tree showed before a change and what it shows after it. A moved directory is one change;

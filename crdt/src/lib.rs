@@ -75,10 +75,10 @@ mod settle;
 mod simulation;
 mod vector;
 
-pub use edit::{Edit, FileInput, NewAttributes, NewNode, TreeError};
+pub use edit::{Edit, FileInput, Kept, NewAttributes, NewNode, ResolveError, TreeError};
 pub use entry::{
     Counts, Entry, EntryChange, EntryKey, FileState, Kind, LinkTarget, LinkTargetError, Mode,
-    ModeError, Version,
+    ModeError, Rival, Version,
 };
 pub use envelope::{SealedEnvelope, verify_sealed};
 pub use epoch::EpochSecret;

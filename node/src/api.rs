@@ -24,6 +24,7 @@
 //! | `GET /v1/ls` | [`TreeQuery`] | [`EntriesReply`] |
 //! | `GET /v1/cat` | [`TreeQuery`] | the file's bytes |
 //! | `GET /v1/conflicts` | [`MeshQuery`] | [`EntriesReply`] |
+//! | `POST /v1/resolve` | [`ResolveRequest`] | [`ResolveReply`] |
 //! | `GET /v1/meshes` | | [`MeshesReply`] |
 //! | `GET /v1/meshes/{mesh}/members` | | [`MembersReply`] |
 //! | `GET /v1/peers` | | [`PeersReply`] |

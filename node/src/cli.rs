@@ -127,6 +127,7 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Ls { place } => tree::list(desk, place).await?,
         Command::Cat { place } => tree::cat(desk, place).await?,
         Command::Conflicts { mesh } => tree::conflicts(desk, mesh).await?,
+        Command::Resolve { path, keep } => tree::resolve(desk, &path, keep).await?,
         Command::Meshes => status::meshes(desk).await?,
         Command::Members { mesh } => status::members(desk, &mesh).await?,
         Command::Peers => status::peers(desk).await?,

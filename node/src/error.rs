@@ -411,6 +411,26 @@ pub enum TreeError {
     },
 }
 
+/// Why a conflict could not be ended. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveConflictError {
+    /// The file is in no synced folder.
+    #[error(transparent)]
+    Folder(#[from] FolderOperationError),
+    /// The mesh has no such file.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The whole mesh was named.
+    #[error("name a file that has a conflict copy, or a conflict copy")]
+    Root,
+    /// It is no conflict, or cannot end so.
+    #[error(transparent)]
+    Conflict(#[from] wormhole_crdt::ResolveError),
+    /// The mesh does not take it.
+    #[error("the conflict cannot be ended")]
+    Edit(#[from] wormhole_crdt::EditError),
+}
+
 /// Why a setting could not be changed while the node runs.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {

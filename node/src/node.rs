@@ -6,6 +6,7 @@
 
 mod afresh;
 mod comeback;
+mod conflict;
 mod control;
 mod folder;
 mod invite;

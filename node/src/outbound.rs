@@ -6,7 +6,9 @@
 //! announces whatever is durable. So the paragraph is short: tell the people who follow, and let
 //! those who wait for content look again, because an entry that moved may need nothing any more.
 
-use wormhole_crdt::EntryChange;
+use std::collections::HashSet;
+
+use wormhole_crdt::{EntryChange, EntryId, EntryKey};
 
 use crate::api::MeshRef;
 use crate::change::News;
@@ -39,6 +41,7 @@ pub(crate) async fn tell_entries(
 ) {
     let replica = mesh.replica().clone();
     let named = blocking(move || {
+        let stood = Stood::before(&entries);
         let named = entries.iter().filter_map(|change| {
             let shown = change.after.as_ref().or(change.before.as_ref())?;
             // A path that cannot be read any more is one that changed again: its own news follows.
@@ -46,7 +49,8 @@ pub(crate) async fn tell_entries(
                 Ok(Some(path)) => path.display().to_string(),
                 Ok(None) | Err(_) => shown.name.display().to_string(),
             };
-            Some((path, what_happened(change)?, is_new_conflict(change)))
+            let conflict = stood.is_new(change);
+            Some((path, what_happened(change)?, conflict))
         });
         named.collect::<Vec<_>>()
     });
@@ -78,10 +82,34 @@ fn what_happened(change: &EntryChange) -> Option<ChangeName> {
     }
 }
 
-fn is_new_conflict(change: &EntryChange) -> bool {
-    let is_conflict = |entry: &wormhole_crdt::Entry| entry.conflict;
-    change.after.as_ref().is_some_and(is_conflict)
-        && !change.before.as_ref().is_some_and(is_conflict)
+/// The conflict copies that stood before a change: by key, and by place.
+struct Stood<'a> {
+    keys: HashSet<EntryKey>,
+    places: HashSet<(EntryId, &'a str)>,
+}
+
+impl<'a> Stood<'a> {
+    fn before(changes: &'a [EntryChange]) -> Self {
+        let copies = || {
+            let before = changes.iter().filter_map(|change| change.before.as_ref());
+            before.filter(|entry| entry.conflict)
+        };
+        Self {
+            keys: copies().map(|entry| entry.key).collect(),
+            places: copies()
+                .map(|entry| (entry.parent, entry.name.as_str()))
+                .collect(),
+        }
+    }
+
+    /// A copy that only became an entry of its own, under the name that it had, is none that appeared.
+    fn is_new(&self, change: &EntryChange) -> bool {
+        change.after.as_ref().is_some_and(|after| {
+            after.conflict
+                && !self.keys.contains(&after.key)
+                && !self.places.contains(&(after.parent, after.name.as_str()))
+        })
+    }
 }
 
 /// Tells the followers which devices became members.

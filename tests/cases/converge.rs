@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use wormhole_tests::{Lab, Peer};
@@ -152,6 +152,65 @@ fn both_versions_of_a_conflict_are_kept() -> Result<()> {
     let listed = alice.run(&["conflicts"])?.good()?;
     ensure!(listed.stdout.contains("conflict"), "{listed:?}");
     Ok(())
+}
+
+#[test]
+fn a_conflict_ended_on_one_device_is_over_on_every_device() -> Result<()> {
+    let lab = Lab::on_lan()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/plan.txt", "first")?;
+    let code = alice.share("work")?;
+    let bob = lab.started("bob")?;
+    bob.join(&code, "work", None)?.good()?;
+    bob.settled(1)?;
+    lab.cut(&bob)?;
+    alice.write("work/plan.txt", "what alice wrote")?;
+    bob.write("work/plan.txt", "what bob wrote")?;
+    alice.settled(0)?;
+    bob.settled(0)?;
+    lab.heal(&bob)?;
+    Lab::eventually("both versions are on both devices", || {
+        let (left, right) = (alice.tree("work")?, bob.tree("work")?);
+        left.must_equal(&right)?;
+        ensure!(left.files() == 2, "{left:?}");
+        Ok(())
+    })?;
+    let listed = alice.run(&["conflicts", "--json"])?.json()?;
+    let copy = listed["entries"][0]["path"].as_str().map(str::to_owned);
+    let copy = alice.dir(&format!("work/{}", copy.context("a conflict copy")?));
+    let kept = fs::read(&copy)?;
+
+    // The plain file goes on; the copy stays listed.
+    bob.write("work/plan.txt", "what bob wrote later")?;
+    same(&[&alice, &bob])?;
+    let listed = bob.run(&["conflicts"])?.good()?;
+    ensure!(listed.stdout.contains("conflict "), "{listed:?}");
+
+    let copy = copy.to_string_lossy();
+    alice
+        .run(&["resolve", copy.as_ref(), "--keep", "this"])?
+        .good()?;
+    Lab::eventually("one version is left on both devices", || {
+        let (left, right) = (alice.tree("work")?, bob.tree("work")?);
+        left.must_equal(&right)?;
+        ensure!(left.files() == 1 && left.holds(&kept), "{left:?}");
+        Ok(())
+    })?;
+    for peer in [&alice, &bob] {
+        let listed = peer.run(&["conflicts"])?.good()?;
+        ensure!(listed.stdout.contains("No conflicts"), "{listed:?}");
+    }
+    let again = peer_refusal(&alice)?;
+    ensure!(again == "no_conflict", "{again}");
+    Ok(())
+}
+
+/// What a device answers that is to end a conflict where there is none.
+fn peer_refusal(peer: &Peer) -> Result<String> {
+    let plan = peer.dir("work/plan.txt");
+    let plan = plan.to_string_lossy();
+    let arguments = ["resolve", plan.as_ref(), "--keep", "this", "--json"];
+    peer.run(&arguments)?.refusal()
 }
 
 #[test]

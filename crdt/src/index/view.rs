@@ -10,9 +10,10 @@ use super::record::Record;
 use super::table::{
     Bytes, CONFLICTS, COUNTS_KEY, RECORDS, ROWS, TOTALS, keys_with, row_key, unpack,
 };
-use crate::entry::{Counts, Entry, EntryKey};
+use crate::entry::{Counts, Entry, EntryKey, Rival};
 use crate::id::EntryId;
 use crate::name::{EntryPath, fold};
+use crate::register::CopyOf;
 
 /// The tree at one moment.
 #[derive(Debug)]
@@ -175,6 +176,47 @@ impl View {
             conflicts.push(unpack(stored.value())?);
         }
         Ok(conflicts)
+    }
+
+    /// Beside what a conflict copy stands; `None` for what is no copy.
+    pub(crate) fn rival(&self, copy: &Entry) -> Result<Option<Rival>, IndexError> {
+        let Some(record) = self.record(&copy.key.id)?.filter(|_| copy.conflict) else {
+            return Ok(None);
+        };
+        let (name, kept) = match &record.merged.copy_of {
+            _ if copy.key.version.is_some() => (record.name(), Some(copy.key.id)),
+            Some(CopyOf { id, name }) => (name, Some(*id)),
+            None => (record.name(), None),
+        };
+        let original = match kept {
+            Some(id) => self.entry(&id.into())?,
+            None => None,
+        };
+        let original = match original {
+            None => self.row(&copy.parent, &name.fold())?,
+            Some(original) => Some(original),
+        };
+        Ok(Some(Rival {
+            copy: copy.clone(),
+            name: name.clone(),
+            original: original.filter(|original| original.key != copy.key),
+        }))
+    }
+
+    /// The conflict copies that stand beside an entry; of a copy itself, that one.
+    pub(crate) fn rivals(&self, entry: &Entry) -> Result<Vec<Rival>, IndexError> {
+        if entry.conflict {
+            return Ok(self.rival(entry)?.into_iter().collect());
+        }
+        let mut rivals = Vec::new();
+        for copy in self.conflicts()? {
+            let beside = |original: &Entry| original.key == entry.key;
+            rivals.extend(
+                self.rival(&copy)?
+                    .filter(|rival| rival.original.as_ref().is_some_and(beside)),
+            );
+        }
+        Ok(rivals)
     }
 
     pub(crate) fn counts(&self) -> Result<Counts, IndexError> {

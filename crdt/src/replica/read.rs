@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use wormhole_store::Content;
 
 use super::Replica;
-use crate::entry::{Counts, Entry, EntryKey};
+use crate::edit::{self, Edit, Kept, ResolveError};
+use crate::entry::{Counts, Entry, EntryKey, Rival};
 use crate::error::StorageError;
 use crate::id::EntryId;
 use crate::index::{IndexError, View};
@@ -79,13 +80,36 @@ impl Replica {
         self.tree(|tree| tree.walk(&from, visit))
     }
 
-    /// Every conflict copy in the tree.
+    /// Every conflict copy in the tree, until it is removed, or a user has given it a name or a place.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     pub fn conflicts(&self) -> Result<Vec<Entry>, StorageError> {
         self.tree(|tree| tree.conflicts())
+    }
+
+    /// The conflict copies beside an entry, each with what it stands beside; of a copy, that one.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn rivals(&self, entry: &Entry) -> Result<Vec<Rival>, StorageError> {
+        self.tree(|tree| tree.rivals(entry))
+    }
+
+    /// The edits that end the conflict of an entry, for [`Replica::edit`]. The inner error says why there are
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn resolution(
+        &self,
+        entry: &Entry,
+        keep: Kept,
+    ) -> Result<Result<Vec<Edit>, ResolveError>, StorageError> {
+        Ok(edit::draw_up(entry, &self.rivals(entry)?, keep))
     }
 
     /// How much the tree shows.

@@ -1,6 +1,6 @@
 //! What operations write down besides, against what others do at the same time.
 
-use crate::edit::Edit;
+use crate::edit::{Edit, Kept, ResolveError};
 use crate::entry::{Entry, EntryKey};
 use crate::id::EntryId;
 use crate::lab::{NOW, content, create, listing, mesh, name, sync, write};
@@ -232,4 +232,127 @@ fn a_time_set_to_bytes_that_are_gone_is_not_given_to_others() {
     let entry = replicas[1].entry(&id.into()).unwrap().unwrap();
     assert_eq!(entry.file.unwrap().mtime, NOW);
     assert_eq!(entry.mode, crate::entry::Mode::new(0o600));
+}
+
+fn resolve(replica: &Replica, entry: &Entry, keep: Kept) {
+    let edits = replica.resolution(entry, keep).unwrap().unwrap();
+    replica.edit(&edits, NOW).unwrap();
+}
+
+fn plain(replica: &Replica, text: &str) -> Entry {
+    replica.lookup(EntryId::ROOT, text).unwrap().unwrap()
+}
+
+#[test]
+fn a_conflict_copy_is_listed_whatever_happens_to_the_plain_file() {
+    let (replicas, id) = split();
+    meet(&replicas);
+    let listed = copy(&replicas[2]);
+    write(&replicas[0], id, 4);
+    meet(&replicas);
+    assert_eq!(copy(&replicas[2]).name, listed.name);
+    rename(&replicas[1], id.into(), "b");
+    meet(&replicas);
+    assert_eq!(copy(&replicas[2]).name, listed.name);
+    write(&replicas[1], copy(&replicas[1]).key.id, 5);
+    meet(&replicas);
+    assert_eq!(copy(&replicas[2]).name, listed.name);
+    remove(&replicas[0], id.into());
+    meet(&replicas);
+    assert_eq!(copy(&replicas[2]).name, listed.name);
+    rename(&replicas[2], copy(&replicas[2]).key, "wanted");
+    meet(&replicas);
+    assert_eq!(replicas[0].conflicts().unwrap(), []);
+}
+
+#[test]
+fn a_copy_of_what_came_unseen_is_listed() {
+    let (replicas, id, base) = met_unseen();
+    let edit = Edit::Write {
+        key: id.into(),
+        content: content(3),
+        base,
+    };
+    replicas[0].edit(&[edit], NOW).unwrap();
+    meet(&replicas);
+    assert_eq!(copy(&replicas[1]).file.unwrap().content, content(2).content);
+}
+
+#[test]
+fn a_second_entry_of_a_name_is_listed_when_the_first_has_gone_elsewhere() {
+    let (replicas, late, first) = clash();
+    rename(&replicas[1], first.into(), "b");
+    meet(&replicas);
+    assert_eq!(copy(&replicas[0]).key.id, late);
+    let rivals = replicas[0].rivals(&copy(&replicas[0])).unwrap();
+    assert_eq!(
+        rivals[0].original.as_ref().map(|entry| entry.key.id),
+        Some(first)
+    );
+}
+
+#[test]
+fn a_conflict_ends_with_the_version_that_a_user_keeps() {
+    for (named, keep, left) in [
+        ("copy", Kept::This, vec![2, 9]),
+        ("copy", Kept::Other, vec![3, 9]),
+        ("copy", Kept::Both, vec![2, 3, 9]),
+        ("plain", Kept::This, vec![3, 9]),
+        ("plain", Kept::Other, vec![2, 9]),
+        ("plain", Kept::Both, vec![2, 3, 9]),
+    ] {
+        for settled in [false, true] {
+            let (replicas, id) = split();
+            meet(&replicas);
+            if settled {
+                // The copy becomes an entry of its own.
+                rename(&replicas[0], id.into(), "b");
+                rename(&replicas[0], id.into(), "a");
+                meet(&replicas);
+            }
+            let entry = match named {
+                "copy" => copy(&replicas[1]),
+                _ => plain(&replicas[1], "a"),
+            };
+            resolve(&replicas[1], &entry, keep);
+            meet(&replicas);
+            assert_eq!(marks(&replicas[0]), left, "{named} {keep:?} {settled}");
+            assert_eq!(
+                replicas[0].conflicts().unwrap(),
+                [],
+                "{named} {keep:?} {settled}"
+            );
+            assert_eq!(plain(&replicas[0], "a").key.id, id);
+        }
+    }
+}
+
+#[test]
+fn a_copy_that_is_kept_takes_the_name_of_what_is_gone() {
+    let (replicas, id) = split();
+    meet(&replicas);
+    rename(&replicas[0], id.into(), "b");
+    remove(&replicas[0], id.into());
+    meet(&replicas);
+    let left = copy(&replicas[1]);
+    let refused = replicas[1].resolution(&left, Kept::Other).unwrap();
+    assert!(matches!(refused, Err(ResolveError::Gone { .. })));
+    resolve(&replicas[1], &left, Kept::This);
+    meet(&replicas);
+    assert_eq!(listing(&replicas[0]), ["a 2", "later 9"]);
+}
+
+#[test]
+fn what_came_while_a_conflict_was_ended_is_kept() {
+    let (replicas, id) = split();
+    meet(&replicas);
+    rename(&replicas[0], id.into(), "b");
+    meet(&replicas);
+    let kept = copy(&replicas[1]);
+    let edits = replicas[1].resolution(&kept, Kept::This).unwrap().unwrap();
+    write(&replicas[0], id, 7);
+    meet(&replicas);
+    replicas[1].edit(&edits, NOW).unwrap();
+    meet(&replicas);
+    assert_eq!(marks(&replicas[0]), [2, 7, 9]);
 }

@@ -60,6 +60,8 @@ pub enum FaultCode {
     AlreadyMember,
     /// This device's role does not allow it.
     NotAllowed,
+    /// What was named is no conflict, or it cannot be ended so: see the message.
+    NoConflict,
     /// What this device holds of the mesh may be nowhere else.
     NotHandedOver,
     /// The content is not on this device and no connected member has it.
@@ -88,6 +90,7 @@ impl FaultCode {
             | Self::DirectoryTaken
             | Self::DirectoryNotEmpty
             | Self::AlreadyMember
+            | Self::NoConflict
             | Self::NotHandedOver => 409,
             Self::TicketExpired => 410,
             Self::Unreachable => 502,

@@ -6,6 +6,8 @@
 //! Fields may be added in later versions: clients ignore what they do not know.
 
 mod check;
+mod conflict;
+mod entry;
 mod trash;
 
 use std::path::PathBuf;
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::check::{CheckInfo, CheckReply};
+pub use self::conflict::ResolveReply;
+pub use self::entry::{EntriesReply, EntryInfo};
 pub use self::trash::{RestoreReply, TrashEntry, TrashInfo, TrashReply};
 use super::{Fault, Keep, Rate};
 
@@ -460,42 +464,6 @@ pub struct UploadInfo {
     pub sent_bytes: u64,
     /// Bytes a second, lately.
     pub bytes_per_s: u64,
-}
-
-/// `GET /v1/ls` and `GET /v1/conflicts`: entries of the tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct EntriesReply {
-    /// By mesh, then by name.
-    pub entries: Vec<EntryInfo>,
-}
-
-/// One entry of the tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct EntryInfo {
-    /// In which mesh.
-    pub mesh: MeshRef,
-    /// The path inside the mesh, exactly as stored (print it with care).
-    pub path: String,
-    /// The last component of the path, safe to print.
-    pub name: String,
-    /// What it is.
-    pub kind: KindName,
-    /// Size of a file, in bytes.
-    pub size: Option<u64>,
-    /// When a file was last changed.
-    pub mtime_ms: Option<i64>,
-    /// Whether a file may be executed.
-    pub executable: bool,
-    /// Its permissions, as three octal digits.
-    pub mode: String,
-    /// Where a symbolic link points.
-    pub target: Option<String>,
-    /// Whether it is the second version of something changed on two devices apart.
-    pub conflict: bool,
-    /// Name of the device that wrote this version, safe to print.
-    pub modified_by: Option<String>,
-    /// Id of a file's content.
-    pub content: Option<String>,
 }
 
 /// Kinds of entries.

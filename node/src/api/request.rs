@@ -149,6 +149,41 @@ pub struct MeshQuery {
     pub mesh: Option<String>,
 }
 
+/// `POST /v1/resolve`: ends a conflict on every device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResolveRequest {
+    /// The mesh, by name or by the beginning of its id; absent when the path is one of this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+    /// A conflict copy or the file beside it: a path inside the mesh, or an absolute one inside a synced folder.
+    pub path: String,
+    /// What to keep.
+    pub keep: Kept,
+}
+
+/// Which of two versions is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kept {
+    /// The named one, under the plain name; the other is removed.
+    This,
+    /// The other one, under the plain name; the named one is removed.
+    Other,
+    /// Both, under the names that they have.
+    Both,
+}
+
+impl From<Kept> for wormhole_crdt::Kept {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::This => Self::This,
+            Kept::Other => Self::Other,
+            Kept::Both => Self::Both,
+        }
+    }
+}
+
 /// `GET /v1/explain`: names a file of a synced folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -57,6 +57,7 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/ls", get(tree::ls))
         .route("/v1/cat", get(tree::cat))
         .route("/v1/conflicts", get(tree::conflicts))
+        .route("/v1/resolve", post(tree::resolve))
         .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
 }
 
@@ -98,6 +99,7 @@ pub(super) fn all() -> Router<Node> {
         tree::ls,
         tree::cat,
         tree::conflicts,
+        tree::resolve,
     ),
     components(schemas(Event, Step<ShareReply>, Step<JoinReply>, Fault))
 )]

@@ -101,6 +101,14 @@ pub(crate) enum Command {
         /// Only of this mesh
         mesh: Option<String>,
     },
+    /// End a conflict on every device: keep one version, or both
+    Resolve {
+        /// A conflict copy or the file beside it: a path here, or MESH:PATH
+        path: PathBuf,
+        /// The named version, the other one (it gets the plain name), or both as they are named
+        #[arg(long, value_enum, value_name = "this|other|both")]
+        keep: KeptWord,
+    },
     /// List the meshes that this device is in
     Meshes,
     /// List the devices of a mesh
@@ -203,6 +211,13 @@ pub(crate) struct Up {
 pub(crate) enum OnOff {
     On,
     Off,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum KeptWord {
+    This,
+    Other,
+    Both,
 }
 
 /// What an invite gives, and for how long.

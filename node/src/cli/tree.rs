@@ -1,14 +1,17 @@
-//! `ls`, `cat`, `conflicts`: looking into the tree of a mesh without a folder.
+//! `ls`, `cat`, `conflicts`, `resolve`: looking into the tree of a mesh without a folder.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use wormhole_node::api::{EntriesReply, EntryInfo, KindName, MeshQuery, TreeQuery};
+use wormhole_node::api::{
+    EntriesReply, EntryInfo, Kept, KindName, MeshQuery, ResolveReply, ResolveRequest, TreeQuery,
+};
 
-use super::args::Place;
+use super::args::{KeptWord, Place};
 use super::figure::{bytes, date};
 use super::output::printable;
 use super::table::table;
-use super::{CliError, Desk};
+use super::{CliError, Desk, told};
 
 pub(super) async fn list(desk: &Desk, place: Place) -> Result<(), CliError> {
     let query = TreeQuery {
@@ -70,7 +73,28 @@ pub(super) async fn conflicts(desk: &Desk, mesh: Option<String>) -> Result<(), C
             let (mesh, path) = (printable(&entry.mesh.name), printable(&entry.path));
             text.push_str(&format!("{mesh}:{path}{}\n", by.unwrap_or_default()));
         }
-        text.push_str("Keep what you want under the plain name and delete the rest.\n");
+        text.push_str("End one on every device: wormhole resolve PATH --keep this|other|both\n");
         text
+    })
+}
+
+/// A path that is here is meant before one in a mesh.
+pub(super) async fn resolve(desk: &Desk, path: &Path, keep: KeptWord) -> Result<(), CliError> {
+    let place: Option<Place> = path.to_str().and_then(|text| text.parse().ok());
+    let place = place.filter(|place| !place.path.is_empty() && path.symlink_metadata().is_err());
+    let (mesh, path) = match place {
+        Some(Place { mesh, path }) => (Some(mesh), path),
+        None => (None, told(path)?.to_string_lossy().into_owned()),
+    };
+    let keep = match keep {
+        KeptWord::This => Kept::This,
+        KeptWord::Other => Kept::Other,
+        KeptWord::Both => Kept::Both,
+    };
+    let request = ResolveRequest { mesh, path, keep };
+    let reply: ResolveReply = desk.client().await?.post("/v1/resolve", &request).await?;
+    desk.output.answer(&reply, |reply| {
+        let (mesh, path) = (printable(&reply.mesh.name), printable(&reply.path));
+        format!("The conflict of {mesh}:{path} is over, on every device that hears of it\n")
     })
 }

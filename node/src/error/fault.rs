@@ -4,11 +4,12 @@ use std::error::Error;
 
 use super::{
     ControlError, FolderOperationError, JoinMeshError, LeaveError, LookupError, MakeInviteError,
-    OpenMeshError, ShareError, TreeError,
+    OpenMeshError, ResolveConflictError, ShareError, TreeError,
 };
 use crate::api::{Fault, FaultCode};
 use crate::binding::BindingError;
 use crate::tasks::Closed;
+use wormhole_crdt::EditError;
 use wormhole_mesh::JoinError;
 use wormhole_vfs::RestoreError;
 
@@ -184,6 +185,24 @@ impl From<TreeError> for Fault {
             TreeError::Absent { .. } => FaultCode::NotFound,
             TreeError::Fetch { .. } => FaultCode::Unavailable,
             TreeError::Replica(_) | TreeError::Read { .. } => FaultCode::Storage,
+        };
+        fault(code, &error)
+    }
+}
+
+impl From<ResolveConflictError> for Fault {
+    fn from(error: ResolveConflictError) -> Self {
+        let code = match error {
+            ResolveConflictError::Folder(error) => return error.into(),
+            ResolveConflictError::Tree(error) => return error.into(),
+            ResolveConflictError::Root => FaultCode::BadRequest,
+            ResolveConflictError::Conflict(_) => {
+                return fault(FaultCode::NoConflict, &error)
+                    .with_hint("`wormhole conflicts` lists the conflict copies");
+            }
+            ResolveConflictError::Edit(EditError::NotWriter { .. }) => FaultCode::NotAllowed,
+            ResolveConflictError::Edit(EditError::Storage(_)) => FaultCode::Storage,
+            ResolveConflictError::Edit(_) => FaultCode::Busy,
         };
         fault(code, &error)
     }

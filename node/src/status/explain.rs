@@ -17,12 +17,7 @@ impl Node {
     /// [`FolderOperationError::NotBound`] when the path is in no synced folder, [`LookupError::Closed`]
     /// when the folder's mesh is not open.
     pub async fn explain(&self, path: &Path) -> Result<ExplainReply, FolderOperationError> {
-        let real = real_parent(path);
-        let (mesh, bound) = self.bound_around(&real)?;
-        let below = real
-            .strip_prefix(&bound.dir)
-            .unwrap_or(Path::new(""))
-            .to_owned();
+        let (mesh, bound, below) = self.around(path)?;
         let (synced, reason, action) = match &bound.state {
             FolderState::Failed(error) => (false, crate::error::sentence(error), String::new()),
             FolderState::Open(folder) => words(&folder.explain(below.clone()).await),
@@ -50,11 +45,23 @@ impl Node {
         &self,
         path: &Path,
     ) -> Result<(Arc<Bound>, PathBuf), FolderOperationError> {
+        let (_mesh, bound, below) = self.around(path)?;
+        Ok((bound, below))
+    }
+
+    /// The same, with the mesh.
+    ///
+    /// # Errors
+    /// As [`Node::explain`].
+    pub(crate) fn around(
+        &self,
+        path: &Path,
+    ) -> Result<(Arc<LocalMesh>, Arc<Bound>, PathBuf), FolderOperationError> {
         let real = real_parent(path);
-        let (_mesh, bound) = self.bound_around(&real)?;
+        let (mesh, bound) = self.bound_around(&real)?;
         let below = real.strip_prefix(&bound.dir).unwrap_or(Path::new(""));
         let below = below.to_owned();
-        Ok((bound, below))
+        Ok((mesh, bound, below))
     }
 
     fn bound_around(

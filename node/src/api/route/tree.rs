@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use crate::api::extract::Params;
+use crate::api::extract::{Body, Params};
 use crate::api::*;
 use crate::node::Node;
 
@@ -36,6 +36,16 @@ pub(super) async fn cat(
         (header::CONTENT_LENGTH, size.to_string()),
     ];
     Ok((headers, Bytes::from_stream(bytes)).into_response())
+}
+
+/// Ends a conflict on every device at once.
+#[utoipa::path(post, path = "/v1/resolve", request_body = ResolveRequest,
+    responses((status = 200, body = ResolveReply), (status = "4XX", body = Fault)))]
+pub(super) async fn resolve(
+    State(node): State<Node>,
+    Body(request): Body<ResolveRequest>,
+) -> Result<Json<ResolveReply>, Fault> {
+    Ok(Json(node.resolve_conflict(&request).await?))
 }
 
 /// The entries that are the second version of something changed on two devices apart.
