@@ -370,6 +370,12 @@ pub enum ChangeFault {
     /// A value that does not decode to a register.
     #[error("value")]
     Value,
+    /// A version that is not its author's, and not what somebody else wrote under it either.
+    #[error("a version of another device")]
+    Authorship,
+    /// A version that its author cannot have seen.
+    #[error("a version that its author had not seen")]
+    Unseen,
     /// A value in a layout that this program does not know: perhaps of a newer one.
     #[error("a value of another program's layout")]
     UnknownValue,

@@ -9,6 +9,7 @@
 
 mod admin;
 mod apply;
+mod authorship;
 mod backfill;
 mod edit;
 mod fork;

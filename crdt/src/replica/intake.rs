@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use redb::WriteTransaction;
 
+use super::authorship::Sight;
 use super::view::View;
 use super::{Fork, Writer, retract};
 use crate::bucket::Buckets;
@@ -13,7 +14,9 @@ use crate::envelope::{Cause, Envelope, Frame};
 use crate::error::{ChangeFault, EnvelopeFault, Misbehaviour, StorageError};
 use crate::id::{Author, DeviceId, EntryId, Hash, Incarnation, MeshId};
 use crate::index;
-use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_RELEASE_DEPTH, MAX_VECTOR_AUTHORS};
+use crate::limit::{
+    MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS, MAX_RELEASE_DEPTH, MAX_VECTOR_AUTHORS,
+};
 use crate::log::{self, LogEnd};
 use crate::member::Verdict;
 use crate::vector::VersionVector;
@@ -177,6 +180,9 @@ impl<'a> Intake<'a> {
         if let Err(fault) = self.check_clock(&envelope, end)? {
             return Err(blame(label, fault));
         }
+        if let Err(fault) = self.check_authorship(&envelope, &incoming)? {
+            return Err(blame(label, fault));
+        }
         self.commit(&envelope, &incoming)?;
         Ok(Step::Taken)
     }
@@ -259,6 +265,27 @@ impl<'a> Intake<'a> {
             return Ok(Ok(()));
         }
         Ok(Err(EnvelopeFault::ClockLeap { stamp }))
+    }
+
+    /// Holds the versions in an envelope against what its author had seen, which all who have whole logs know.
+    /// One who could not name all that it had seen is believed.
+    fn check_authorship(
+        &self,
+        envelope: &Envelope<'_>,
+        incoming: &[Incoming],
+    ) -> Result<Result<(), EnvelopeFault>, StorageError> {
+        let named = envelope.head.causes.len();
+        if self.writer.position.gap.is_some() || named >= MAX_ENVELOPE_DEPS {
+            return Ok(Ok(()));
+        }
+        let mut sight = Sight::of(self.txn, &self.writer.position.ends, envelope)?;
+        for (change, (bucket, _)) in incoming.iter().zip(&envelope.changes) {
+            if let Err(fault) = sight.check(*bucket, change)? {
+                let bucket = *bucket;
+                return Ok(Err(EnvelopeFault::Change { bucket, fault }));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// Whether an author that is new here is one life too many of its device, or of all devices. What such

@@ -11,7 +11,7 @@ use crate::bucket::desk::Desk;
 use crate::entry::{Mode, Version};
 use crate::envelope::{Cause, Draft, Envelope, Frame};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
-use crate::id::{Branch, BucketId, DeviceTag};
+use crate::id::{Branch, BucketId};
 use crate::lab::{Disk, NOW, create, creation, key, listing, mesh, mesh_on, rng, sync};
 use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS};
 use crate::member::Role;
@@ -56,17 +56,28 @@ impl Forger {
         let mut id = [0; 16];
         id[8..].copy_from_slice(&self.author.incarnation.0.to_be_bytes());
         let id = EntryId::from_bytes(id);
-        let written = Version {
-            lamport: self.seq + 1,
-            device: DeviceTag::from_bytes([1; 8]),
-            branch: Branch::from_bytes([0; 8]),
-        };
+        let written = self.version(self.seq + 1);
         let value = Attributes::of_mode(written, Mode::new(0o755)).encode();
         let put = Put {
             id,
             register: Register::Attributes,
             value,
         };
+        self.say(put, spoil)
+    }
+
+    /// A version of its own.
+    pub(super) fn version(&self, lamport: u64) -> Version {
+        Version {
+            lamport,
+            device: self.author.device.tag(),
+            branch: Branch::from_bytes([0; 8]),
+        }
+    }
+
+    /// An envelope that writes one register.
+    pub(super) fn say(&mut self, put: Put, spoil: impl FnOnce(&mut Draft<'_>)) -> Vec<u8> {
+        let bucket = put.id.bucket();
         let change = self.desk.write(&self.author, self.seq + 1, &[put]);
         let mut draft = Draft {
             mesh: self.mesh,
@@ -77,7 +88,7 @@ impl Forger {
             members: self.members.clone(),
             clock: self.seq + 1,
             at: NOW,
-            changes: vec![(BucketId::new(0).unwrap(), &change)],
+            changes: vec![(bucket, &change)],
         };
         spoil(&mut draft);
         let bytes = draft.sign(&self.key, &self.epoch).unwrap();
@@ -87,7 +98,7 @@ impl Forger {
     }
 }
 
-fn fault(replica: &Replica, envelope: &[u8]) -> EnvelopeFault {
+pub(super) fn fault(replica: &Replica, envelope: &[u8]) -> EnvelopeFault {
     match replica.apply(&[envelope]) {
         Err(SessionError::Misbehaved(Misbehaviour::Envelope { fault, .. })) => fault,
         other => panic!("not refused: {other:?}"),
