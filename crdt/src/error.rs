@@ -45,7 +45,9 @@ impl BlamesIndex for EditError {
         match self {
             Self::Tree(TreeError::Index(error)) => error.is_damage(),
             Self::Storage(error) => error.blames_index(),
-            Self::Tree(_) | Self::NotWriter { .. } | Self::TooLarge { .. } => false,
+            Self::Tree(_) | Self::NotWriter { .. } | Self::NeedsUpdate | Self::TooLarge { .. } => {
+                false
+            }
         }
     }
 }
@@ -142,6 +144,9 @@ pub enum EditError {
         /// What this device is.
         role: Option<Role>,
     },
+    /// The mesh's admins decided that older programs do not write.
+    #[error("this mesh needs a newer version of Wormhole; update it on this device")]
+    NeedsUpdate,
     /// The batch is too big to travel as one; make it in parts.
     #[error("too many edits in one batch ({limit}); make them in smaller batches")]
     TooLarge {
@@ -188,6 +193,12 @@ pub enum MemberError {
     /// The mesh would be left without an admin.
     #[error("the mesh's only admin cannot be removed; make another device admin first")]
     LastAdmin,
+    /// A recovery key is named once.
+    #[error("the mesh has a recovery phrase already")]
+    HasRecovery,
+    /// The key is not the mesh's, or the mesh has none.
+    #[error("that is not the recovery phrase of this mesh")]
+    WrongRecovery,
     /// The record was refused.
     #[error("the membership log refuses the record")]
     Refused(#[source] MemberFault),

@@ -91,7 +91,7 @@ pub use id::{
     Hash, Incarnation, MeshId, ParseIdError, Timestamp,
 };
 pub use index::IndexError;
-pub use member::{Member, MemberFault, ParseRoleError, Role, Welcome};
+pub use member::{Member, MemberFault, ParseRoleError, Removed, Role, Welcome};
 pub use name::{EntryName, EntryPath, MAX_DEPTH, MAX_NAME_BYTES, NameError};
 pub use register::{RegisterError, ValueError};
 pub use replica::{Change, EditOutcome, Entries, NewMesh, Observer, Replica, Subscription};

@@ -52,8 +52,17 @@ pub const MAX_CLOCK_LEAP: u64 = 1 << 32;
 /// end of the old one.
 pub const RENEWAL_LEAP: u64 = 1 << 20;
 
-/// Records in a mesh's membership log.
-pub const MAX_MEMBER_RECORDS: usize = 16 * 1024;
+/// Membership records of one admin that are kept. What is beyond waits until another admin builds on it.
+pub const MAX_AUTHOR_RECORDS: usize = 8 * 1024;
+
+/// Bytes of the membership records of one admin: so many admissions of usual size, and some with long cuts.
+pub const MAX_AUTHOR_RECORD_BYTES: usize = 4 << 20;
+
+/// The biggest record by which a member says that it goes. There is one for each admission.
+pub const MAX_LEAVE_BYTES: usize = 512;
+
+/// Heads of the membership log that one device tells another. With all ends of logs they fit into one message.
+pub const MAX_TOLD_HEADS: usize = 1024;
 
 /// The biggest membership record: a revocation names the last number of each life of a device.
 pub const MAX_MEMBER_RECORD_BYTES: usize = 16 << 10;

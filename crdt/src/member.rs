@@ -1,26 +1,32 @@
 //! Who belongs to a mesh and what each member may do: a signed log that only admins extend.
 //!
-//! The log is a graph of hash-linked records (`member/record`), so that two admins may add to it
-//! while they are apart; `member/state` turns any set of records into the same members everywhere.
-//! Storing and sending the log is the replica's and session's business.
+//! The log (`member/log`) is a graph of hash-linked records (`member/record`, `member/graph`), so that two admins may
+//! add to it while they are apart. `member/effect` says which records of any set count, `member/state` who is
+//! then a member: the same everywhere. Storing and sending the log is the replica's and session's business.
 
+mod effect;
+mod graph;
+mod log;
+mod place;
 mod record;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::epoch::EpochSecret;
-use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
-use crate::limit::{MAX_MEMBER_HEADS, MAX_MEMBER_RECORDS};
+use crate::id::{DeviceId, Hash, MeshId, Timestamp};
+use crate::limit::MAX_LABEL_BYTES;
+pub(crate) use log::{MemberLog, Told};
 pub(crate) use record::{Action, Record, label_fits};
 pub(crate) use state::State;
+
+/// The formats that this program writes, as a mesh may demand them of whoever writes.
+pub(crate) const WRITES_FORMAT: u16 = 2;
 
 /// What a member may do.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -42,6 +48,27 @@ impl Role {
         match self {
             Self::Admin | Self::Writer => true,
             Self::Reader | Self::Seed => false,
+        }
+    }
+
+    /// How it stands in records.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Admin => 0,
+            Self::Writer => 1,
+            Self::Reader => 2,
+            Self::Seed => 3,
+        }
+    }
+
+    /// The role with a number; `None` for one that only a later version knows.
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Admin),
+            1 => Some(Self::Writer),
+            2 => Some(Self::Reader),
+            3 => Some(Self::Seed),
+            _ => None,
         }
     }
 }
@@ -91,6 +118,15 @@ pub struct Member {
     pub admitted_at: Timestamp,
 }
 
+/// How a device stopped being a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Removed {
+    /// Who removed it; the device itself when it left.
+    pub by: DeviceId,
+    /// When, by the clock of who did.
+    pub at: Timestamp,
+}
+
 /// All that a newly admitted device needs to start its replica. Travels over the invite's channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
@@ -104,17 +140,19 @@ pub struct Welcome {
     pub epochs: Vec<EpochSecret>,
 }
 
-/// Why a membership record is refused. All but `MissingParent` are the sender's fault.
+/// Why a membership record is refused. All but `MissingParent`, `Unreadable` and `Full` are the sender's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MemberFault {
     /// It does not decode.
     #[error("membership record is malformed")]
     Malformed,
-    /// It is in a format of a later version.
-    #[error("membership record has format {format}; update Wormhole on this device")]
-    UnknownFormat {
-        /// The format's number.
-        format: u8,
+    /// Whether its author could write it only a later version can tell.
+    #[error(
+        "membership record by {author} builds on what this version does not understand; update Wormhole"
+    )]
+    Unreadable {
+        /// The device that wrote it.
+        author: DeviceId,
     },
     /// It is bigger than [`crate::limit::MAX_MEMBER_RECORD_BYTES`].
     #[error("membership record is too large")]
@@ -143,8 +181,10 @@ pub enum MemberFault {
         /// The missing record.
         parent: Hash,
     },
-    /// The log has [`MAX_MEMBER_RECORDS`] records.
-    #[error("membership log is full")]
+    /// There are [`crate::limit::MAX_AUTHOR_RECORDS`] records of one admin.
+    #[error(
+        "this device has changed the membership as often as one admin can; go on at another admin"
+    )]
     Full,
 }
 
@@ -161,203 +201,21 @@ pub(crate) enum Verdict {
     UnknownHeads,
 }
 
-/// The membership log of one mesh, in memory. Small: one record per admission or removal.
-#[derive(Debug, Clone)]
-pub(crate) struct MemberLog {
-    mesh: MeshId,
-    records: BTreeMap<Hash, Record>,
-    /// Insertion order: parents first.
-    order: Vec<Hash>,
-    heads: BTreeSet<Hash>,
-    state: State,
-}
-
-impl MemberLog {
-    /// Starts a mesh.
-    pub(crate) fn found(
-        key: &DeviceKey,
-        mesh_name: &str,
-        device_name: &str,
-        now: Timestamp,
-        rng: &mut dyn Rng,
-    ) -> Self {
-        let mut nonce = [0; 16];
-        rng.fill_bytes(&mut nonce);
-        let (mesh_name, device_name) = (mesh_name.to_owned(), device_name.to_owned());
-        let action = Action::Found {
-            mesh_name,
-            device_name,
-            nonce,
-        };
-        Self::start(Record::sign(key, None, Vec::new(), now, action))
+/// `name`, with a number when a member of that name is there.
+pub(crate) fn free_name(state: &State, name: &str) -> String {
+    let is_taken = |name: &str| state.members.values().any(|member| member.name == name);
+    if !is_taken(name) {
+        return name.to_owned();
     }
-
-    /// Rebuilds a log from its records, parents first. The first founds the mesh.
-    pub(crate) fn from_records<'a>(
-        records: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Self, MemberFault> {
-        let mut records = records.into_iter();
-        let first = Record::decode(records.next().ok_or(MemberFault::Malformed)?)?;
-        if !matches!(first.action, Action::Found { .. })
-            || first.mesh.is_some()
-            || !first.parents.is_empty()
-        {
-            return Err(MemberFault::OtherMesh);
+    let numbered = (2..).map(|number: u32| {
+        let suffix = format!(" ({number})");
+        let mut end = name.len().min(MAX_LABEL_BYTES - suffix.len());
+        while !name.is_char_boundary(end) {
+            end -= 1;
         }
-        let mut log = Self::start(first);
-        for bytes in records {
-            log.insert(Record::decode(bytes)?)?;
-        }
-        Ok(log)
-    }
-
-    fn start(first: Record) -> Self {
-        let hash = first.hash;
-        let mut log = Self {
-            mesh: MeshId::from_bytes(*hash.as_bytes()),
-            records: BTreeMap::from([(hash, first)]),
-            order: vec![hash],
-            heads: BTreeSet::from([hash]),
-            state: State::default(),
-        };
-        log.refresh();
-        log
-    }
-
-    pub(crate) fn mesh(&self) -> MeshId {
-        self.mesh
-    }
-
-    pub(crate) fn state(&self) -> &State {
-        &self.state
-    }
-
-    pub(crate) fn heads(&self) -> Vec<Hash> {
-        self.heads.iter().copied().collect()
-    }
-
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.order.iter().filter_map(|hash| self.records.get(hash))
-    }
-
-    /// Adds a record. `Ok(false)` when it was known.
-    pub(crate) fn insert(&mut self, record: Record) -> Result<bool, MemberFault> {
-        if self.records.contains_key(&record.hash) {
-            return Ok(false);
-        }
-        if record.mesh != Some(self.mesh) || record.parents.is_empty() {
-            return Err(MemberFault::OtherMesh);
-        }
-        if let Some(parent) = record
-            .parents
-            .iter()
-            .find(|p| !self.records.contains_key(p))
-        {
-            return Err(MemberFault::MissingParent { parent: *parent });
-        }
-        if self.records.len() >= MAX_MEMBER_RECORDS {
-            return Err(MemberFault::Full);
-        }
-        let before = State::derive(&self.records, &self.past(&record.parents));
-        let role = before.role_of(&record.author);
-        let leaves =
-            matches!(record.action, Action::Revoke { device, .. } if device == record.author);
-        if role != Some(Role::Admin) && !(role.is_some() && leaves) {
-            return Err(MemberFault::NotAdmin {
-                author: record.author,
-            });
-        }
-        for parent in &record.parents {
-            self.heads.remove(parent);
-        }
-        self.heads.insert(record.hash);
-        self.order.push(record.hash);
-        self.records.insert(record.hash, record);
-        self.refresh();
-        Ok(true)
-    }
-
-    /// Signs the next record on top of all heads. The caller inserts it.
-    pub(crate) fn next(&self, key: &DeviceKey, now: Timestamp, action: Action) -> Record {
-        let parents = self.heads.iter().copied().take(MAX_MEMBER_HEADS).collect();
-        Record::sign(key, Some(self.mesh), parents, now, action)
-    }
-
-    /// Records that somebody with these heads lacks, parents first. Heads that are unknown here
-    /// tell nothing about what the other has.
-    pub(crate) fn beyond(&self, heads: &[Hash]) -> Vec<&Record> {
-        let known = self.past(heads);
-        self.records()
-            .filter(|record| !known.contains(&record.hash))
-            .collect()
-    }
-
-    pub(crate) fn knows_all(&self, heads: &[Hash]) -> bool {
-        heads.iter().all(|head| self.records.contains_key(head))
-    }
-
-    /// Whether envelope `seq` of `author`, written when it saw the membership `cited`, counts.
-    pub(crate) fn judge(&self, author: Author, seq: u64, cited: &[Hash]) -> Verdict {
-        if cited.is_empty() || !self.knows_all(cited) {
-            return Verdict::UnknownHeads;
-        }
-        let current =
-            cited.len() == self.heads.len() && cited.iter().all(|h| self.heads.contains(h));
-        if current {
-            return if can_write(&self.state, &author.device) {
-                Verdict::Admit
-            } else {
-                Verdict::NotWriter
-            };
-        }
-        let past = self.past(cited);
-        if !can_write(&State::derive(&self.records, &past), &author.device) {
-            return Verdict::NotWriter;
-        }
-        let mut removed = false;
-        for removal in self
-            .state
-            .removals
-            .iter()
-            .filter(|r| r.device == author.device)
-        {
-            removed = true;
-            if !past.contains(&removal.record) && seq > cut_for(&removal.cut, author.incarnation) {
-                return Verdict::BeyondCut;
-            }
-        }
-        // Never a member in the whole picture: the one who admitted it had just been removed.
-        if !removed && !self.state.members.contains_key(&author.device) {
-            return Verdict::BeyondCut;
-        }
-        Verdict::Admit
-    }
-
-    fn refresh(&mut self) {
-        self.state = State::derive(&self.records, &self.records.keys().copied().collect());
-    }
-
-    /// The known ones of `heads` and all that they build on.
-    fn past(&self, heads: &[Hash]) -> BTreeSet<Hash> {
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<Hash> = heads.to_vec();
-        while let Some(hash) = open.pop() {
-            if let Some(record) = self.records.get(&hash)
-                && seen.insert(hash)
-            {
-                open.extend_from_slice(&record.parents);
-            }
-        }
-        seen
-    }
-}
-
-fn can_write(state: &State, device: &DeviceId) -> bool {
-    state.role_of(device).is_some_and(Role::can_write)
-}
-
-fn cut_for(cut: &[(Incarnation, u64)], incarnation: Incarnation) -> u64 {
-    cut.iter()
-        .find(|(life, _)| *life == incarnation)
-        .map_or(0, |(_, seq)| *seq)
+        let (short, _) = name.split_at(end);
+        format!("{short}{suffix}")
+    });
+    let mut free = numbered.skip_while(|name| is_taken(name));
+    free.next().unwrap_or_else(|| name.to_owned())
 }

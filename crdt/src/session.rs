@@ -22,8 +22,9 @@ use rand::Rng;
 
 use crate::error::{Misbehaviour, SessionError};
 use crate::id::{Author, DeviceId, Hash};
-use crate::limit::{MAX_REASKS, MAX_VECTOR_AUTHORS};
-use crate::replica::{Fetching, Fork, Replica, Way, Worth};
+use crate::limit::{MAX_REASKS, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
+use crate::member::Told;
+use crate::replica::{Fetching, Fork, Replica, Shared, Way, Worth};
 use crate::vector::VersionVector;
 use snapshot::{Incoming, Serving};
 use wire::{End, Hello, VERSION, Wire};
@@ -39,13 +40,18 @@ pub struct Session {
     theirs: Option<VersionVector>,
     /// What was sent and is not acknowledged yet.
     sent: VersionVector,
-    /// The peer's membership heads, as far as known; `None` until it said hello.
-    their_members: Option<Vec<Hash>>,
+    /// What the peer has of the membership log, as it said last.
+    their_members: Option<Told>,
+    /// What was here and what the peer had when it was last sent membership records: with nothing new on either
+    /// side it is not sent them again.
+    pushed: Option<(Told, Told)>,
+    /// Messages of membership records that the peer has not answered.
+    unanswered: usize,
     /// Arrival number up to which envelopes were looked at for this peer.
     served: Option<u64>,
-    /// The membership heads at the last hello that told what this replica has, and how often its logs had been
-    /// cut. When one of them moves it is told anew.
-    told_at: Option<(Vec<Hash>, u64)>,
+    /// What the membership log was at the last hello that told what this replica has, and how often its logs had
+    /// been cut. When one of them moves it is told anew.
+    told_at: Option<(Told, u64)>,
     reasks: u32,
     /// While it is looked for where this device's history and the peer's version of it part.
     search: Option<Search>,
@@ -92,6 +98,8 @@ impl Session {
             theirs: None,
             sent: VersionVector::default(),
             their_members: None,
+            pushed: None,
+            unanswered: 0,
             served: None,
             told_at: None,
             reasks: 0,
@@ -115,8 +123,8 @@ impl Session {
     ///
     /// [`SessionError::Storage`].
     pub fn start(&mut self) -> Result<Vec<Message>, SessionError> {
-        let heads = self.replica.shared().members.heads();
-        Ok(vec![Message::new(&Wire::MemberHeads(heads)), self.hello()?])
+        let told = self.told(&self.replica.shared());
+        Ok(vec![Message::new(&Wire::MemberHeads(told)), self.hello()?])
     }
 
     /// Takes a message; gives the answers. Call [`Session::poll`] afterwards.
@@ -132,10 +140,12 @@ impl Session {
         match Wire::decode(message)? {
             Wire::Hello(hello) => self.on_hello(&hello, rng),
             Wire::Members(records) => self.on_members(&records, rng),
-            Wire::MemberHeads(heads) => {
+            Wire::MemberHeads(told) => {
                 // Before its hello only a program says so that knows snapshots.
                 self.able |= self.their_members.is_none();
-                self.their_members = Some(heads);
+                self.their_members = Some(told);
+                self.unanswered = self.unanswered.saturating_sub(1);
+                self.see_out()?;
                 Ok(Vec::new())
             }
             Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes, rng),
@@ -161,12 +171,23 @@ impl Session {
         }
     }
 
-    /// Whether both sides have said that they have the same envelopes and members.
+    /// Whether both sides have said that they have the same envelopes and members. Once this device has left, whether
+    /// the peer has said that it knows.
     #[must_use]
     pub fn in_sync(&self) -> bool {
         let shared = self.replica.shared();
-        self.theirs.as_ref() == Some(&shared.vector)
-            && self.their_members.as_ref() == Some(&shared.members.heads())
+        let own = self.replica.device();
+        if shared.members.state().role_of(&own).is_none() {
+            let theirs = self.their_members.as_ref();
+            return theirs.is_some_and(|theirs| shared.members.tells_of_leaving(theirs, &own));
+        }
+        self.theirs.as_ref() == Some(&shared.vector) && self.knows_members()
+    }
+
+    /// Whether the peer has said that it has the same of the membership log.
+    #[must_use]
+    pub fn knows_members(&self) -> bool {
+        self.their_members.as_ref() == Some(&self.replica.shared().members.told())
     }
 
     /// Whether the peer's registers differed although its logs were equal: an alarm, for there is no honest
@@ -197,7 +218,7 @@ impl Session {
     fn hello(&mut self) -> Result<Message, SessionError> {
         let shared = self.replica.shared();
         let digest = self.replica.digest_of(&shared)?;
-        let members = shared.members.heads();
+        let members = self.told(&shared);
         let member = shared.members.state().role_of(&self.peer).is_some();
         self.told_at = member.then(|| (members.clone(), shared.cuts));
         self.told_gap = shared.gap.is_some();
@@ -228,11 +249,7 @@ impl Session {
             return Err(Misbehaviour::OtherMesh { mesh: hello.mesh }.into());
         }
         self.their_members = Some(hello.members.clone());
-        let member = shared.members.state().role_of(&self.peer).is_some();
-        if !member && shared.members.knows_all(&hello.members) {
-            // It has no membership record that could still change our mind.
-            return Err(SessionError::NotMember { device: self.peer });
-        }
+        self.see_out()?;
         let Some(ends) = &hello.ends else {
             return Ok(Vec::new());
         };
@@ -242,7 +259,7 @@ impl Session {
         let theirs: VersionVector = ends.iter().map(|end| (end.author, end.seq)).collect();
         if let (Some(ours), Some(hash)) = (self.replica.digest_of(&shared)?, hello.digest)
             && theirs == shared.vector
-            && hello.members == shared.members.heads()
+            && hello.members == shared.members.told()
             && ours != hash
         {
             // Equal logs must mean equal registers. No log can cause this, only a false snapshot, or a defect.
@@ -375,8 +392,42 @@ impl Session {
         rng: &mut dyn Rng,
     ) -> Result<Vec<Message>, SessionError> {
         self.replica.take_members(records, rng)?;
-        let heads = self.replica.shared().members.heads();
-        Ok(vec![Message::new(&Wire::MemberHeads(heads))])
+        let told = self.told(&self.replica.shared());
+        Ok(vec![Message::new(&Wire::MemberHeads(told))])
+    }
+
+    /// What this replica has of the membership log, as far as it concerns the peer.
+    fn told(&self, shared: &Shared) -> Told {
+        let told = shared.members.told();
+        if shared.members.state().role_of(&self.peer).is_some() {
+            return told;
+        }
+        let mut heads = shared.members.concerning(&self.peer);
+        heads.truncate(MAX_TOLD_HEADS);
+        Told { heads, ..told }
+    }
+
+    /// Ends the exchange with a device that is no member, knows why, and has no membership record that could
+    /// still change our mind.
+    fn see_out(&self) -> Result<(), SessionError> {
+        let shared = self.replica.shared();
+        let members = &shared.members;
+        let Some(theirs) = &self.their_members else {
+            return Ok(());
+        };
+        if members.state().role_of(&self.replica.device()).is_none() {
+            // Whoever left, or was removed, is no judge of others.
+            return Ok(());
+        }
+        let ends = members.state().role_of(&self.peer).is_none()
+            && members.knows_all(&theirs.heads)
+            && members
+                .beyond_heads(&theirs.heads, &members.concerning(&self.peer))
+                .is_empty();
+        match ends {
+            true => Err(SessionError::NotMember { device: self.peer }),
+            false => Ok(()),
+        }
     }
 
     fn on_envelopes(

@@ -1,134 +1,162 @@
-//! Who is a member, as a pure function of a set of membership records.
-//!
-//! Records form a graph by their parents. They are put into one order that depends on nothing but
-//! the set: a record comes after its parents, and among those that could come next the one by the
-//! most senior author comes first. A record takes effect only if its author is an admin at that
-//! point. So when two admins remove each other at the same time, on every replica the senior one
-//! stays, and what the other did in that split moment does not count.
+//! Who is a member, as it follows from the records that count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::{Action, Record};
+use super::graph::{Graph, Node, Seat};
+use super::place::Places;
+use super::record::{Action, Cut, Record};
 use super::{Member, Role};
-use crate::id::{DeviceId, Hash, Incarnation};
+use crate::id::{DeviceId, Hash, Timestamp};
 
 /// The members, and the cuts of those who were members.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     pub(crate) mesh_name: String,
     pub(crate) members: BTreeMap<DeviceId, Member>,
-    /// Removals that took effect, in order.
+    /// Removals that took effect and took the right to write.
     pub(crate) removals: Vec<Removal>,
-    /// Order of first admission: lower is more senior.
-    seniority: BTreeMap<DeviceId, usize>,
+    /// Devices that were admitted by somebody whose admission of them is void. Nothing that they wrote counts
+    /// until they are admitted again.
+    pub(crate) stranded: BTreeMap<DeviceId, Member>,
+    /// Devices that said themselves that they go, and that no admin has removed.
+    left: BTreeSet<DeviceId>,
+    /// The key that outranks the admins.
+    pub(crate) recovery: Option<DeviceId>,
+    /// Only programs that know this format may write.
+    pub(crate) format: u16,
+    /// How many records only a later version understands.
+    pub(crate) unknown: usize,
 }
 
 /// One removal that took effect.
 #[derive(Debug, Clone)]
 pub(crate) struct Removal {
-    pub(crate) record: Hash,
     pub(crate) device: DeviceId,
-    pub(crate) cut: Vec<(Incarnation, u64)>,
+    /// Who removed it; itself when it left.
+    pub(crate) by: DeviceId,
+    pub(crate) at: Timestamp,
+    pub(crate) cut: Cut,
+    pub(super) place: usize,
 }
 
 impl State {
-    /// Computes the state of `included` (a set that holds the parents of each of its records).
-    pub(crate) fn derive(records: &BTreeMap<Hash, Record>, included: &BTreeSet<Hash>) -> Self {
-        let mut state = Self::default();
-        let mut waiting: BTreeMap<Hash, usize> = BTreeMap::new();
-        let mut children: BTreeMap<Hash, Vec<Hash>> = BTreeMap::new();
-        let mut ready: BTreeSet<(usize, Hash)> = BTreeSet::new();
-        for hash in included {
-            let Some(record) = records.get(hash) else {
-                continue;
-            };
-            if record.parents.is_empty() {
-                ready.insert((0, *hash));
-                continue;
-            }
-            waiting.insert(*hash, record.parents.len());
-            for parent in &record.parents {
-                children.entry(*parent).or_default().push(*hash);
-            }
-        }
-        while let Some((_, hash)) = ready.pop_first() {
-            let Some(record) = records.get(&hash) else {
-                continue;
-            };
-            state.apply(record);
-            for child in children.remove(&hash).unwrap_or_default() {
-                let Some(left) = waiting.get_mut(&child) else {
-                    continue;
-                };
-                *left -= 1;
-                if *left == 0
-                    && let Some(record) = records.get(&child)
-                {
-                    let rank = state.seniority.get(&record.author).copied();
-                    ready.insert((rank.unwrap_or(usize::MAX), child));
-                }
-            }
-        }
-        state
-    }
-
     pub(crate) fn role_of(&self, device: &DeviceId) -> Option<Role> {
         self.members.get(device).map(|member| member.role)
     }
 
-    fn apply(&mut self, record: &Record) {
-        match &record.action {
-            Action::Found {
-                mesh_name,
-                device_name,
-                ..
-            } => {
-                self.mesh_name.clone_from(mesh_name);
-                self.add(record, record.author, device_name, Role::Admin, None);
-            }
-            Action::Admit { device, name, role } => {
-                // An admission of somebody who is here already changes nothing: of two admins who
-                // admit the same device at once, the senior one decides.
-                if self.is_admin(&record.author) && !self.members.contains_key(device) {
-                    self.add(record, *device, name, *role, Some(record.author));
+    /// Whether the mesh would have no admin without this one.
+    pub(crate) fn is_last_admin(&self, device: &DeviceId) -> bool {
+        let mut admins = self.members.values().filter(|m| m.role == Role::Admin);
+        admins.next().is_some_and(|first| first.device == *device) && admins.next().is_none()
+    }
+
+    /// Whether a device said itself that it goes, and no admin has ended its admission.
+    pub(crate) fn has_left(&self, device: &DeviceId) -> bool {
+        self.left.contains(device)
+    }
+
+    /// Computes everything.
+    pub(super) fn derive(
+        graph: &Graph,
+        effective: &Places,
+        leaves: &BTreeMap<Hash, Record>,
+    ) -> Self {
+        let mut state = Self::default();
+        for (place, node) in graph.nodes() {
+            state.apply(graph, effective, leaves, (place, node));
+        }
+        state
+    }
+
+    /// Takes one more record into account. Those before it are.
+    pub(super) fn apply(
+        &mut self,
+        graph: &Graph,
+        effective: &Places,
+        leaves: &BTreeMap<Hash, Record>,
+        (place, node): (usize, &Node),
+    ) {
+        let record = &node.record;
+        if effective.contains(place) {
+            match &record.action {
+                Action::Found { mesh_name, .. } => self.mesh_name.clone_from(mesh_name),
+                Action::Revoke { device, cut } => self.cut(place, record, *device, cut),
+                Action::SetRole { device, role, cut } if !role.can_write() => {
+                    self.cut(place, record, *device, cut);
                 }
-            }
-            Action::Revoke { device, cut } => {
-                let allowed = self.is_admin(&record.author) || record.author == *device;
-                if allowed && self.members.remove(device).is_some() {
-                    let (record, device, cut) = (record.hash, *device, cut.clone());
-                    self.removals.push(Removal {
-                        record,
-                        device,
-                        cut,
-                    });
+                Action::Recovery { .. } => {
+                    self.recovery = graph.recovery(&|at| effective.contains(at));
                 }
+                Action::Format { minimum } => self.format = self.format.max(*minimum),
+                Action::Unknown => self.unknown += 1,
+                Action::Admit { .. } | Action::SetRole { .. } | Action::Leave => {}
             }
+        }
+        if let Some(device) = record.about() {
+            self.look_up(graph, effective, leaves, device);
         }
     }
 
-    fn is_admin(&self, device: &DeviceId) -> bool {
-        self.role_of(device) == Some(Role::Admin)
+    /// Brings what is known of one device up to date.
+    pub(super) fn look_up(
+        &mut self,
+        graph: &Graph,
+        effective: &Places,
+        leaves: &BTreeMap<Hash, Record>,
+        device: DeviceId,
+    ) {
+        self.members.remove(&device);
+        self.stranded.remove(&device);
+        self.left.remove(&device);
+        if let Some((role, seat)) = graph.seat(&device, &|at| effective.contains(at)) {
+            let stays = |at: &usize| {
+                let admission = graph.node(*at);
+                // An admin goes by a record of the graph.
+                role == Role::Admin
+                    || admission.is_none_or(|node| !leaves.contains_key(&node.record.hash))
+            };
+            match admitted(graph, &seat, role, stays) {
+                Some(member) => drop(self.members.insert(device, member)),
+                None => drop(self.left.insert(device)),
+            }
+        } else if let Some((role, seat)) = graph.seat(&device, &|_| true)
+            && let Some(member) = admitted(graph, &seat, role, |_| true)
+        {
+            self.stranded.insert(device, member);
+        }
     }
 
-    fn add(
-        &mut self,
-        record: &Record,
-        device: DeviceId,
-        name: &str,
-        role: Role,
-        admitted_by: Option<DeviceId>,
-    ) {
-        let next = self.seniority.len();
-        self.seniority.entry(device).or_insert(next);
-        let name = name.to_owned();
-        let member = Member {
+    fn cut(&mut self, place: usize, record: &Record, device: DeviceId, cut: &Cut) {
+        self.removals.push(Removal {
             device,
-            name,
-            role,
-            admitted_by,
-            admitted_at: record.at,
-        };
-        self.members.insert(device, member);
+            by: record.author,
+            at: record.at,
+            cut: cut.clone(),
+            place,
+        });
     }
+}
+
+/// A member as its admission tells; of several the one with the smallest hash.
+fn admitted(
+    graph: &Graph,
+    seat: &Seat,
+    role: Role,
+    stays: impl Fn(&usize) -> bool,
+) -> Option<Member> {
+    let admissions = seat.admissions.iter().filter(|at| stays(at));
+    let records = admissions.filter_map(|at| graph.node(*at).map(|node| &node.record));
+    let record = records.min_by_key(|record| record.hash)?;
+    let (device, name, admitted_by) = match &record.action {
+        Action::Found { device_name, .. } => (record.author, device_name, None),
+        Action::Admit { device, name, .. } => (*device, name, Some(record.author)),
+        _ => return None,
+    };
+    Some(Member {
+        device,
+        name: name.clone(),
+        role,
+        admitted_by,
+        admitted_at: record.at,
+    })
 }

@@ -1,9 +1,13 @@
 //! The membership log's promises: same set of records, same members, whatever the order.
 
+mod hostile;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use super::record::later::{self, News};
 use super::*;
+use crate::id::{Author, DeviceKey, Incarnation};
 
 const NOW: Timestamp = Timestamp(0);
 
@@ -47,8 +51,17 @@ impl MemberLog {
         record
     }
 
+    /// The bytes of all that `other` has and this log lacks.
+    fn beyond_of(&self, other: &Self) -> Vec<Vec<u8>> {
+        let records = other.beyond(&self.told());
+        records
+            .into_iter()
+            .map(|record| record.bytes.clone())
+            .collect()
+    }
+
     fn roles(&self) -> Vec<(DeviceId, Role)> {
-        self.state
+        self.state()
             .members
             .values()
             .map(|m| (m.device, m.role))
@@ -88,8 +101,240 @@ fn only_admins_extend_the_log() {
 fn a_member_may_leave_by_itself() {
     let mut log = found();
     log.add(1, admit(2, Role::Writer));
-    log.add(2, revoke(2));
+    let during = log.heads();
+    let left = log.leave(&key(2), NOW).expect("it is a member");
+    assert_eq!(log.insert(left.clone()), Ok(true));
     assert_eq!(log.state().role_of(&device(2)), None);
+    assert!(log.state().has_left(&device(2)));
+    assert_eq!(log.insert(left), Ok(false));
+    assert!(log.leave(&key(2), NOW).is_none());
+    let author = Author {
+        device: device(2),
+        incarnation: Incarnation(1),
+    };
+    assert_eq!(
+        log.judge(author, 1, &during),
+        Verdict::Admit,
+        "what it wrote stays"
+    );
+    log.add(1, admit(2, Role::Reader));
+    assert_eq!(log.state().role_of(&device(2)), Some(Role::Reader));
+}
+
+#[test]
+fn whoever_is_no_admin_makes_no_heads_and_leaves_once_for_each_admission() {
+    let mut log = found();
+    for number in 2..=100 {
+        log.add(1, admit(number, Role::Reader));
+    }
+    let heads = log.heads();
+    let admission = log.leave(&key(2), NOW).unwrap().parents;
+    for at in 0..65 {
+        let again = Record::sign(
+            &key(2),
+            Some(log.mesh()),
+            admission.clone(),
+            Timestamp(at),
+            Action::Leave,
+        );
+        assert_eq!(log.insert(again), Ok(at == 0));
+        let removal = Record::sign(&key(3), Some(log.mesh()), heads.clone(), NOW, revoke(3));
+        let author = device(3);
+        assert_eq!(log.insert(removal), Err(MemberFault::NotAdmin { author }));
+    }
+    for number in 3..=100 {
+        let left = log.leave(&key(number), NOW).unwrap();
+        log.insert(left).unwrap();
+    }
+    assert_eq!(log.heads(), heads);
+    assert_eq!(log.leaves().count(), 99);
+    assert_eq!(log.roles(), [(device(1), Role::Admin)]);
+}
+
+#[test]
+fn a_second_beginning_is_refused_wherever_it_stands() {
+    let mut log = found();
+    log.add(1, admit(2, Role::Admin));
+    let again = Action::Found {
+        mesh_name: "designs".to_owned(),
+        device_name: "mine".to_owned(),
+        nonce: [1; 16],
+    };
+    let record = log.next(&key(2), NOW, again);
+    assert_eq!(log.insert(record), Err(MemberFault::OtherMesh));
+}
+
+#[test]
+fn any_admin_removes_any_other_for_good() {
+    let mut log = found();
+    log.add(1, admit(2, Role::Admin));
+    let before = log.heads();
+    log.add(2, revoke(1));
+    assert_eq!(log.roles(), [(device(2), Role::Admin)]);
+    // The lost founder's laptop pretends that it had done this earlier.
+    for action in [admit(9, Role::Admin), admit(1, Role::Admin)] {
+        let backdated = Record::sign(&key(1), Some(log.mesh()), before.clone(), NOW, action);
+        log.insert(backdated)
+            .expect("it was an admin where the record stands");
+    }
+    assert_eq!(log.roles(), [(device(2), Role::Admin)]);
+    assert_eq!(log.heads().len(), 1, "what is void makes no heads");
+}
+
+#[test]
+fn two_admins_who_remove_each_other_are_both_removed() {
+    let mut base = found();
+    base.add(1, admit(2, Role::Admin));
+    base.add(1, admit(3, Role::Admin));
+    let (mut one, mut two) = (base.clone(), base);
+    let records = [
+        one.add(1, revoke(2)),
+        two.add(2, revoke(1)),
+        two.add(2, revoke(3)),
+        two.add(2, admit(4, Role::Admin)),
+    ];
+    for record in records {
+        let _ = one.insert(record.clone()).unwrap();
+        let _ = two.insert(record).unwrap();
+    }
+    assert_eq!(one.roles(), [(device(3), Role::Admin)]);
+    assert_eq!(one.roles(), two.roles());
+    assert_eq!(one.heads(), two.heads());
+}
+
+#[test]
+fn whom_a_removed_admin_admitted_apart_is_shown_and_admitted_again() {
+    let mut base = found();
+    base.add(1, admit(2, Role::Admin));
+    let mut apart = base.clone();
+    let admission = apart.add(2, admit(3, Role::Writer));
+    let cited = apart.heads();
+    base.add(1, revoke(2));
+    base.insert(admission).unwrap();
+    assert_eq!(base.roles(), [(device(1), Role::Admin)]);
+    let author = Author {
+        device: device(3),
+        incarnation: Incarnation(1),
+    };
+    assert_eq!(base.judge(author, 1, &cited), Verdict::BeyondCut);
+    let stranded: Vec<_> = base.state().stranded.keys().copied().collect();
+    assert_eq!(stranded, [device(3)]);
+    base.add(1, admit(3, Role::Writer));
+    assert_eq!(base.state().role_of(&device(3)), Some(Role::Writer));
+    assert!(base.state().stranded.is_empty());
+}
+
+#[test]
+fn a_member_that_writes_no_longer_is_cut_and_one_that_is_no_admin_extends_nothing() {
+    let mut log = found();
+    log.add(1, admit(2, Role::Admin));
+    let before = log.heads();
+    let life = Incarnation(7);
+    log.add(
+        1,
+        Action::SetRole {
+            device: device(2),
+            role: Role::Reader,
+            cut: vec![(life, 3)],
+        },
+    );
+    assert_eq!(log.state().role_of(&device(2)), Some(Role::Reader));
+    let author = Author {
+        device: device(2),
+        incarnation: life,
+    };
+    assert_eq!(log.judge(author, 3, &before), Verdict::Admit);
+    assert_eq!(log.judge(author, 4, &before), Verdict::BeyondCut);
+    assert_eq!(log.judge(author, 4, &log.heads()), Verdict::NotWriter);
+    let backdated = Record::sign(
+        &key(2),
+        Some(log.mesh()),
+        before,
+        NOW,
+        admit(9, Role::Admin),
+    );
+    log.insert(backdated).unwrap();
+    assert_eq!(log.state().role_of(&device(9)), None);
+    let record = log.next(&key(2), NOW, admit(9, Role::Admin));
+    let author = device(2);
+    assert_eq!(log.insert(record), Err(MemberFault::NotAdmin { author }));
+}
+
+#[test]
+fn the_recovery_key_outranks_all_and_only_itself_replaces_it() {
+    let mut log = found();
+    log.add(1, admit(2, Role::Admin));
+    log.add(1, Action::Recovery { key: device(50) });
+    let taken_over = log.next(&key(2), NOW, Action::Recovery { key: device(51) });
+    let author = device(2);
+    assert_eq!(
+        log.insert(taken_over),
+        Err(MemberFault::NotAdmin { author })
+    );
+    let before = log.heads();
+    log.add(2, revoke(1));
+    log.add(50, revoke(2));
+    log.add(50, admit(1, Role::Admin));
+    // No removal reaches what the recovery key signed, whatever it pretends to know.
+    let late = Record::sign(&key(2), Some(log.mesh()), before, NOW, revoke(50));
+    log.insert(late).unwrap();
+    assert_eq!(log.roles(), [(device(1), Role::Admin)]);
+    log.add(50, Action::Recovery { key: device(52) });
+    let record = log.next(&key(50), NOW, revoke(1));
+    assert!(log.insert(record).is_err(), "it has replaced itself");
+    log.add(52, admit(4, Role::Admin));
+    assert_eq!(log.roles().len(), 2);
+}
+
+#[test]
+fn what_only_a_later_version_understands_is_kept_and_passed_on_and_is_nobodys_fault() {
+    for news in [News::Format, News::Action, News::Role, News::Extension] {
+        let mut log = found();
+        log.add(1, admit(2, Role::Writer));
+        let bytes = later::sign(&key(1), log.mesh(), log.heads(), device(9), news);
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!(log.insert(record.clone()), Ok(true), "{news:?}");
+        assert_eq!(log.heads(), [record.hash]);
+        let understood = matches!(news, News::Extension);
+        assert_eq!(log.state().unknown, usize::from(!understood));
+        assert_eq!(log.state().role_of(&device(9)).is_some(), understood);
+        log.add(1, admit(3, Role::Writer));
+        let passed_on = found().beyond_of(&log);
+        assert!(passed_on.contains(&bytes), "untouched");
+
+        // Only admins may hand in such a thing ...
+        let bytes = later::sign(&key(2), log.mesh(), log.heads(), device(9), news);
+        let refused = log.insert(Record::decode(&bytes).unwrap());
+        let author = device(2);
+        if understood {
+            assert_eq!(refused, Err(MemberFault::NotAdmin { author }));
+        } else {
+            // ... and whoever one of them is about may be one, too, as far as can be told.
+            assert_eq!(refused, Err(MemberFault::Unreadable { author }));
+            let cited = log.heads();
+            let author = Author {
+                device: device(9),
+                incarnation: Incarnation(1),
+            };
+            assert_eq!(log.judge(author, 1, &cited), Verdict::UnknownHeads);
+        }
+    }
+}
+
+#[test]
+fn a_device_name_that_is_taken_gets_a_number() {
+    let mut log = found();
+    assert_eq!(free_name(log.state(), "tablet"), "tablet");
+    assert_eq!(free_name(log.state(), "laptop"), "laptop (2)");
+    let name = "laptop (2)".to_owned();
+    let device = device(2);
+    let role = Role::Reader;
+    log.add(1, Action::Admit { device, name, role });
+    assert_eq!(free_name(log.state(), "laptop"), "laptop (3)");
+    let long = "é".repeat(64);
+    let (name, device) = (long.clone(), self::device(3));
+    log.add(1, Action::Admit { device, name, role });
+    assert!(label_fits(&free_name(log.state(), &long)));
 }
 
 #[test]
@@ -105,25 +350,6 @@ fn a_forged_or_foreign_record_is_refused() {
     let mut other = MemberLog::found(&key(1), "other", "laptop", NOW, &mut rng);
     let record = log.next(&key(1), NOW, admit(2, Role::Admin));
     assert_eq!(other.insert(record), Err(MemberFault::OtherMesh));
-}
-
-#[test]
-fn when_two_admins_remove_each_other_the_senior_one_stays_everywhere() {
-    let mut base = found();
-    base.add(1, admit(2, Role::Admin));
-    base.add(1, admit(3, Role::Writer));
-    let (mut one, mut two) = (base.clone(), base.clone());
-    let by_senior = one.add(1, revoke(2));
-    let by_junior = two.add(2, revoke(1));
-    let also_by_junior = two.add(2, admit(4, Role::Admin));
-    one.insert(by_junior).unwrap();
-    one.insert(also_by_junior).unwrap();
-    two.insert(by_senior).unwrap();
-    assert_eq!(one.roles(), two.roles());
-    assert_eq!(one.heads(), two.heads());
-    assert_eq!(one.state().role_of(&device(1)), Some(Role::Admin));
-    assert_eq!(one.state().role_of(&device(2)), None);
-    assert_eq!(one.state().role_of(&device(4)), None);
 }
 
 #[test]

@@ -6,9 +6,10 @@ use rand::Rng;
 
 use super::{Change, Commit, Replica, Writer, header, renew};
 use crate::error::{MemberError, Misbehaviour, SessionError, StorageError};
-use crate::id::{DeviceId, Timestamp};
+use crate::id::{DeviceId, DeviceKey, Hash, Incarnation, Timestamp};
 use crate::member::{
-    Action, Member, MemberFault, MemberLog, Record, Role, State, Welcome, label_fits,
+    Action, Member, MemberFault, MemberLog, Record, Removed, Role, State, WRITES_FORMAT, Welcome,
+    free_name, label_fits,
 };
 
 impl Replica {
@@ -30,16 +31,66 @@ impl Replica {
         self.shared().members.state().role_of(device)
     }
 
+    /// Devices whose admission is void, because whoever admitted them had been removed. Nothing that they wrote counts
+    /// until they are admitted again.
+    #[must_use]
+    pub fn stranded(&self) -> Vec<Member> {
+        let shared = self.shared();
+        shared.members.state().stranded.values().cloned().collect()
+    }
+
+    /// Who removed `device`, and when; `None` while it is a member, or if it never was.
+    #[must_use]
+    pub fn removal_of(&self, device: &DeviceId) -> Option<Removed> {
+        let shared = self.shared();
+        let state = shared.members.state();
+        if state.members.contains_key(device) {
+            return None;
+        }
+        let removals = state.removals.iter();
+        let last = removals
+            .filter(|removal| removal.device == *device)
+            .max_by_key(|removal| removal.at)?;
+        Some(Removed {
+            by: last.by,
+            at: last.at,
+        })
+    }
+
+    /// Changes with every change of the membership.
+    #[must_use]
+    pub fn membership_mark(&self) -> Hash {
+        self.shared().members.mark()
+    }
+
+    /// Whether the mesh would be left without an admin if this device went.
+    #[must_use]
+    pub fn is_last_admin(&self) -> bool {
+        let shared = self.shared();
+        shared.members.state().is_last_admin(&self.device())
+    }
+
+    /// Whether somebody decided something about this mesh that only a later version understands.
+    #[must_use]
+    pub fn needs_update(&self) -> bool {
+        let shared = self.shared();
+        let state = shared.members.state();
+        state.unknown > 0 || state.format > WRITES_FORMAT
+    }
+
     /// What a newly admitted device needs to start.
     #[must_use]
     pub fn welcome(&self) -> Welcome {
         let shared = self.shared();
+        let members = &shared.members;
+        let records = members.beyond_heads(&[], &members.heads());
+        let leaves = members.told_leaves().map(|(_, record)| record);
         Welcome {
             mesh: self.inner.mesh,
-            name: shared.members.state().mesh_name.clone(),
-            records: shared
-                .members
-                .records()
+            name: members.state().mesh_name.clone(),
+            records: records
+                .into_iter()
+                .chain(leaves)
                 .map(|record| record.bytes.clone())
                 .collect(),
             epochs: shared.epochs.all().to_vec(),
@@ -61,50 +112,177 @@ impl Replica {
         if !label_fits(name) {
             return Err(MemberError::Refused(MemberFault::BadLabel));
         }
-        if let Some(role) = self.role_of(&device) {
-            return Err(MemberError::AlreadyMember { device, role });
-        }
         let name = name.to_owned();
-        self.extend(now, Action::Admit { device, name, role })?;
+        self.extend(now, |state| match state.role_of(&device) {
+            Some(role) => Err(MemberError::AlreadyMember { device, role }),
+            None => {
+                let name = free_name(state, &name);
+                Ok(Action::Admit { device, name, role })
+            }
+        })?;
         let shared = self.shared();
         let member = shared.members.state().members.get(&device);
         member.cloned().ok_or(MemberError::NotMember { device })
     }
 
     /// Removes a device. What it wrote and this device has seen stays; what others see of it
-    /// later does not count. Any member may remove itself. Durable on return.
+    /// later does not count, nor does what it decided as an admin and this device has not seen. Durable on return.
     ///
     /// # Errors
     ///
     /// [`MemberError`]; nothing has then changed.
     pub fn revoke(&self, device: DeviceId, now: Timestamp) -> Result<(), MemberError> {
-        let shared = self.shared();
-        let members = &shared.members.state().members;
-        let Some(member) = members.get(&device) else {
-            return Err(MemberError::NotMember { device });
-        };
-        let admins = members.values().filter(|m| m.role == Role::Admin).count();
-        if member.role == Role::Admin && admins == 1 {
-            return Err(MemberError::LastAdmin);
-        }
-        let cut = shared
-            .vector
-            .iter()
-            .filter(|(author, _)| author.device == device)
-            .map(|(author, seq)| (author.incarnation, seq))
-            .collect();
-        self.extend(now, Action::Revoke { device, cut })
+        let cut = self.cut_of(&device);
+        self.extend(now, |state| {
+            // Of who left by itself what it signs still counts, until an admin says otherwise.
+            if state.role_of(&device).is_none() && !state.has_left(&device) {
+                return Err(MemberError::NotMember { device });
+            }
+            if state.is_last_admin(&device) {
+                return Err(MemberError::LastAdmin);
+            }
+            Ok(Action::Revoke { device, cut })
+        })
     }
 
-    fn extend(&self, now: Timestamp, action: Action) -> Result<(), MemberError> {
+    /// Gives a member another role. When it writes no longer, what it wrote and this device has seen stays.
+    /// Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]; nothing has then changed.
+    pub fn set_role(
+        &self,
+        device: DeviceId,
+        role: Role,
+        now: Timestamp,
+    ) -> Result<(), MemberError> {
+        let cut = match role.can_write() {
+            true => Vec::new(),
+            false => self.cut_of(&device),
+        };
+        self.extend(now, |state| match state.role_of(&device) {
+            None => Err(MemberError::NotMember { device }),
+            Some(before) if before == role => Err(MemberError::AlreadyMember { device, role }),
+            Some(_) if state.is_last_admin(&device) => Err(MemberError::LastAdmin),
+            Some(_) => Ok(Action::SetRole { device, role, cut }),
+        })
+    }
+
+    /// Says that this device goes. Durable on return; others must hear of it before the replica is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]; nothing has then changed.
+    pub fn leave(&self, now: Timestamp) -> Result<(), MemberError> {
+        let own = self.device();
+        match self.role_of(&own) {
+            None => Err(MemberError::NotMember { device: own }),
+            Some(Role::Admin) => self.revoke(own, now),
+            Some(_) => {
+                let mut writer = self.inner.writer()?;
+                let mut members = MemberLog::clone(&writer.members);
+                let record = members.leave(&self.inner.key, now);
+                let record = record.ok_or(MemberError::NotMember { device: own })?;
+                members.insert(record).map_err(MemberError::Refused)?;
+                self.set_members(&mut writer, members, Origin::Here)?;
+                drop(writer);
+                self.inner.observers.deliver();
+                Ok(())
+            }
+        }
+    }
+
+    /// Names the key that outranks all admins. Only once: after that only the key itself could name another. Durable
+    /// on return.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]; nothing has then changed.
+    pub fn set_recovery(&self, key: DeviceId, now: Timestamp) -> Result<(), MemberError> {
+        self.extend(now, |state| match state.recovery {
+            Some(_) => Err(MemberError::HasRecovery),
+            None => Ok(Action::Recovery { key }),
+        })
+    }
+
+    /// Whether there is a key that outranks all admins.
+    #[must_use]
+    pub fn has_recovery(&self) -> bool {
+        self.shared().members.state().recovery.is_some()
+    }
+
+    /// Makes this device an admin by the hand of the recovery key, whatever became of the admins, and of this
+    /// device's membership. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]; nothing has then changed.
+    pub fn recover(
+        &self,
+        key: &DeviceKey,
+        device_name: &str,
+        now: Timestamp,
+    ) -> Result<(), MemberError> {
+        let device = self.device();
+        if !label_fits(device_name) {
+            return Err(MemberError::Refused(MemberFault::BadLabel));
+        }
+        let mut writer = self.inner.writer()?;
+        let state = writer.members.state();
+        if state.recovery != Some(key.device_id()) {
+            return Err(MemberError::WrongRecovery);
+        }
+        let role = Role::Admin;
+        let action = match state.role_of(&device) {
+            Some(Role::Admin) => return Err(MemberError::AlreadyMember { device, role }),
+            Some(_) => Action::SetRole {
+                device,
+                role,
+                cut: Vec::new(),
+            },
+            None => Action::Admit {
+                device,
+                name: free_name(state, device_name),
+                role,
+            },
+        };
+        let mut members = MemberLog::clone(&writer.members);
+        let record = members.next(key, now, action);
+        members.insert(record).map_err(MemberError::Refused)?;
+        self.set_members(&mut writer, members, Origin::Here)?;
+        drop(writer);
+        self.inner.observers.deliver();
+        Ok(())
+    }
+
+    /// The last number of each life of a device that is here.
+    fn cut_of(&self, device: &DeviceId) -> Vec<(Incarnation, u64)> {
+        let shared = self.shared();
+        let lives = shared.vector.iter();
+        lives
+            .filter(|(author, _)| author.device == *device)
+            .map(|(author, seq)| (author.incarnation, seq))
+            .collect()
+    }
+
+    fn extend(
+        &self,
+        now: Timestamp,
+        action: impl FnOnce(&State) -> Result<Action, MemberError>,
+    ) -> Result<(), MemberError> {
         let own = self.device();
         let mut writer = self.inner.writer()?;
-        let role = writer.members.state().role_of(&own);
-        let leaves = matches!(action, Action::Revoke { device, .. } if device == own);
-        if role != Some(Role::Admin) && !leaves {
+        let state = writer.members.state();
+        let role = state.role_of(&own);
+        if role != Some(Role::Admin) {
             return Err(MemberError::NotAdmin { role });
         }
+        let action = action(state)?;
         let mut members = MemberLog::clone(&writer.members);
+        if members.is_full_for(&own) {
+            return Err(MemberError::Refused(MemberFault::Full));
+        }
         let record = members.next(&self.inner.key, now, action);
         members.insert(record).map_err(MemberError::Refused)?;
         self.set_members(&mut writer, members, Origin::Here)?;
@@ -126,6 +304,8 @@ impl Replica {
         for bytes in records {
             match Record::decode(bytes).and_then(|record| members.insert(record)) {
                 Ok(new) => news |= new,
+                // Not the sender's fault: it may keep, or understand, what is not here.
+                Err(MemberFault::MissingParent { .. } | MemberFault::Unreadable { .. }) => {}
                 Err(found) => {
                     fault = Some(found);
                     break;

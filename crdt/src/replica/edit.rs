@@ -16,7 +16,7 @@ use crate::id::{Branch, BucketId, DeviceKey, EntryId, Hash, MeshId, Timestamp};
 use crate::index;
 use crate::limit::MAX_ENVELOPE_DEPS;
 use crate::log::{self, LogEnd};
-use crate::member::Role;
+use crate::member::{Role, WRITES_FORMAT};
 use crate::register::Put;
 
 /// The context in which branches are derived.
@@ -61,6 +61,9 @@ impl Replica {
         let role = writer.members.state().role_of(&self.device());
         if !role.is_some_and(Role::can_write) {
             return Err(EditError::NotWriter { role });
+        }
+        if writer.members.state().format > WRITES_FORMAT {
+            return Err(EditError::NeedsUpdate);
         }
         let (key, mesh) = (&self.inner.key, self.inner.mesh);
         let outcome = self.inner.transact(&mut writer, commit, |txn, writer| {
@@ -155,7 +158,7 @@ impl Writer {
             seq,
             prev: end.map_or(Hash::from_bytes([0; 32]), |end| end.hash),
             causes,
-            members: self.members.heads(),
+            members: self.members.cited(&author.device),
             clock: self.position.clock,
             at: pen.now,
             changes: changes

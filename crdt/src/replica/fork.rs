@@ -189,7 +189,12 @@ impl Replica {
             Ok(changes) => changes,
             Err(EditError::Storage(error)) => return Err(error),
             // They have been in envelopes before, so they fit.
-            Err(EditError::Tree(_) | EditError::NotWriter { .. } | EditError::TooLarge { .. }) => {
+            Err(
+                EditError::Tree(_)
+                | EditError::NotWriter { .. }
+                | EditError::NeedsUpdate
+                | EditError::TooLarge { .. },
+            ) => {
                 return Err(StorageError::Damaged(Damage::Log(author)));
             }
         };

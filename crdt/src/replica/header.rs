@@ -1,7 +1,10 @@
 //! The few single rows of a replica's database: format, owner, incarnation, clock, and the
 //! membership log's records.
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
+    WriteTransaction,
+};
 
 use crate::epoch::{EpochSecret, Epochs};
 use crate::error::{Damage, OpenError, StorageError};
@@ -16,6 +19,8 @@ const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("member");
 /// Position, the current one last → the secret of an epoch.
 const EPOCHS: TableDefinition<'_, u64, &[u8; 32]> = TableDefinition::new("epoch");
+/// Admission → record by which its device said that it goes.
+const LEAVES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("leave");
 
 /// What stands in the header.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +39,7 @@ pub(super) fn create(txn: &WriteTransaction, header: Header) -> Result<(), Stora
     table.insert("clock", header.clock.to_be_bytes().as_slice())?;
     txn.open_table(MEMBERS)?;
     txn.open_table(EPOCHS)?;
+    txn.open_table(LEAVES)?;
     Ok(())
 }
 
@@ -136,12 +142,18 @@ pub(super) fn forget_index(txn: &WriteTransaction) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Stores the whole membership log; it is small and changes seldom.
+/// Stores what is new in the membership log. The place of a record never changes.
 pub(super) fn set_members(txn: &WriteTransaction, log: &MemberLog) -> Result<(), StorageError> {
     let mut table = txn.open_table(MEMBERS)?;
-    for (position, record) in (0..).zip(log.records()) {
-        if table.get(position)?.is_none() {
-            table.insert(position, record.bytes.as_slice())?;
+    let stored = table.len()?;
+    let skipped = usize::try_from(stored).unwrap_or(usize::MAX);
+    for (position, record) in (stored..).zip(log.records().skip(skipped)) {
+        table.insert(position, record.bytes.as_slice())?;
+    }
+    let mut table = txn.open_table(LEAVES)?;
+    for (admission, record) in log.leaves() {
+        if table.get(admission.as_bytes())?.is_none() {
+            table.insert(admission.as_bytes(), record.bytes.as_slice())?;
         }
     }
     Ok(())
@@ -169,6 +181,9 @@ pub(super) fn epochs(txn: &ReadTransaction) -> Result<Epochs, StorageError> {
 pub(super) fn members(txn: &ReadTransaction) -> Result<MemberLog, StorageError> {
     let mut records = Vec::new();
     for row in txn.open_table(MEMBERS)?.iter()? {
+        records.push(row?.1.value().to_vec());
+    }
+    for row in txn.open_table(LEAVES)?.iter()? {
         records.push(row?.1.value().to_vec());
     }
     MemberLog::from_records(records.iter().map(Vec::as_slice))

@@ -73,6 +73,16 @@ pub(super) fn release(
 }
 
 impl Replica {
+    /// How many envelopes are kept aside because they do not count: by devices that were removed or write no
+    /// longer, or by one life too many of a member.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    pub fn refused(&self) -> Result<u64, StorageError> {
+        Ok(self.read()?.open_table(QUARANTINE)?.len()?)
+    }
+
     /// Envelopes of removed members that do not count here, each author's next one first, about `room` bytes.
     pub(crate) fn kept_aside(
         &self,

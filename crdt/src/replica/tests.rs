@@ -10,9 +10,9 @@ use crate::EntryId;
 use crate::bucket::desk::Desk;
 use crate::entry::{Mode, Version};
 use crate::envelope::{Cause, Draft, Envelope, Frame};
-use crate::error::{EnvelopeFault, Misbehaviour, SessionError};
+use crate::error::{EnvelopeFault, MemberError, Misbehaviour, SessionError};
 use crate::id::{Branch, BucketId};
-use crate::lab::{Disk, NOW, create, creation, key, listing, mesh, mesh_on, rng, sync};
+use crate::lab::{Disk, Link, NOW, create, creation, key, listing, mesh, mesh_on, rng, sync};
 use crate::limit::{MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS};
 use crate::member::Role;
 use crate::register::{Attributes, Packed, Put, Register};
@@ -342,14 +342,11 @@ fn only_admins_admit_and_the_last_admin_stays() {
     let replicas = mesh(&[Role::Writer]);
     let device = key(9).device_id();
     let refused = replicas[1].admit(device, "x", Role::Reader, NOW);
-    assert!(matches!(refused, Err(crate::MemberError::NotAdmin { .. })));
+    assert!(matches!(refused, Err(MemberError::NotAdmin { .. })));
     let refused = replicas[0].revoke(replicas[0].device(), NOW);
-    assert!(matches!(refused, Err(crate::MemberError::LastAdmin)));
+    assert!(matches!(refused, Err(MemberError::LastAdmin)));
     let refused = replicas[0].admit(replicas[1].device(), "x", Role::Reader, NOW);
-    assert!(matches!(
-        refused,
-        Err(crate::MemberError::AlreadyMember { .. })
-    ));
+    assert!(matches!(refused, Err(MemberError::AlreadyMember { .. })));
 }
 
 #[test]
@@ -496,4 +493,29 @@ proptest! {
         prop_assert!(outcome.is_err() || outcome.is_ok_and(|applied| applied.causes_missing));
         prop_assert!(replica.vector().is_empty());
     }
+}
+
+#[test]
+fn a_lost_founder_is_replaced_by_whoever_has_the_recovery_phrase() {
+    let replicas = mesh(&[Role::Writer, Role::Reader]);
+    let [founder, laptop, reader] = [&replicas[0], &replicas[1], &replicas[2]];
+    let phrase = key(77);
+    founder.set_recovery(phrase.device_id(), NOW).unwrap();
+    let again = founder.set_recovery(key(78).device_id(), NOW);
+    assert!(matches!(again, Err(MemberError::HasRecovery)));
+    sync(founder, laptop);
+    let wrong = laptop.recover(&key(78), "laptop", NOW);
+    assert!(matches!(wrong, Err(MemberError::WrongRecovery)));
+    laptop.recover(&phrase, "laptop", NOW).unwrap();
+    laptop.revoke(founder.device(), NOW).unwrap();
+    sync(laptop, reader);
+    assert_eq!(reader.role_of(&founder.device()), None);
+    assert_eq!(reader.role_of(&laptop.device()), Some(Role::Admin));
+    // A device that was itself removed comes back so, too.
+    laptop.revoke(reader.device(), NOW).unwrap();
+    drop(Link::new(laptop, reader, 1).run());
+    assert_eq!(reader.role_of(&reader.device()), None);
+    reader.recover(&phrase, "reader", NOW).unwrap();
+    sync(reader, laptop);
+    assert_eq!(laptop.role_of(&reader.device()), Some(Role::Admin));
 }

@@ -30,13 +30,16 @@ impl Session {
         let shared = self.replica.shared();
         let mut messages = self.push_members(&shared);
         let member = shared.members.state().role_of(&self.peer).is_some();
-        let now = (shared.members.heads(), shared.cuts);
+        let now = (self.told(&shared), shared.cuts);
         let told = self.told_at.as_ref() == Some(&now);
         let found = self.end_search()?;
-        if member && (found || !told) && self.their_members.is_some() {
+        // Who is no member any more says nothing but that.
+        let state = shared.members.state();
+        let speaks = member && state.role_of(&self.replica.device()).is_some();
+        if speaks && (found || !told) && self.their_members.is_some() {
             messages.push(self.hello()?);
         }
-        let Some(theirs) = self.theirs.clone().filter(|_| member) else {
+        let Some(theirs) = self.theirs.clone().filter(|_| speaks) else {
             return Ok(messages);
         };
         messages.extend(self.push_news(&shared)?);
@@ -60,18 +63,21 @@ impl Session {
     }
 
     fn push_members(&mut self, shared: &Shared) -> Vec<Message> {
-        let heads = shared.members.heads();
-        let Some(theirs) = self
-            .their_members
-            .as_ref()
-            .filter(|theirs| **theirs != heads)
-        else {
+        let Some(theirs) = &self.their_members else {
             return Vec::new();
+        };
+        let now = (self.told(shared), theirs.clone());
+        if self.unanswered > 0 || now.0 == now.1 || self.pushed.as_ref() == Some(&now) {
+            return Vec::new();
+        }
+        let records = match shared.members.state().role_of(&self.peer) {
+            Some(_) => shared.members.beyond(theirs),
+            None => shared.members.beyond_heads(&theirs.heads, &now.0.heads),
         };
         let mut messages = Vec::new();
         let mut batch: Vec<&[u8]> = Vec::new();
         let mut size = 0;
-        for record in shared.members.beyond(theirs) {
+        for record in records {
             if size + record.bytes.len() + HEADROOM > MAX_MESSAGE_BYTES {
                 messages.push(Message::new(&Wire::Members(std::mem::take(&mut batch))));
                 size = 0;
@@ -82,8 +88,8 @@ impl Session {
         if !batch.is_empty() {
             messages.push(Message::new(&Wire::Members(batch)));
         }
-        // The peer answers with its heads; until then nothing is sent twice.
-        self.their_members = Some(heads);
+        self.pushed = Some(now);
+        self.unanswered = messages.len();
         messages
     }
 

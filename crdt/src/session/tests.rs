@@ -131,6 +131,73 @@ fn a_removed_member_gets_nothing_any_more() {
 }
 
 #[test]
+fn a_removed_device_is_told_why_and_nothing_else() {
+    let replicas = mesh(&[Role::Writer, Role::Reader]);
+    let [admin, removed] = [&replicas[0], &replicas[1]];
+    let later = key(50).device_id();
+    admin.revoke(removed.device(), NOW).unwrap();
+    admin.admit(later, "later", Role::Reader, NOW).unwrap();
+    let mut link = Link::new(admin, removed, 1);
+    let ended = link.run();
+    assert!(
+        matches!(ended, Err(SessionError::NotMember { .. })),
+        "{ended:?}"
+    );
+    let why = removed.removal_of(&removed.device()).unwrap();
+    assert_eq!((why.by, why.at), (admin.device(), NOW));
+    assert_eq!(removed.role_of(&later), None, "that does not concern it");
+    // It knows now, so the next time ends at once.
+    let mut link = Link::new(admin, removed, 1);
+    assert!(link.run().is_err());
+    assert!(link.carried < 1000, "{} bytes", link.carried);
+}
+
+#[test]
+fn who_leaves_waits_until_somebody_knows_and_is_listed_no_more() {
+    let replicas = mesh(&[Role::Writer, Role::Admin]);
+    sync(&replicas[0], &replicas[1]);
+    sync(&replicas[0], &replicas[2]);
+    for leaver in [&replicas[1], &replicas[2]] {
+        let mut link = Link::new(&replicas[0], leaver, 3);
+        link.run().unwrap();
+        leaver.leave(NOW).unwrap();
+        assert!(!link.ends[1].in_sync(), "nobody knows yet");
+        link.run().unwrap_or(());
+        assert!(link.ends[1].in_sync());
+        assert_eq!(replicas[0].role_of(&leaver.device()), None);
+    }
+    assert!(replicas[0].leave(NOW).is_err(), "the last admin stays");
+}
+
+/// As many records as there may be of two admins, each as long as it may be, and everybody at once gone.
+#[test]
+fn a_membership_log_of_any_length_is_told() {
+    let replicas = mesh(&[Role::Reader]);
+    let mut log = crate::member::MemberLog::clone(&replicas[0].shared().members);
+    let mut records = Vec::new();
+    for number in 0..190_u64 {
+        let cut = (0..1000).map(|life| (Incarnation(u64::MAX - life), number));
+        let device = DeviceId::from_bytes([9; 32]);
+        let cut = cut.collect();
+        let action = crate::member::Action::Revoke { device, cut };
+        let record = log.next(&key(1), NOW, action);
+        log.insert(record.clone()).unwrap();
+        records.push(record.bytes);
+    }
+    let bytes: usize = records.iter().map(Vec::len).sum();
+    assert!(
+        bytes > 2 * crate::limit::MAX_MESSAGE_BYTES - (1 << 18),
+        "{bytes}"
+    );
+    let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+    replicas[0].take_members(&records, &mut rng(1)).unwrap();
+    let mut link = Link::new(&replicas[0], &replicas[1], 3);
+    link.run().unwrap();
+    assert!(link.ends.iter().all(Session::in_sync));
+    assert!(link.carried < bytes + bytes / 4, "each record is sent once");
+}
+
+#[test]
 fn what_a_removed_member_wrote_beyond_the_cut_counts_nowhere() {
     let replicas = mesh(&[Role::Writer, Role::Reader]);
     let [admin, removed, reader] = [&replicas[0], &replicas[1], &replicas[2]];

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::bucket::alive::Numbers;
 use crate::error::{Misbehaviour, SessionError};
 use crate::id::{Author, Hash, MeshId};
-use crate::limit::{MAX_MEMBER_HEADS, MAX_MESSAGE_BYTES, MAX_VECTOR_AUTHORS};
+use crate::limit::{MAX_MESSAGE_BYTES, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
+use crate::member::Told;
 
 /// The version of this protocol.
 pub(super) const VERSION: u16 = 1;
@@ -62,7 +63,7 @@ pub(super) struct End {
 pub(super) struct Hello {
     pub(super) version: u16,
     pub(super) mesh: MeshId,
-    pub(super) members: Vec<Hash>,
+    pub(super) members: Told,
     /// A hash of all registers: with equal logs it is equal, or something is broken.
     ///
     /// `None` when a commit came between looking at the one and the other.
@@ -78,8 +79,8 @@ pub(super) enum Wire<'a> {
     /// Membership records that the receiver may lack, parents first.
     #[serde(borrow)]
     Members(Vec<&'a [u8]>),
-    /// The heads of the membership log after records were taken.
-    MemberHeads(Vec<Hash>),
+    /// What the sender has of the membership log: first of all, and after records were taken.
+    MemberHeads(Told),
     /// Envelopes, causes first.
     #[serde(borrow)]
     Envelopes(Vec<&'a [u8]>),
@@ -126,13 +127,13 @@ impl<'a> Wire<'a> {
         let fits = rest.is_empty()
             && match &wire {
                 Self::Hello(hello) => {
-                    hello.members.len() <= MAX_MEMBER_HEADS
+                    hello.members.heads.len() <= MAX_TOLD_HEADS
                         && hello
                             .ends
                             .as_ref()
                             .is_none_or(|e| e.len() <= MAX_VECTOR_AUTHORS)
                 }
-                Self::MemberHeads(heads) => heads.len() <= MAX_MEMBER_HEADS,
+                Self::MemberHeads(told) => told.heads.len() <= MAX_TOLD_HEADS,
                 Self::Have(have) => have.len() <= MAX_VECTOR_AUTHORS,
                 Self::Numbers(all) => all.len() <= MAX_VECTOR_AUTHORS,
                 Self::WantBelow(ranges) => ranges.len() <= MAX_VECTOR_AUTHORS,
