@@ -102,6 +102,9 @@ pub(crate) struct Actor {
     discovered: watch::Sender<Arc<Vec<Discovered>>>,
     /// Devices that proved a membership and are not (yet) in a membership log of ours.
     trusted: HashSet<PeerId>,
+    /// Devices that are no member any more, and since when: their connections end at one of the next ticks, so that
+    /// what they are still told can come through.
+    parting: Vec<(DeviceId, Instant)>,
     /// Writes of the book, one at a time.
     writes: JoinSet<io::Result<()>>,
 }
@@ -140,6 +143,7 @@ impl Actor {
             view: View::new(limits, connected, statuses, events),
             discovered,
             trusted: HashSet::new(),
+            parting: Vec::new(),
             writes: JoinSet::new(),
         }
     }
@@ -442,8 +446,11 @@ impl Actor {
                 let Some(peer) = identity::peer_id(&device) else {
                     continue;
                 };
-                let known = is_wanted || self.trusted.contains(&peer);
-                self.swarm.behaviour_mut().links.set_known(peer, known);
+                if !is_wanted {
+                    self.trusted.remove(&peer);
+                    self.parting.push((device, Instant::now()));
+                }
+                self.swarm.behaviour_mut().links.set_known(peer, is_wanted);
                 self.view.set_wanted(device, is_wanted);
                 if is_wanted {
                     self.view.greet_member(device);
@@ -488,6 +495,7 @@ impl Actor {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.part(now);
         self.view.tick(TICK);
         if self.roster.expire(now) {
             self.discovered.send_replace(Arc::new(self.roster.list()));
@@ -495,6 +503,18 @@ impl Actor {
         let gate = &self.swarm.behaviour().links.gate;
         self.acceptor.reap(|peer| !gate.is_known(peer), now);
         self.save_book();
+    }
+
+    /// Ends the connections of those who are no member any more. Whatever they ask for is refused before.
+    fn part(&mut self, now: Instant) {
+        let keeper = &self.keeper;
+        self.parting.retain(|(device, _)| !keeper.wants(device));
+        let due = |(_, since): &mut (DeviceId, Instant)| now.duration_since(*since) >= TICK;
+        for (device, _) in self.parting.extract_if(.., due) {
+            if let Some(peer) = identity::peer_id(&device) {
+                self.swarm.behaviour_mut().links.disconnect(peer);
+            }
+        }
     }
 
     /// Saves what is new in the book, unless a write is under way; then the next tick does.

@@ -15,7 +15,7 @@ use std::{
 use rand::{CryptoRng, RngExt};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
-use wormhole_crdt::{Change, DeviceId, MeshId, Observer, Replica, Subscription};
+use wormhole_crdt::{Change, DeviceId, Hash, MeshId, Observer, Replica, Subscription};
 use wormhole_store::Store;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -97,7 +97,9 @@ pub(crate) struct Attachment {
     paused: watch::Sender<bool>,
     present: watch::Sender<Presence>,
     news: watch::Sender<u64>,
-    in_sync: Mutex<BTreeMap<DeviceId, bool>>,
+    in_sync: Mutex<BTreeMap<DeviceId, (bool, Hash)>>,
+    /// The membership that some device last said to have, too. Outlasts the exchange with it.
+    agreed: watch::Sender<Option<Hash>>,
     herald: Arc<Herald>,
     _subscription: Subscription,
 }
@@ -178,6 +180,7 @@ impl Attachment {
             present: watch::Sender::default(),
             news,
             in_sync: Mutex::default(),
+            agreed: watch::Sender::default(),
             herald,
             _subscription: subscription,
         }
@@ -270,8 +273,18 @@ impl Attachment {
     }
 
     /// Notes whether the device has what we have and we have what it has.
-    pub(crate) fn set_in_sync(&self, device: DeviceId, in_sync: bool) {
-        self.in_sync().insert(device, in_sync);
+    ///
+    /// It holds for the membership that has this mark.
+    pub(crate) fn set_in_sync(&self, device: DeviceId, in_sync: bool, mark: Hash) {
+        self.in_sync().insert(device, (in_sync, mark));
+        if in_sync {
+            self.agreed.send_replace(Some(mark));
+        }
+    }
+
+    /// Waits until some device has said that it has the membership that has this mark.
+    pub(crate) async fn until_agreed(&self, mark: Hash) {
+        until(self.agreed.subscribe(), |agreed| *agreed == Some(mark)).await;
     }
 
     pub(crate) fn sync_ended(&self, device: DeviceId) {
@@ -280,13 +293,14 @@ impl Attachment {
 
     /// For each device that we are exchanging metadata with, whether both know the same.
     pub(crate) fn sync_state(&self) -> Vec<(DeviceId, bool)> {
+        let now = self.replica.membership_mark();
         self.in_sync()
             .iter()
-            .map(|(device, in_sync)| (*device, *in_sync))
+            .map(|(device, (in_sync, mark))| (*device, *in_sync && *mark == now))
             .collect()
     }
 
-    fn in_sync(&self) -> MutexGuard<'_, BTreeMap<DeviceId, bool>> {
+    fn in_sync(&self) -> MutexGuard<'_, BTreeMap<DeviceId, (bool, Hash)>> {
         // The map is whole after each call on it: a panic elsewhere does not spoil it.
         self.in_sync.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -97,9 +97,35 @@ pub(crate) fn device_id(peer: &PeerId) -> Option<DeviceId> {
     Some(DeviceId::from_bytes(key.to_bytes()))
 }
 
+/// Words of a device's fingerprint: 66 bits, more than anybody can make a key to match.
+const WORDS: usize = 6;
+
+/// The fingerprint of a device as words, for two people to compare: its key decides every one of them.
+#[must_use]
+pub fn words(device: &DeviceId) -> String {
+    let context = "wormhole 2026 device fingerprint v1";
+    let hash = blake3::derive_key(context, device.as_bytes());
+    let list = bip39::Language::English.word_list();
+    let (pairs, _) = hash.as_chunks::<2>();
+    // 65,536 is a multiple of the 2,048 words of the list.
+    let words = pairs.iter().take(WORDS).map(|pair| {
+        let at = usize::from(u16::from_le_bytes(*pair)) % list.len();
+        list.get(at).copied().unwrap_or_default()
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fingerprint_is_six_words_and_another_device_has_others() {
+        let of = |n| words(&DeviceId::from_bytes([n; 32]));
+        assert_eq!(of(1).split(' ').count(), 6);
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+    }
 
     #[test]
     fn a_device_has_one_name_in_every_layer() {

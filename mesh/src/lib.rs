@@ -41,7 +41,7 @@ pub use attachment::{AttachedMesh, MeshSecret};
 pub use config::{Discovery, NetworkConfig};
 pub use error::{BindError, DialError};
 pub use fetch::{FetchError, Transfer};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, words};
 pub use invite::{
     Code, CodeError, DEFAULT_TTL, Invite, InviteError, InviteOffer, JoinError, Joined, Link,
     LinkError, MAX_TTL, Nameplate, Ticket, TicketError,

@@ -263,6 +263,12 @@ impl Network {
         self.inner.protocols.uploads()
     }
 
+    /// Waits until some other device has said that it has the membership of a mesh as it is now. Once this device
+    /// has left: that it has heard of it.
+    pub async fn until_members_agreed(&self, mesh: MeshId) {
+        self.inner.protocols.until_members_agreed(mesh).await;
+    }
+
     /// For each member that metadata is exchanged with, whether both know the same.
     pub fn sync_state(&self, mesh: MeshId) -> Vec<(DeviceId, bool)> {
         self.inner.protocols.sync_state(mesh)

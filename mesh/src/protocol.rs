@@ -226,6 +226,15 @@ impl Protocols {
         &self.inner.registry
     }
 
+    /// Waits until some device has said that it has the membership of a mesh as it is now; for ever if the mesh is
+    /// not carried.
+    pub(crate) async fn until_members_agreed(&self, mesh: MeshId) {
+        match self.inner.registry.get(mesh) {
+            Some(mesh) => mesh.until_agreed(mesh.replica.membership_mark()).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// For each device that metadata is exchanged with, whether both know the same.
     pub(crate) fn sync_state(&self, mesh: MeshId) -> Vec<(DeviceId, bool)> {
         self.inner

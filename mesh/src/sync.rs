@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use wormhole_crdt::{
-    DeviceId, MeshId, Message, Replica, Session, SessionError, limit::MAX_MESSAGE_BYTES,
+    DeviceId, Hash, MeshId, Message, Replica, Session, SessionError, limit::MAX_MESSAGE_BYTES,
 };
 
 use crate::{
@@ -299,6 +299,8 @@ struct Stepped {
     answers: Vec<Message>,
     pushes: Vec<Message>,
     in_sync: bool,
+    /// Of the membership that this holds for.
+    mark: Hash,
 }
 
 impl Driver {
@@ -350,14 +352,16 @@ impl Driver {
             }
             news.mark_unchanged();
             let room = QUEUE_LOW.saturating_sub(self.queue_bytes);
-            let stepped = self.lively(step(session, batch, room), &mut heartbeat);
+            let replica = self.mesh.replica.clone();
+            let stepped = self.lively(step(replica, session, batch, room), &mut heartbeat);
             let stepped = stepped.await?;
             session = stepped.session;
             // Even when there was no room: ask again when there is.
             has_news = room == 0 || !stepped.pushes.is_empty();
             self.enqueue(stepped.answers)?;
             self.enqueue(stepped.pushes)?;
-            self.mesh.set_in_sync(self.peer, stepped.in_sync);
+            self.mesh
+                .set_in_sync(self.peer, stepped.in_sync, stepped.mark);
         }
     }
 
@@ -412,8 +416,14 @@ async fn start(replica: Replica, peer: DeviceId) -> Result<(Session, Vec<Message
 }
 
 /// Lets the session take a batch and look for what to push, where it may block.
-async fn step(mut session: Session, batch: Vec<Bytes>, room: usize) -> Result<Stepped, SyncError> {
+async fn step(
+    replica: Replica,
+    mut session: Session,
+    batch: Vec<Bytes>,
+    room: usize,
+) -> Result<Stepped, SyncError> {
     let work = move || {
+        let mark = replica.membership_mark();
         let mut rng: StdRng = rand::make_rng();
         let mut answers = Vec::new();
         for message in batch {
@@ -430,6 +440,7 @@ async fn step(mut session: Session, batch: Vec<Bytes>, room: usize) -> Result<St
             answers,
             pushes,
             in_sync,
+            mark,
         })
     };
     tokio::task::spawn_blocking(work)

@@ -21,7 +21,7 @@ use super::{
     desk::{Claim, Hold, InviteId, Turn},
     message::{
         Admission, Answer, Begin, Challenge, Confirm, Decision, Handle, MAX_ADMISSION, MAX_NAME,
-        MAX_SMALL, Offer, Refusal, Secrets, Thanks,
+        MAX_SMALL, Offer, Page, Refusal, Secrets, Thanks,
     },
     pake::{Binding, Keys, PakeError, Side, Started},
 };
@@ -170,9 +170,13 @@ where
         device_name: joiner.name.to_owned(),
     };
     send_sealed(stream, &mut keys, Side::Joiner, &consent, MAX_SMALL).await?;
-    let admission: Admission = decided(stream, &mut keys, MAX_ADMISSION).await?;
+    let mut admission: Admission = decided(stream, &mut keys, MAX_ADMISSION).await?;
     if admission.welcome.mesh != offer.mesh {
         return Err(ExchangeError::Malformed);
+    }
+    for _ in 0..admission.pages().ok_or(ExchangeError::Malformed)? {
+        let page: Page = receive_sealed(stream, &mut keys, Side::Inviter, MAX_ADMISSION).await?;
+        admission.welcome.records.extend(page);
     }
     send_sealed(stream, &mut keys, Side::Joiner, &Thanks, MAX_SMALL).await?;
     stream.shutdown().await?;
@@ -303,7 +307,11 @@ where
         mesh_secret: *mesh.secret.expose(),
         content_key: *mesh.store.key().expose(),
     };
-    decide(stream, keys, &Admission { welcome, secrets }, MAX_ADMISSION).await?;
+    let (admission, pages) = Admission::new(welcome, secrets);
+    decide(stream, keys, &admission, MAX_ADMISSION).await?;
+    for page in &pages {
+        send_sealed(stream, keys, Side::Inviter, page, MAX_ADMISSION).await?;
+    }
     let Thanks = receive_sealed(stream, keys, Side::Joiner, MAX_SMALL).await?;
     Ok(())
 }

@@ -13,9 +13,15 @@ use super::{code::Nameplate, link::LinkId};
 /// Every message but the admission fits in this.
 pub(super) const MAX_SMALL: usize = 4 * 1024;
 
-/// An admission carries the membership log: some twenty thousand records of usual size. It goes at a
-/// stranger's rate, 512 KiB/s, and must come through before the deadline of a message.
-pub(super) const MAX_ADMISSION: usize = 8 * 1024 * 1024;
+/// An admission carries the membership log, or the beginning of it: each page goes at a stranger's rate, 512 KiB/s,
+/// and must come through before the deadline of a message.
+pub(super) const MAX_ADMISSION: usize = 4 * 1024 * 1024;
+
+/// Bytes of records in one page.
+const PAGE: usize = 3 * 1024 * 1024;
+
+/// Pages that a joiner takes after the admission. All that may be kept of a dozen admins.
+const MAX_PAGES: u16 = 16;
 
 /// Longest name of a device or mesh that is taken, in bytes.
 pub(super) const MAX_NAME: usize = 256;
@@ -150,8 +156,43 @@ pub(super) enum Answer {
 /// Everything that a member has.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Admission {
+    /// With as many records as fit.
     pub(super) welcome: Welcome,
     pub(super) secrets: Secrets,
+    /// How many pages of records follow, sealed like this.
+    pages: u16,
+}
+
+/// More records of the membership log.
+pub(super) type Page = Vec<Vec<u8>>;
+
+impl Admission {
+    /// Of a log of any length: an admission, and the pages that follow it.
+    pub(super) fn new(mut welcome: Welcome, secrets: Secrets) -> (Self, Vec<Page>) {
+        let mut pages: Vec<Page> = vec![Page::new()];
+        let mut size = 0;
+        for record in std::mem::take(&mut welcome.records) {
+            if size > 0 && size + record.len() > PAGE {
+                pages.push(Page::new());
+                size = 0;
+            }
+            size += record.len() + 4;
+            pages.last_mut().expect("there is a page").push(record);
+        }
+        let rest = pages.split_off(1);
+        welcome.records = pages.pop().unwrap_or_default();
+        let admission = Self {
+            welcome,
+            secrets,
+            pages: u16::try_from(rest.len()).unwrap_or(u16::MAX),
+        };
+        (admission, rest)
+    }
+
+    /// How many pages follow; `None` when nobody takes so many.
+    pub(super) fn pages(&self) -> Option<u16> {
+        (self.pages <= MAX_PAGES).then_some(self.pages)
+    }
 }
 
 /// The mesh's secrets as they travel, sealed. Wiped when dropped.
@@ -211,7 +252,7 @@ mod tests {
             right(&Answer::Consent {
                 device_name: "desktop".into(),
             }),
-            right(&Admission { welcome, secrets }),
+            right(&Admission::new(welcome, secrets).0),
         ];
         // A list reserves up to a megabyte for what it claims.
         let budget = Budget {
@@ -229,5 +270,34 @@ mod tests {
             decode::<Answer>(bytes);
             decode::<Admission>(bytes);
         });
+    }
+
+    #[test]
+    fn a_membership_log_of_any_length_is_handed_over_in_pages() {
+        for count in [0_usize, 1, 520, 2000] {
+            let records: Vec<Vec<u8>> = (0..count)
+                .map(|at| vec![u8::try_from(at % 251).unwrap(); 16 << 10])
+                .collect();
+            let welcome = Welcome {
+                mesh: MeshId::from_bytes([1; 32]),
+                name: "designs".to_owned(),
+                records: records.clone(),
+                epochs: Vec::new(),
+            };
+            let secrets = Secrets {
+                mesh_secret: [0; 32],
+                content_key: [0; 32],
+            };
+            let (admission, pages) = Admission::new(welcome, secrets);
+            assert_eq!(admission.pages(), Some(u16::try_from(pages.len()).unwrap()));
+            let encoded = postcard::to_stdvec(&admission).unwrap();
+            assert!(encoded.len() < MAX_ADMISSION);
+            let all: Vec<Vec<u8>> = std::iter::once(admission.welcome.records.clone())
+                .chain(pages)
+                .inspect(|page| assert!(postcard::to_stdvec(page).unwrap().len() < MAX_ADMISSION))
+                .flatten()
+                .collect();
+            assert_eq!(all, records);
+        }
     }
 }
