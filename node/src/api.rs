@@ -16,6 +16,10 @@
 //! | `POST /v1/sync` | [`SyncRequest`] | [`SyncReply`] |
 //! | `POST /v1/unbind` | [`UnbindRequest`] | [`UnbindReply`] |
 //! | `POST /v1/leave` | [`LeaveRequest`] | [`LeaveReply`] |
+//! | `POST /v1/revoke` | [`RevokeRequest`] | [`MemberReply`] |
+//! | `POST /v1/role` | [`RoleRequest`] | [`MemberReply`] |
+//! | `POST /v1/recovery` | [`RecoveryRequest`] | [`RecoveryReply`] |
+//! | `POST /v1/recover` | [`RecoverRequest`] | [`MemberReply`] |
 //! | `POST /v1/rescan` | [`FolderRequest`] | [`Empty`] |
 //! | `POST /v1/confirm-deletions` | [`FolderRequest`] | [`ConfirmReply`] |
 //! | `GET /v1/trash` | [`TrashQuery`] | [`TrashReply`] |

@@ -11,7 +11,9 @@ mod figure;
 mod follow;
 mod join;
 mod manual;
+mod member;
 mod output;
+mod recovery;
 mod share;
 mod start;
 mod status;
@@ -115,6 +117,10 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Join(join) => join::run(desk, join).await?,
         Command::Sync { place, dir } => control::sync(desk, place, &dir).await?,
         Command::Leave(leave) => control::leave(desk, leave).await?,
+        Command::Recovery { mesh } => recovery::make(desk, mesh).await?,
+        Command::Recover { mesh } => recovery::recover(desk, mesh).await?,
+        Command::Revoke(revoke) => member::revoke(desk, revoke).await?,
+        Command::Role { device, role, mesh } => member::role(desk, device, role, mesh).await?,
         Command::Unbind { dir } => control::unbind(desk, &dir).await?,
         Command::Rescan { dir } => control::rescan(desk, &dir).await?,
         Command::ConfirmDeletions { dir } => control::confirm_deletions(desk, &dir).await?,

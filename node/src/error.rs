@@ -313,6 +313,15 @@ pub enum LeaveError {
     /// The mesh is not clear.
     #[error(transparent)]
     Lookup(#[from] LookupError),
+    /// The others would have nobody who can admit or remove a device.
+    #[error("this device is the only admin of mesh {name:?}")]
+    LastAdmin {
+        /// The name of the mesh.
+        name: String,
+    },
+    /// That this device goes could not be recorded.
+    #[error("the others cannot be told that this device goes")]
+    Member(#[source] wormhole_crdt::MemberError),
     /// What only this device has would be lost to the others.
     #[error(
         "no other device of mesh {name:?} is connected and known to have all that this one has"
@@ -324,6 +333,50 @@ pub enum LeaveError {
     /// The record could not be changed.
     #[error(transparent)]
     Record(#[from] OpenMeshError),
+}
+
+/// Why a member was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberChangeError {
+    /// The mesh is not clear.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// No member is called so.
+    #[error("no device is called {wanted:?}")]
+    UnknownDevice {
+        /// What was asked for.
+        wanted: String,
+        /// The names that there are, safe to print.
+        known: Vec<String>,
+    },
+    /// Several are.
+    #[error("more than one device is called {wanted:?}")]
+    AmbiguousDevice {
+        /// What was asked for.
+        wanted: String,
+        /// Which they are.
+        candidates: Vec<wormhole_crdt::DeviceId>,
+    },
+    /// One is, but in several meshes.
+    #[error("device {wanted:?} is in more than one mesh")]
+    AmbiguousMesh {
+        /// What was asked for.
+        wanted: String,
+        /// The names of the meshes.
+        meshes: Vec<String>,
+    },
+    /// The key of a recovery phrase is none.
+    #[error("that is not the key of a recovery phrase")]
+    BadKey,
+    /// The recovery phrase is mistyped.
+    #[error(transparent)]
+    BadPhrase(#[from] crate::recovery::PhraseError),
+    /// A device does not remove itself: it leaves.
+    #[error("that is this device")]
+    ThisDevice,
+    /// The membership log refuses it.
+    #[error(transparent)]
+    Refused(wormhole_crdt::MemberError),
 }
 
 /// Why a folder could not be bound, unbound or acted on.

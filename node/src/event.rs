@@ -85,6 +85,15 @@ pub enum EventKind {
         /// What it may do.
         role: RoleName,
     },
+    /// This device was removed from a mesh. Its files stay.
+    DeviceRemoved {
+        /// From which mesh.
+        mesh: MeshRef,
+        /// By which device.
+        by: String,
+        /// Its name.
+        name: String,
+    },
     /// A member of one of this device's meshes connected.
     PeerUp {
         /// The device's id.

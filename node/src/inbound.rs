@@ -10,12 +10,12 @@ use std::sync::Arc;
 use crate::change::News;
 use crate::event::EventKind;
 use crate::node::{LocalMesh, Node};
-use crate::outbound::{tell_entries, tell_members};
+use crate::outbound::{follow_members, tell_entries};
 
 /// Carries news of a change made on another device.
 pub(crate) async fn carry(node: &Node, mesh: &Arc<LocalMesh>, news: News) {
     if news.members {
-        tell_members(node, mesh);
+        follow_members(node, mesh).await;
     }
     if let Some(seed) = mesh.seed() {
         seed.want(news.entries.as_deref());

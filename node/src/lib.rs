@@ -22,6 +22,7 @@ pub mod log;
 pub mod node;
 mod outbound;
 mod policy;
+pub mod recovery;
 mod source;
 mod status;
 pub mod tasks;

@@ -14,6 +14,7 @@ mod join;
 mod leave;
 mod local;
 mod lookup;
+mod member;
 mod reopen;
 mod share;
 mod trash;

@@ -18,7 +18,7 @@ use crate::node::{LocalMesh, Node, blocking};
 /// Carries news of a change made on this device.
 pub(crate) async fn carry(node: &Node, mesh: &std::sync::Arc<LocalMesh>, news: News) {
     if news.members {
-        tell_members(node, mesh);
+        follow_members(node, mesh).await;
     }
     if let Some(seed) = mesh.seed() {
         seed.reconsider(news.entries.as_deref());
@@ -112,8 +112,31 @@ impl<'a> Stood<'a> {
     }
 }
 
+/// Carries a change of the members: tells it, and has the folders look anew when this device may do other things now.
+pub(crate) async fn follow_members(node: &Node, mesh: &LocalMesh) {
+    tell_members(node, mesh);
+    if !mesh.has_other_role() {
+        return;
+    }
+    if let Some(removed) = node.removal(mesh) {
+        tracing::warn!(
+            mesh = mesh.name(),
+            by = removed.by,
+            "this device was removed"
+        );
+        node.events().raise(EventKind::DeviceRemoved {
+            mesh: mesh.reference(),
+            by: removed.by,
+            name: removed.by_name,
+        });
+    }
+    for folder in mesh.folders() {
+        folder.rescan().await;
+    }
+}
+
 /// Tells the followers which devices became members.
-pub(crate) fn tell_members(node: &Node, mesh: &LocalMesh) {
+fn tell_members(node: &Node, mesh: &LocalMesh) {
     for member in mesh.newly_admitted() {
         node.events().raise(EventKind::MemberAdmitted {
             mesh: mesh.reference(),

@@ -41,8 +41,18 @@ fn broken_status(broken: BrokenMesh) -> MeshStatus {
         bytes: 0,
         conflicts: 0,
         problem: Some(broken.problem),
+        removed: None,
+        refused: 0,
         damage: Vec::new(),
     }
+}
+
+/// What to say of a mesh whose admins decided something that this version does not understand.
+fn update_needed(mesh: &LocalMesh) -> Option<String> {
+    mesh.replica().needs_update().then(|| {
+        "this device needs an update: an admin of the mesh decided something that only a newer wormhole understands"
+            .to_owned()
+    })
 }
 
 /// Problems and files that one answer lists at most.
@@ -86,11 +96,17 @@ impl Node {
     async fn mesh_status(&self, mesh: Arc<LocalMesh>) -> MeshStatus {
         let replica = mesh.replica().clone();
         let counted = blocking(move || {
-            Ok::<_, StorageError>((replica.counts()?, replica.conflicts()?.len() as u64))
+            let conflicts = replica.conflicts()?.len() as u64;
+            Ok::<_, StorageError>((replica.counts()?, conflicts, replica.refused()?))
         });
-        let (counts, conflicts, problem) = match counted.await {
-            Ok((counts, conflicts)) => (counts, conflicts, None),
-            Err(error) => (Counts::default(), 0, Some(crate::error::sentence(&error))),
+        let (counts, conflicts, refused, problem) = match counted.await {
+            Ok((counts, conflicts, refused)) => (counts, conflicts, refused, None),
+            Err(error) => (
+                Counts::default(),
+                0,
+                0,
+                Some(crate::error::sentence(&error)),
+            ),
         };
         let sync = self.network().sync_state(mesh.id());
         let paused = mesh.record().paused;
@@ -113,7 +129,9 @@ impl Node {
             bytes: counts.bytes,
             conflicts,
             bindings,
-            problem,
+            problem: problem.or_else(|| update_needed(&mesh)),
+            removed: self.removal(&mesh),
+            refused,
             damage: mesh.health().report(),
         }
     }
@@ -160,10 +178,13 @@ impl Node {
         let sync = self.network().sync_state(mesh.id());
         let mut members = mesh.replica().members();
         members.sort_by_key(|member| (member.admitted_at, member.device));
+        let mut stranded = mesh.replica().stranded();
+        stranded.sort_by_key(|member| (member.admitted_at, member.device));
         let describe = |member: wormhole_crdt::Member| {
             let in_sync = sync.iter().find(|(device, _)| *device == member.device);
             MemberInfo {
                 device: member.device.to_string(),
+                words: wormhole_mesh::words(&member.device),
                 name: shown(&member.name),
                 role: member.role.into(),
                 this_device: member.device == self.device(),
@@ -173,10 +194,10 @@ impl Node {
                 in_sync: in_sync.map(|(_, in_sync)| *in_sync),
             }
         };
-        let members = members.into_iter().map(describe).collect();
         Ok(MembersReply {
             mesh: mesh.reference(),
-            members,
+            members: members.into_iter().map(describe).collect(),
+            stranded: stranded.into_iter().map(describe).collect(),
         })
     }
 

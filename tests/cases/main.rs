@@ -9,6 +9,7 @@ mod hostile;
 mod kill;
 mod lan;
 mod live;
+mod member;
 mod refusal;
 mod startup;
 mod trash;

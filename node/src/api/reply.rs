@@ -8,6 +8,7 @@
 mod check;
 mod conflict;
 mod entry;
+mod member;
 mod trash;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use utoipa::ToSchema;
 pub use self::check::{CheckInfo, CheckReply};
 pub use self::conflict::ResolveReply;
 pub use self::entry::{EntriesReply, EntryInfo};
+pub use self::member::{MemberInfo, MemberReply, MembersReply, RecoveryReply, RemovedInfo};
 pub use self::trash::{RestoreReply, TrashEntry, TrashInfo, TrashReply};
 use super::{Fault, Keep, Rate};
 
@@ -107,6 +109,10 @@ pub struct MeshStatus {
     pub bindings: Vec<BindingStatus>,
     /// What is wrong with the mesh as a whole, when something is (its database is damaged, …).
     pub problem: Option<String>,
+    /// That this device was removed from the mesh, when it was. Its files stay, and nothing is synced any more.
+    pub removed: Option<RemovedInfo>,
+    /// Batches of changes that are refused here, because the device that made them was removed before, or may not write.
+    pub refused: u64,
     /// What is damaged on this device's disks, and what was repaired since the node started.
     pub damage: Vec<Problem>,
 }
@@ -282,6 +288,8 @@ pub struct LeaveReply {
     /// The directories that were synced; their files stay.
     #[schema(value_type = Vec<String>)]
     pub dirs: Vec<PathBuf>,
+    /// Whether another device has heard of it; else the others go on listing this one, as not connected.
+    pub told: bool,
 }
 
 /// `POST /v1/confirm-deletions`: what was confirmed.
@@ -359,36 +367,6 @@ pub struct MeshSummary {
     pub dirs: Vec<PathBuf>,
     /// Whether this device is a seed of it.
     pub seed: bool,
-}
-
-/// `GET /v1/meshes/{mesh}/members`: who is in a mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MembersReply {
-    /// Which mesh.
-    pub mesh: MeshRef,
-    /// The members, in the order they were admitted.
-    pub members: Vec<MemberInfo>,
-}
-
-/// One member of a mesh.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct MemberInfo {
-    /// The device's id.
-    pub device: String,
-    /// Its name, safe to print.
-    pub name: String,
-    /// What it may do.
-    pub role: RoleName,
-    /// Whether it is the device that answers.
-    pub this_device: bool,
-    /// The device that admitted it; absent for the founder.
-    pub admitted_by: Option<String>,
-    /// When it was admitted, by the clock of the device that did.
-    pub admitted_ms: i64,
-    /// Whether it is connected now.
-    pub connected: bool,
-    /// Whether it knows all that this device knows, and the reverse; absent when not connected.
-    pub in_sync: Option<bool>,
 }
 
 /// `GET /v1/peers`: the devices that this node is or was connected with.

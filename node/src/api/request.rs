@@ -118,6 +118,59 @@ pub struct LeaveRequest {
     pub confirmed: bool,
 }
 
+/// `POST /v1/revoke`: removes a device from a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// The mesh, by name or by the beginning of its id; the only one with such a device when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+    /// The device, by name, by the beginning of its id, or by its words.
+    pub device: String,
+}
+
+/// `POST /v1/role`: gives a device of a mesh another role, or lets one in again whose admission is void.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleRequest {
+    /// The mesh, by name or by the beginning of its id; the only one with such a device when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh: Option<String>,
+    /// The device, by name, by the beginning of its id, or by its words.
+    pub device: String,
+    /// The role that it gets.
+    pub role: RoleName,
+}
+
+/// `POST /v1/recovery`: names the key of a recovery phrase; the phrase itself the node never hears then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryRequest {
+    /// The mesh, by name or by the beginning of its id.
+    pub mesh: String,
+    /// The public key, 64 hex digits.
+    pub key: String,
+}
+
+/// `POST /v1/recover`: makes this device admin by a recovery phrase.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// The mesh, by name or by the beginning of its id.
+    pub mesh: String,
+    /// The phrase.
+    pub phrase: String,
+}
+
+// The phrase is a secret: it must not reach a log through `{:?}`.
+impl std::fmt::Debug for RecoverRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RecoverRequest")
+            .field("mesh", &self.mesh)
+            .finish_non_exhaustive()
+    }
+}
+
 /// `POST /v1/rescan` and `POST /v1/confirm-deletions`: acts on one synced folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -48,6 +48,10 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/sync", post(mesh::sync))
         .route("/v1/unbind", post(mesh::unbind))
         .route("/v1/leave", post(mesh::leave))
+        .route("/v1/revoke", post(mesh::revoke))
+        .route("/v1/role", post(mesh::role))
+        .route("/v1/recovery", post(mesh::recovery))
+        .route("/v1/recover", post(mesh::recover))
         .route("/v1/rescan", post(mesh::rescan))
         .route("/v1/confirm-deletions", post(mesh::confirm_deletions))
         .route("/v1/trash", get(trash::trash))
@@ -90,6 +94,10 @@ pub(super) fn all() -> Router<Node> {
         mesh::sync,
         mesh::unbind,
         mesh::leave,
+        mesh::revoke,
+        mesh::role,
+        mesh::recovery,
+        mesh::recover,
         mesh::rescan,
         mesh::confirm_deletions,
         trash::trash,

@@ -82,8 +82,31 @@ pub(crate) enum Command {
         /// The directory of a synced folder
         dir: PathBuf,
     },
-    /// Forget a mesh on this device; the files of its folders stay
+    /// Leave a mesh and forget it on this device; the files of its folders stay
     Leave(Leave),
+    /// Remove another device from a mesh: it gets nothing new any more
+    Revoke(Revoke),
+    /// Make a phrase for the paper that brings a mesh back when its admins are lost
+    Recovery {
+        /// The mesh, by name or by the beginning of its id
+        mesh: String,
+    },
+    /// Make this device admin of a mesh by its recovery phrase
+    Recover {
+        /// The mesh, by name or by the beginning of its id
+        mesh: String,
+    },
+    /// Give a device of a mesh another role
+    Role {
+        /// The device, by name, by the beginning of its id, or by its words
+        device: String,
+        /// What it may do from now on
+        #[arg(value_parser = role)]
+        role: RoleName,
+        /// The mesh, by name or by the beginning of its id [default: the only one with such a device]
+        #[arg(long)]
+        mesh: Option<String>,
+    },
     /// List a directory of a mesh
     Ls {
         /// What to list
@@ -264,6 +287,18 @@ pub(crate) struct Join {
     /// Return as soon as the mesh is joined
     #[arg(long, overrides_with = "wait")]
     pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// The device, by name, by the beginning of its id, or by its words
+    pub(crate) device: String,
+    /// The mesh, by name or by the beginning of its id [default: the only one with such a device]
+    #[arg(long)]
+    pub(crate) mesh: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -59,6 +59,9 @@ pub(super) async fn leave(desk: &Desk, leave: Leave) -> Result<(), CliError> {
             "This device is no longer in \"{}\"",
             printable(&reply.mesh.name)
         );
+        if !reply.told {
+            text.push_str("\nNobody could be told: the others go on listing it, as not connected");
+        }
         for dir in &reply.dirs {
             text.push_str(&format!(
                 "\nThe files in {} stay",

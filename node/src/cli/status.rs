@@ -120,6 +120,17 @@ fn mesh_text(mesh: &MeshStatus) -> String {
     if let Some(problem) = &mesh.problem {
         text.push_str(&format!("  ! {problem}\n"));
     }
+    if let Some(removed) = &mesh.removed {
+        text.push_str(&format!(
+            "  ! you were removed from {name} by {} on {} UTC; your files stay\n",
+            printable(&removed.by_name),
+            date(removed.removed_ms)
+        ));
+    }
+    if mesh.refused > 0 {
+        let batches = many(mesh.refused, "refused change");
+        text.push_str(&format!("  {batches} by removed devices\n"));
+    }
     text.push_str(&problem_lines(&mesh.damage));
     for binding in &mesh.bindings {
         text.push_str(&binding_text(binding));
@@ -203,11 +214,24 @@ pub(super) async fn members(desk: &Desk, mesh: &str) -> Result<(), CliError> {
     let reply: MembersReply = desk.client().await?.get(&route, &()).await?;
     desk.output.answer(&reply, |reply| {
         let rows: Vec<_> = reply.members.iter().map(member_row).collect();
-        table(["DEVICE", "ROLE", "STATE", "SINCE (UTC)", "ID"], &rows)
+        let mut text = table(
+            ["DEVICE", "ROLE", "STATE", "SINCE (UTC)", "ID", "WORDS"],
+            &rows,
+        );
+        for member in &reply.stranded {
+            let name = printable(&member.name);
+            text.push_str(&format!(
+                "\n{name} was admitted by a device that had been removed; to let it in again: \
+                 `wormhole role {} {}`",
+                short(&member.device),
+                role(member.role)
+            ));
+        }
+        text
     })
 }
 
-fn member_row(member: &MemberInfo) -> [String; 5] {
+fn member_row(member: &MemberInfo) -> [String; 6] {
     let state = match (member.this_device, member.connected, member.in_sync) {
         (true, _, _) => "this device",
         (false, false, _) => "not connected",
@@ -220,6 +244,7 @@ fn member_row(member: &MemberInfo) -> [String; 5] {
         state.to_owned(),
         date(member.admitted_ms),
         short(&member.device),
+        member.words.clone(),
     ]
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::{
     ControlError, FolderOperationError, JoinMeshError, LeaveError, LookupError, MakeInviteError,
-    OpenMeshError, ResolveConflictError, ShareError, TreeError,
+    MemberChangeError, OpenMeshError, ResolveConflictError, ShareError, TreeError,
 };
 use crate::api::{Fault, FaultCode};
 use crate::binding::BindingError;
@@ -213,10 +213,53 @@ impl From<LeaveError> for Fault {
         match error {
             LeaveError::Lookup(error) => error.into(),
             LeaveError::Record(error) => error.into(),
+            LeaveError::LastAdmin { .. } => fault(FaultCode::NotAllowed, &error)
+                .with_hint("make another device admin first: `wormhole role DEVICE admin`"),
+            LeaveError::Member(_) => fault(FaultCode::Storage, &error),
             LeaveError::NotHandedOver { .. } => fault(FaultCode::NotHandedOver, &error).with_hint(
                 "connect another device and try again after `wormhole wait`, or leave all the same with --yes; \
                  the files in synced folders stay either way",
             ),
+        }
+    }
+}
+
+impl From<MemberChangeError> for Fault {
+    fn from(error: MemberChangeError) -> Self {
+        use wormhole_crdt::MemberError;
+        match &error {
+            MemberChangeError::Lookup(_) => match error {
+                MemberChangeError::Lookup(error) => error.into(),
+                other => fault(FaultCode::Internal, &other),
+            },
+            MemberChangeError::UnknownDevice { known, .. } => fault(FaultCode::NotFound, &error)
+                .with_hint(format!("known devices: {}", known.join(", "))),
+            MemberChangeError::AmbiguousDevice { candidates, .. } => {
+                let short = candidates.iter().map(|device| {
+                    let id = device.to_string();
+                    id.chars().take(12).collect::<String>()
+                });
+                let ids: Vec<String> = short.collect();
+                fault(FaultCode::BadRequest, &error)
+                    .with_hint(format!("use the beginning of an id: {}", ids.join(", ")))
+            }
+            MemberChangeError::AmbiguousMesh { meshes, .. } => fault(FaultCode::BadRequest, &error)
+                .with_hint(format!("name one with --mesh: {}", meshes.join(", "))),
+            MemberChangeError::BadKey | MemberChangeError::BadPhrase(_) => {
+                fault(FaultCode::BadRequest, &error)
+            }
+            MemberChangeError::ThisDevice => fault(FaultCode::BadRequest, &error)
+                .with_hint("`wormhole leave MESH` takes this device out of a mesh"),
+            MemberChangeError::Refused(refused) => match refused {
+                MemberError::Storage(_) => fault(FaultCode::Storage, &error),
+                MemberError::NotAdmin { .. }
+                | MemberError::LastAdmin
+                | MemberError::HasRecovery
+                | MemberError::WrongRecovery
+                | MemberError::Refused(_) => fault(FaultCode::NotAllowed, &error),
+                MemberError::AlreadyMember { .. } => fault(FaultCode::AlreadyMember, &error),
+                MemberError::NotMember { .. } => fault(FaultCode::NotFound, &error),
+            },
         }
     }
 }

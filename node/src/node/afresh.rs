@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use wormhole_crdt::{EntryId, Role};
+use wormhole_crdt::EntryId;
 use wormhole_store::RootId;
-use wormhole_vfs::{Folder, FolderConfig, FolderTask, Memory, Writing};
+use wormhole_vfs::{Folder, FolderConfig, FolderTask, Memory};
 
 use super::local::{blocking, opening};
 use super::{LocalMesh, Node};
@@ -28,13 +28,8 @@ impl Node {
         base: EntryId,
         cancel: CancellationToken,
     ) -> Result<Folder, OpenMeshError> {
-        let writing = match mesh.role() {
-            Role::Admin | Role::Writer => Writing::Allowed,
-            Role::Reader | Role::Seed => Writing::ReadOnly,
-        };
         let config = FolderConfig {
             base,
-            writing,
             trash: self.config().trash,
             quiet: self.config().quiet,
             // References into the folder's files were only in the index of the store.

@@ -1,26 +1,42 @@
-//! `leave`: this device forgets a mesh. The files of its folders stay.
+//! `leave`: this device tells the others that it goes, and forgets a mesh. The files of its folders stay.
 //!
-//! To the others it stays a member that is never connected, so that nothing it wrote loses its author; it can be invited
-//! again and comes back as the same member.
+//! The others are told before anything is removed here, so that they do not list a device that will never be back. When
+//! nobody is connected (which the user has to confirm) they go on listing it, as not connected. Nothing that it
+//! wrote loses its author; it can be invited again and comes back as the same device.
 
-use super::{LocalMesh, Node};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{LocalMesh, Node, blocking, now};
 use crate::api::{LeaveReply, LeaveRequest};
 use crate::error::{LeaveError, OpenMeshError};
 use crate::event::EventKind;
 
+/// How long the others have to say that they know. They answer at once; only a line that just broke does not.
+const TELLING: Duration = Duration::from_secs(10);
+
 impl Node {
-    /// Unbinds the folders of a mesh and removes all that this device keeps of it.
+    /// Tells the others, unbinds the folders of a mesh and removes all that this device keeps of it.
     ///
     /// # Errors
-    /// A [`LeaveError`]; after [`LeaveError::Record`] the mesh is as it was.
+    /// A [`LeaveError`]; the mesh is then as it was, but after [`LeaveError::Record`] the others may know already.
     pub async fn leave(&self, request: &LeaveRequest) -> Result<LeaveReply, LeaveError> {
         let _one_at_a_time = self.inner.changing.lock().await;
         let mesh = self.lookup(&request.mesh)?;
-        if !request.confirmed && !self.is_handed_over(&mesh) {
+        let is_member = mesh.replica().role_of(&self.device()).is_some();
+        if is_member && mesh.replica().is_last_admin() && mesh.replica().members().len() > 1 {
+            return Err(LeaveError::LastAdmin {
+                name: mesh.name().to_owned(),
+            });
+        }
+        // Who was removed has nothing that the others would take.
+        if is_member && !request.confirmed && !self.is_handed_over(&mesh) {
             return Err(LeaveError::NotHandedOver {
                 name: mesh.name().to_owned(),
             });
         }
+        let told = !is_member || self.tell_of_leaving(&mesh).await?;
         // First, so that a crash in between leaves a mesh without folders and no folders without a mesh.
         let unbound = self.change_record(&mesh, |record| record.bindings.clear());
         unbound.await.map_err(OpenMeshError::from)?;
@@ -37,7 +53,22 @@ impl Node {
         Ok(LeaveReply {
             mesh: mesh_ref,
             dirs,
+            told,
         })
+    }
+
+    /// Says that this device goes, and waits until a connected member knows. Whether one does.
+    async fn tell_of_leaving(&self, mesh: &LocalMesh) -> Result<bool, LeaveError> {
+        if mesh.record().paused || self.network().sync_state(mesh.id()).is_empty() {
+            return Ok(false);
+        }
+        let replica = mesh.replica().clone();
+        blocking(move || replica.leave(now()))
+            .await
+            .map_err(LeaveError::Member)?;
+        // What is told now holds for the membership as it is now, with this device gone.
+        let known = self.network().until_members_agreed(mesh.id());
+        Ok(timeout(TELLING, known).await.is_ok())
     }
 
     /// Whether somebody who is connected knows all that this device knows, and nobody is fetching from here. Who holds

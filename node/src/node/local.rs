@@ -50,6 +50,7 @@ pub(crate) struct LocalMesh {
     pub(crate) stop: CancellationToken,
     feed: Feed,
     known_members: Mutex<BTreeSet<DeviceId>>,
+    known_role: Mutex<Option<Role>>,
     health: Health,
 }
 
@@ -182,6 +183,16 @@ impl LocalMesh {
         }
     }
 
+    /// Whether this device's role is another one than when this was asked last.
+    pub(crate) fn has_other_role(&self) -> bool {
+        let role = self.replica.role_of(&self.replica.device());
+        let mut known = self
+            .known_role
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *known, role) != role
+    }
+
     /// The members that were admitted since this was asked last.
     pub(crate) fn newly_admitted(&self) -> Vec<Member> {
         let members = self.replica.members();
@@ -303,6 +314,7 @@ impl Node {
             dir,
             feed: Feed::new(&replica),
             known_members: Mutex::new(replica.members().iter().map(|m| m.device).collect()),
+            known_role: Mutex::new(replica.role_of(&replica.device())),
             replica,
             store,
             bound: Mutex::default(),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use wormhole_crdt::MeshId;
+use wormhole_crdt::{DeviceId, MeshId};
+use wormhole_mesh::words;
 
 use super::LocalMesh;
 use crate::error::LookupError;
@@ -49,9 +50,41 @@ fn find(meshes: &[(MeshId, String)], wanted: &str) -> Result<MeshId, LookupError
     }
 }
 
+/// The devices that a person may mean: those of that whole name, or else those whose id begins so, or whose id's words
+/// these are.
+pub(super) fn find_device(devices: &[(DeviceId, String)], wanted: &str) -> Vec<DeviceId> {
+    let named = |is: &dyn Fn(&DeviceId, &str) -> bool| -> Vec<DeviceId> {
+        let found = devices.iter().filter(|(id, name)| is(id, name));
+        found.map(|(id, _)| *id).collect()
+    };
+    let found = named(&|_, name| name == wanted);
+    if !found.is_empty() || wanted.len() < SHORTEST_PREFIX {
+        return found;
+    }
+    let wanted = wanted.to_ascii_lowercase().replace('-', " ");
+    named(&|id, _| id.to_string().starts_with(&wanted) || words(id) == wanted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_found_by_name_by_the_beginning_of_its_id_or_by_its_words() {
+        let (one, two) = (
+            DeviceId::from_bytes([0xab; 32]),
+            DeviceId::from_bytes([1; 32]),
+        );
+        let devices = [(one, "laptop".to_owned()), (two, "0101".to_owned())];
+        assert_eq!(find_device(&devices, "laptop"), [one]);
+        assert_eq!(find_device(&devices, "ABAB"), [one]);
+        assert_eq!(find_device(&devices, "0101"), [two], "a name goes first");
+        assert_eq!(find_device(&devices, &words(&one)), [one]);
+        assert_eq!(find_device(&devices, &words(&one).replace(' ', "-")), [one]);
+        for unclear in ["ab", "lap", "0101ab"] {
+            assert_eq!(find_device(&devices, unclear), []);
+        }
+    }
 
     fn meshes() -> Vec<(MeshId, String)> {
         let mut near = [0xab; 32];

@@ -4,6 +4,7 @@
 
 mod device;
 mod leave;
+mod member;
 
 use crate::api::*;
 use crate::event::EventKind;

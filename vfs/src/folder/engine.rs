@@ -14,11 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
-use wormhole_crdt::{Entry, EntryId, EntryKey, Kind, Replica, Timestamp, Version, VersionVector};
+use wormhole_crdt::{
+    Entry, EntryId, EntryKey, Kind, Replica, Role, Timestamp, Version, VersionVector,
+};
 use wormhole_store::{ContentId, FilePath, Store};
 
 use super::beneath::{self, Root, Seen};
-use super::config::FolderConfig;
+use super::config::{FolderConfig, Writing};
 use super::ground::Ground;
 use super::guard::Guard;
 use super::ignore::{Rules, Shape};
@@ -182,6 +184,12 @@ impl Dir {
 pub(crate) type Outcome<T> = Result<T, FolderError>;
 
 impl Engine {
+    /// Whether local changes stay on this device: as configured, and by its role, which may change at any time.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let role = || self.replica.role_of(&self.replica.device());
+        self.config.writing == Writing::ReadOnly || !role().is_some_and(Role::can_write)
+    }
+
     /// Starts a step.
     pub(crate) fn begin(&mut self, keep: Keep) -> Outcome<Step<'_>> {
         let batch = self.state.begin()?;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use wormhole_crdt::{Entry, EntryKey, LinkTarget, Mode};
 
 use super::beneath::{self, Seen, SeenKind};
-use super::config::Writing;
 use super::engine::{Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, version_of};
 use super::ignore::Shape;
 use super::name::{self, Place};
@@ -394,7 +393,7 @@ impl Step<'_> {
         row: Row,
         seen: Seen,
     ) -> Outcome<Option<Look>> {
-        if self.engine.config.writing == Writing::ReadOnly {
+        if self.engine.is_read_only() {
             self.engine.problems.report(path, Reason::ReadOnlyMember);
             return Ok(None);
         }

@@ -95,6 +95,46 @@ pub(super) async fn leave(
     Ok(Json(node.leave(&request).await?))
 }
 
+/// Removes a device from a mesh.
+#[utoipa::path(post, path = "/v1/revoke", request_body = RevokeRequest,
+    responses((status = 200, body = MemberReply), (status = "4XX", body = Fault)))]
+pub(super) async fn revoke(
+    State(node): State<Node>,
+    Body(request): Body<RevokeRequest>,
+) -> Reply<MemberReply> {
+    Ok(Json(node.revoke(&request).await?))
+}
+
+/// Names the key of a mesh's recovery phrase.
+#[utoipa::path(post, path = "/v1/recovery", request_body = RecoveryRequest,
+    responses((status = 200, body = RecoveryReply), (status = "4XX", body = Fault)))]
+pub(super) async fn recovery(
+    State(node): State<Node>,
+    Body(request): Body<RecoveryRequest>,
+) -> Reply<RecoveryReply> {
+    Ok(Json(node.set_recovery(&request).await?))
+}
+
+/// Makes this device admin of a mesh by its recovery phrase.
+#[utoipa::path(post, path = "/v1/recover", request_body = RecoverRequest,
+    responses((status = 200, body = MemberReply), (status = "4XX", body = Fault)))]
+pub(super) async fn recover(
+    State(node): State<Node>,
+    Body(request): Body<RecoverRequest>,
+) -> Reply<MemberReply> {
+    Ok(Json(node.recover(&request).await?))
+}
+
+/// Gives a device of a mesh another role.
+#[utoipa::path(post, path = "/v1/role", request_body = RoleRequest,
+    responses((status = 200, body = MemberReply), (status = "4XX", body = Fault)))]
+pub(super) async fn role(
+    State(node): State<Node>,
+    Body(request): Body<RoleRequest>,
+) -> Reply<MemberReply> {
+    Ok(Json(node.set_role(&request).await?))
+}
+
 /// Looks through a synced folder again, as if nothing were known about it.
 #[utoipa::path(post, path = "/v1/rescan", request_body = FolderRequest,
     responses((status = 200, body = Empty), (status = "4XX", body = Fault)))]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use tempfile::TempDir;
@@ -206,6 +207,30 @@ impl Device {
             self.name, reply.waiting_for
         );
     }
+}
+
+/// The members of the mesh "Designs".
+pub(super) async fn members(device: &Device) -> Vec<MemberInfo> {
+    let reply: Result<MembersReply, _> = device.client.get("/v1/meshes/Designs/members", &()).await;
+    reply.unwrap().members
+}
+
+/// The state of the device's only mesh.
+pub(super) async fn status(device: &Device) -> MeshStatus {
+    let reply: StatusReply = device.client.get("/v1/status", &()).await.unwrap();
+    reply.meshes.into_iter().next().expect("it is in a mesh")
+}
+
+/// Waits until `check` holds.
+pub(super) async fn eventually(what: &str, check: impl AsyncFn() -> bool) {
+    let holds = async {
+        while !check().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patience = Duration::from_secs(PATIENCE_SECONDS);
+    let waited = tokio::time::timeout(patience, holds).await;
+    waited.unwrap_or_else(|_elapsed| panic!("gave up waiting: {what}"));
 }
 
 /// The files below a directory with their bytes; Wormhole's own are left out.

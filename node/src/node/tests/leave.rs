@@ -1,6 +1,6 @@
 //! Leaving a mesh: what stays, what goes, what the others see, and the way back.
 
-use super::device::{Device, fault, tree};
+use super::device::{Device, fault, members, tree};
 use crate::api::*;
 use crate::client::ClientError;
 
@@ -10,11 +10,6 @@ async fn leave(device: &Device, confirmed: bool) -> Result<LeaveReply, ClientErr
         confirmed,
     };
     device.client.post("/v1/leave", &request).await
-}
-
-async fn members(device: &Device) -> Vec<MemberInfo> {
-    let reply: Result<MembersReply, _> = device.client.get("/v1/meshes/Designs/members", &()).await;
-    reply.unwrap().members
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,13 +31,14 @@ async fn a_device_that_left_keeps_its_files_and_can_come_back() {
     let gone = fault(leave(&desktop, false).await);
     assert_eq!(gone.code, FaultCode::UnknownMesh);
 
-    // The others go on, and the device stays in their list.
+    // The others go on, and have heard of it.
+    assert!(left.told);
     laptop.write("Designs/b.txt", b"b");
     laptop.settled().await;
-    assert_eq!(members(&laptop).await.len(), 2);
+    assert_eq!(members(&laptop).await.len(), 1);
     assert!(!desktop.path("Copy/b.txt").exists());
 
-    // It comes back as the same member, into the files that it kept and changed meanwhile.
+    // It comes back as the same device, into the files that it kept and changed meanwhile.
     desktop.write("Copy/a.txt", b"changed while away");
     let again = laptop.invite("Designs").await;
     desktop.join(&again.code, "Copy", &laptop).await;
@@ -74,6 +70,31 @@ async fn what_may_be_nowhere_else_is_not_left_unasked() {
     assert_eq!(laptop.read("Designs/a.txt"), b"a");
     // Nothing of it is in the way of a new beginning.
     laptop.share("Designs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_admin_does_not_leave_the_others() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    let shared = laptop.share("Designs").await;
+    let desktop = Device::start("desktop").await;
+    desktop.join(&shared.invite.code, "Copy", &laptop).await;
+    desktop.settled_with(&laptop).await;
+    let refused = fault(leave(&laptop, true).await);
+    assert_eq!(refused.code, FaultCode::NotAllowed);
+    assert!(refused.hint.unwrap().contains("wormhole role"));
+    assert_eq!(laptop.meshes().await.len(), 1);
+
+    let role = RoleRequest {
+        mesh: None,
+        device: "desktop".to_owned(),
+        role: RoleName::Admin,
+    };
+    let reply: Result<MemberReply, _> = laptop.client.post("/v1/role", &role).await;
+    assert_eq!(reply.unwrap().role, RoleName::Admin);
+    laptop.settled_with(&desktop).await;
+    assert!(leave(&laptop, true).await.unwrap().told);
+    assert_eq!(members(&desktop).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,6 @@ use wormhole_crdt::{
 use super::{Place, Row};
 use crate::error::chain;
 use crate::folder::beneath::{self, Seen};
-use crate::folder::config::Writing;
 use crate::folder::engine::{BUSY_PAUSE, Engine, Outcome, Step, node_of, version_of};
 use crate::folder::name;
 use crate::folder::plan::Node;
@@ -62,7 +61,7 @@ impl Step<'_> {
         seen: Seen,
         racy: bool,
     ) -> Outcome<()> {
-        let read_only = self.engine.config.writing == Writing::ReadOnly;
+        let read_only = self.engine.is_read_only();
         if let Some(row) = &row
             && row.node.is_directory()
             && node.is_directory()

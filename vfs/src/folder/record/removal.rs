@@ -9,7 +9,6 @@ use wormhole_crdt::{Edit, Entry, EntryId, EntryKey, Version};
 use super::draft::ENVELOPE_ENTRIES;
 use super::{Place, Row};
 use crate::error::FolderError;
-use crate::folder::config::Writing;
 use crate::folder::engine::{Engine, Outcome, Step, Todo, node_of};
 use crate::folder::guard::Verdict;
 use crate::folder::name;
@@ -139,7 +138,7 @@ impl Step<'_> {
     }
 
     fn judge(&mut self, deleted: Vec<(Place, Row)>) -> Outcome<Judged> {
-        if self.engine.config.writing == Writing::ReadOnly {
+        if self.engine.is_read_only() {
             for (place, _row) in deleted {
                 if let Some(path) = self.path_of(&place)? {
                     self.engine.problems.report(&path, Reason::ReadOnlyMember);
