@@ -38,7 +38,7 @@ pub struct Options {
     pub acts: u32,
     /// Which kinds of acts there are.
     pub kinds: Vec<Act>,
-    /// Where the homes and folders of a run with findings are copied to.
+    /// Where the story, the homes and the folders of a run with findings are copied to.
     pub keep: Option<PathBuf>,
 }
 
@@ -72,7 +72,9 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     if let Some(keep) = &options.keep {
-        device::copy(lab.dir(), &keep.join(format!("seed-{}", options.seed)))?;
+        let place = keep.join(format!("seed-{}", options.seed));
+        device::copy(lab.dir(), &place)?;
+        std::fs::write(place.join("story.txt"), world.ledger.story())?;
     }
     bail!(
         "seed {} found:\n{}\n",

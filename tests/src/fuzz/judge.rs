@@ -39,10 +39,6 @@ pub(super) fn findings(world: &mut World) -> Result<Vec<Finding>> {
     let trees = trees(&world.devices)?;
     findings.extend(missing(&trees, &world.devices, &world.ledger));
     findings.extend(unknown(&trees, &world.devices, &world.ledger));
-    if !findings.is_empty() {
-        let place = std::env::temp_dir().join("wormhole-fuzz-story.txt");
-        fs::write(&place, world.ledger.story()).context("the whole story")?;
-    }
     Ok(findings)
 }
 
