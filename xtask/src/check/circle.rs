@@ -3,7 +3,7 @@
 //! A file uses the files that its paths name (`crate::`, `super::`, children); a name that is only passed
 //! on (`pub use`) is looked up where it is made, and passing on is no use. `foo.rs` belongs to the folder
 //! `foo`. A circle inside one folder is the folder's own affair. The house is not free of circles yet:
-//! `circle/known.txt` lists the files that are in one, and may only become shorter.
+//! `circle/known.txt` lists which folder uses which within one, and may only become shorter.
 
 mod path;
 
@@ -11,47 +11,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::repository::Source;
 
-/// Files that are in a circle today, in the order of their paths.
+/// Steps from folder to folder that are part of a circle today, as in `node: api -> node`.
 const KNOWN: &str = include_str!("circle/known.txt");
 
 /// Rooms that are looked at: what is shipped.
 const ROOMS: [&str; 6] = ["api", "crdt", "mesh", "node", "store", "vfs"];
 
-/// Files of a circle that are named.
-const SHOWN: usize = 6;
-
-/// One line for each file that is in a circle and not on the list, or on the list and in none.
+/// One line for each step of a circle that is not on the list, or on the list and in no circle.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     let known: BTreeSet<&str> = KNOWN.lines().filter(|line| !line.is_empty()).collect();
-    compare(&circles(sources), &known)
+    compare(&steps(sources), &known)
 }
 
-fn compare(circles: &[BTreeSet<&str>], known: &BTreeSet<&str>) -> Vec<String> {
-    let mut faults = Vec::new();
-    for circle in circles {
-        for file in circle.iter().filter(|file| !known.contains(*file)) {
-            let mut others = circle.iter().filter(|other| *other != file);
-            let shown: Vec<_> = others.by_ref().take(SHOWN).copied().collect();
-            let more = match others.count() {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            faults.push(format!(
-                "{file}: is in a circle over folders with {}{more}",
-                shown.join(", ")
-            ));
-        }
-    }
-    let free = |file: &&&str| !circles.iter().any(|circle| circle.contains(**file));
-    faults.extend(known.iter().filter(free).map(|file| {
-        format!("xtask/src/check/circle/known.txt: {file} is in no circle any more: take it off")
-    }));
-    faults
+fn compare(steps: &BTreeMap<String, String>, known: &BTreeSet<&str>) -> Vec<String> {
+    let new = steps
+        .iter()
+        .filter(|(step, _)| !known.contains(step.as_str()));
+    let told = new.map(|(step, example)| format!("{example}, which closes a circle ({step})"));
+    let gone = known.iter().filter(|step| !steps.contains_key(**step));
+    let told_gone = gone.map(|step| {
+        format!("xtask/src/check/circle/known.txt: `{step}` is in no circle any more: take it off")
+    });
+    told.chain(told_gone).collect()
 }
 
-/// The files of each circle that goes over more than one folder.
-fn circles(sources: &[Source]) -> Vec<BTreeSet<&str>> {
-    let mut found = Vec::new();
+/// Each step from one folder to another that is part of a circle of files, with the first file that makes it.
+fn steps(sources: &[Source]) -> BTreeMap<String, String> {
+    let mut steps = BTreeMap::new();
     for room in ROOMS {
         let files: BTreeMap<String, &Source> = sources
             .iter()
@@ -59,18 +45,27 @@ fn circles(sources: &[Source]) -> Vec<BTreeSet<&str>> {
             .filter_map(|source| Some((path::module(&source.path)?, source)))
             .collect();
         let uses = path::uses(&files);
-        let over_folders = |circle: &BTreeSet<&String>| {
-            let folders: BTreeSet<&str> = circle.iter().map(|name| folder(name, &files)).collect();
-            folders.len() > 1
-        };
-        let circles = rings(&uses).into_iter().filter(over_folders);
-        let named = circles.map(|circle| {
-            let files = circle.iter().filter_map(|name| files.get(*name));
-            files.map(|source| source.path.as_str()).collect()
-        });
-        found.extend(named.collect::<Vec<BTreeSet<&str>>>());
+        for ring in rings(&uses) {
+            for name in &ring {
+                for used in uses.get(*name).into_iter().flatten() {
+                    let (from, to) = (folder(name, &files), folder(used, &files));
+                    if from == to || !ring.contains(used) {
+                        continue;
+                    }
+                    let step = format!("{room}: {} -> {}", shown(from), shown(to));
+                    let path = |module: &str| files.get(module).map_or("", |source| &source.path);
+                    let example = format!("{} uses {}", path(name), path(used));
+                    steps.entry(step).or_insert(example);
+                }
+            }
+        }
     }
-    found
+    steps
+}
+
+/// How a folder is called; the crate's own has no name.
+fn shown(folder: &str) -> &str {
+    if folder.is_empty() { "src" } else { folder }
 }
 
 /// The folder of a module: its own when it has children, else its parent's.
@@ -141,30 +136,28 @@ mod tests {
 
     #[test]
     fn a_circle_over_folders_is_found_also_through_a_name_that_is_passed_on() {
-        let sources = house("use crate::{Deep, b};\n");
-        let found = circles(&sources);
-        let files = [
-            "crdt/src/a/deep.rs",
-            "crdt/src/a/other.rs",
-            "crdt/src/b/inner.rs",
-        ];
-        assert_eq!(found, [BTreeSet::from(files)]);
-        let known = BTreeSet::from(["crdt/src/a/deep.rs", "crdt/src/b.rs"]);
-        assert_eq!(compare(&found, &known).len(), 3, "two are new, one is free");
-        assert_eq!(compare(&found, &BTreeSet::from(files)).len(), 0);
+        let found = steps(&house("use crate::{Deep, b};\n"));
+        let expected = ["crdt: a -> b", "crdt: b -> a"];
+        assert!(found.keys().eq(expected), "{found:?}");
+        let known = BTreeSet::from(["crdt: a -> b", "crdt: b -> c"]);
+        let told = compare(&found, &known);
+        assert!(told[0].starts_with("crdt/src/b/inner.rs uses crdt/src/a/deep.rs"));
+        assert!(told[1].contains("`crdt: b -> c`"));
+        assert_eq!(told.len(), 2, "one is new, one is gone");
+        assert!(compare(&found, &BTreeSet::from(expected)).is_empty());
     }
 
     #[test]
     fn a_circle_in_one_folder_and_one_of_tests_or_comments_is_none() {
-        assert!(circles(&house("// crate::a::deep\n")).is_empty());
+        assert!(steps(&house("// crate::a::deep\n")).is_empty());
         let test = "#[cfg(test)]\nmod tests {\n    use crate::a::deep::Deep;\n}\n";
-        assert!(circles(&house(test)).is_empty());
+        assert!(steps(&house(test)).is_empty());
         let own = "use super::Outer;\n";
         let text = "mod inner;\nuse inner::Inner;\n";
         let folder = [
             source("crdt/src/b.rs", text),
             source("crdt/src/b/inner.rs", own),
         ];
-        assert!(circles(&folder).is_empty());
+        assert!(steps(&folder).is_empty());
     }
 }
