@@ -232,6 +232,9 @@ impl From<MemberChangeError> for Fault {
                 MemberChangeError::Lookup(error) => error.into(),
                 other => fault(FaultCode::Internal, &other),
             },
+            MemberChangeError::UnknownDevice { known, .. } if known.is_empty() => {
+                fault(FaultCode::NotFound, &error).with_hint("this device is in no mesh")
+            }
             MemberChangeError::UnknownDevice { known, .. } => fault(FaultCode::NotFound, &error)
                 .with_hint(format!("known devices: {}", known.join(", "))),
             MemberChangeError::AmbiguousDevice { candidates, .. } => {

@@ -36,7 +36,8 @@ impl Node {
                 name: mesh.name().to_owned(),
             });
         }
-        let told = !is_member || self.tell_of_leaving(&mesh).await?;
+        let is_alone = mesh.replica().members().len() == 1;
+        let told = !is_member || is_alone || self.tell_of_leaving(&mesh).await?;
         // First, so that a crash in between leaves a mesh without folders and no folders without a mesh.
         let unbound = self.change_record(&mesh, |record| record.bindings.clear());
         unbound.await.map_err(OpenMeshError::from)?;

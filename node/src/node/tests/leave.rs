@@ -65,7 +65,8 @@ async fn what_may_be_nowhere_else_is_not_left_unasked() {
     assert_eq!(laptop.meshes().await.len(), 1);
     laptop.settled().await;
 
-    leave(&laptop, true).await.unwrap();
+    let left = leave(&laptop, true).await.unwrap();
+    assert!(left.told, "there is nobody to tell");
     assert_eq!(laptop.meshes_on_disk(), 0);
     assert_eq!(laptop.read("Designs/a.txt"), b"a");
     // Nothing of it is in the way of a new beginning.
