@@ -184,6 +184,8 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Bring a file or directory back from the trash to where it stood
+    // Its own `--version` is another.
+    #[command(disable_version_flag = true)]
     Restore {
         /// Where it stood
         path: PathBuf,
