@@ -106,11 +106,11 @@ fn a_file_system_without_permissions_says_nothing_of_them() {
     set_mode(&devices[0], "key", 0o600);
     converge(&mut devices);
     devices[1].engine().keeps_modes = false;
-    // As such file systems show everything.
-    set_mode(&devices[1], "key", 0o755);
+    // As such a file system shows everything.
+    set_mode(&devices[1], "key", 0o666);
     devices[1].write("key", "another secret");
     devices[1].write("new", "text");
-    set_mode(&devices[1], "new", 0o755);
+    set_mode(&devices[1], "new", 0o666);
     converge(&mut devices);
     assert_eq!(mode(&devices[0], "key"), 0o600);
     assert_eq!(mode(&devices[0], "new"), 0o644);
