@@ -150,7 +150,13 @@ impl Step<'_> {
                 }
             }
             None => {
-                let given = owner::as_written_in(made.as_fd(), dir.fd.as_fd(), mode.bits())?;
+                // Where nothing particular was said, the directory has its say as with any program that writes there.
+                let asked = match mode.bits() {
+                    0o644 => 0o666,
+                    0o755 => 0o777,
+                    said => said,
+                };
+                let given = owner::as_written_in(made.as_fd(), dir.fd.as_fd(), asked)?;
                 given.map_or_else(|| beneath::file_mode(mode), |given| given | 0o400)
             }
         };
