@@ -2,11 +2,14 @@
 //!
 //! Answers come from the index alone and may be optimistic about references; reading decides.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ReadError;
 use crate::id::{ChunkId, Content};
-use crate::manifest::{ChunkRef, Manifest, ManifestError, PageRef, Slot};
+use crate::manifest::{ChunkRef, Manifest, ManifestError, PAGE_CHUNKS, PageRef, Slot};
+use crate::sink::Lack;
 use crate::store::Store;
 
 /// How much of a content is here.
@@ -80,6 +83,8 @@ pub struct Slots<'a> {
     content: Content,
     manifest: Option<Manifest>,
     next_page: usize,
+    /// Nothing beyond this page is given.
+    end_page: usize,
     chunks: std::vec::IntoIter<ChunkRef>,
     index: u64,
     offset: u64,
@@ -150,10 +155,67 @@ impl Store {
             content: *content,
             manifest,
             next_page: 0,
+            end_page: usize::MAX,
             chunks: chunks.into_iter(),
             index: 0,
             offset: 0,
         })
+    }
+
+    /// The slots of one part of a content; the first is part 0, [`Slots::next_part`] tells the others.
+    ///
+    /// # Errors
+    /// As [`Store::slots`].
+    pub fn parts(&self, content: &Content, part: u64) -> Result<Slots<'_>, ReadError> {
+        let mut slots = self.slots(content)?;
+        let first = usize::try_from(part).unwrap_or(usize::MAX);
+        if let Some(manifest) = &slots.manifest {
+            let before = manifest.pages().iter().take(first);
+            slots.offset = before.map(|page| page.bytes).sum();
+            slots.index = part.saturating_mul(PAGE_CHUNKS as u64);
+            slots.next_page = first;
+            slots.end_page = first.saturating_add(Lack::PAGES);
+        }
+        Ok(slots)
+    }
+
+    /// Bytes that a file of this content takes on a disk that keeps holes.
+    ///
+    /// # Errors
+    /// The manifest is absent or invalid.
+    pub fn occupied_bytes(&self, content: &Content) -> Result<u64, ReadError> {
+        let zero = self.zero_chunk().id;
+        let mut bytes = 0_u64;
+        self.each_page_once(content, |chunks, times| {
+            let chunks = chunks.iter().filter(|chunk| chunk.id != zero);
+            let page: u64 = chunks.map(|chunk| u64::from(chunk.len)).sum();
+            bytes = bytes.saturating_add(page.saturating_mul(times));
+        })?;
+        Ok(bytes)
+    }
+
+    /// Shows every page of a content once, with how often it occurs: a page can be listed many thousand
+    /// times, and work is to be in proportion to the bytes of a manifest, not to what it claims.
+    pub(crate) fn each_page_once(
+        &self,
+        content: &Content,
+        mut look: impl FnMut(&[ChunkRef], u64),
+    ) -> Result<(), ReadError> {
+        if content.is_empty() || content.is_single() {
+            for slot in self.slots(content)? {
+                look(&[slot?.chunk], 1);
+            }
+            return Ok(());
+        }
+        let manifest = self.manifest(content)?;
+        let mut times: HashMap<ChunkId, (usize, u64)> = HashMap::new();
+        for (number, page) in manifest.pages().iter().enumerate() {
+            times.entry(page.id).or_insert((number, 0)).1 += 1;
+        }
+        for (number, times) in times.into_values() {
+            look(&self.page(content, &manifest, number)?, times);
+        }
+        Ok(())
     }
 
     /// The blobs of the manifest that must be fetched before the slots are known: the root alone
@@ -198,21 +260,44 @@ impl Store {
             return Ok(Holding::NoManifest);
         }
         let (mut bitmap, mut slots) = (Bitmap::default(), 0);
-        for slot in self.slots(content)? {
-            let slot = slot?;
-            let held = if self.locate_chunk(&slot.chunk.id)? {
-                Held::Yes
-            } else {
-                Held::No
-            };
-            bitmap.push(slot.index, held);
-            slots += 1;
+        let look = |chunk: &ChunkRef| {
+            self.locate_chunk(&chunk.id)
+                .map(|held| if held { Held::Yes } else { Held::No })
+        };
+        if content.is_empty() || content.is_single() {
+            for slot in self.slots(content)? {
+                bitmap.push(slots, look(&slot?.chunk)?);
+                slots += 1;
+            }
+        } else {
+            // A page that occurs again is not looked at again.
+            let mut pages: HashMap<ChunkId, Vec<Held>> = HashMap::new();
+            let manifest = self.manifest(content)?;
+            for (number, page) in manifest.pages().iter().enumerate() {
+                if !pages.contains_key(&page.id) {
+                    let chunks = self.page(content, &manifest, number)?;
+                    let held = chunks.iter().map(look).collect::<Result<_, _>>()?;
+                    pages.insert(page.id, held);
+                }
+                for held in pages.get(&page.id).into_iter().flatten() {
+                    bitmap.push(slots, *held);
+                    slots += 1;
+                }
+            }
         }
         Ok(match bitmap.count() {
             held if held == slots => Holding::All,
             0 => Holding::None,
             _ => Holding::Some(bitmap),
         })
+    }
+}
+
+impl Slots<'_> {
+    /// The part after this one; to be asked at its end.
+    pub fn next_part(&self) -> Option<u64> {
+        let manifest = self.manifest.as_ref()?;
+        (self.end_page < manifest.pages().len()).then_some(self.end_page as u64)
     }
 }
 
@@ -232,7 +317,7 @@ impl Iterator for Slots<'_> {
                 return Some(Ok(slot));
             }
             let manifest = self.manifest.as_ref()?;
-            if self.next_page >= manifest.pages().len() {
+            if self.next_page >= manifest.pages().len().min(self.end_page) {
                 return None;
             }
             match self.store.page(&self.content, manifest, self.next_page) {

@@ -75,6 +75,6 @@ pub use self::manifest::{
 };
 pub use self::reader::ContentReader;
 pub use self::reference::{FilePath, FileStamp};
-pub use self::sink::{ChunkSink, FetchJob};
+pub use self::sink::{ChunkSink, FetchJob, Lack};
 pub use self::store::{Recovery, Store, StoreOptions, Usage};
 pub use self::verify::{ScrubPosition, ScrubReport, ScrubScope};

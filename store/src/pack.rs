@@ -111,6 +111,19 @@ impl Packs {
         }
     }
 
+    /// Refuses what the disk has no room for, before any of it is fetched.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), WriteError> {
+        let room = room_beyond_reserve(&self.directory)
+            .map_err(|source| WriteError::io(&self.directory, source))?;
+        if room < bytes {
+            return Err(WriteError::io(
+                &self.directory,
+                io::ErrorKind::StorageFull.into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Lists the packs on disk by number. Files with other names are not ours and stay alone.
     pub(crate) fn list(&self) -> Result<Vec<PackOnDisk>, ListError> {
         let failed = |source| ListError {

@@ -10,23 +10,51 @@ use std::sync::Arc;
 
 use crate::error::WriteError;
 use crate::id::Content;
-use crate::manifest::Slot;
+use crate::manifest::{PAGE_CHUNKS, Slot};
 use crate::store::Store;
 
 /// Takes the chunks of contents that are being fetched.
 pub trait ChunkSink: Send + Sync + 'static {
-    /// Makes ready for a content whose manifest is in the store: takes what is here already, for
-    /// resuming and deduplication, and returns the slots that must be fetched. Blocks.
+    /// Makes ready for a part of a content whose manifest is in the store: takes what is here already,
+    /// for resuming and deduplication, and returns the slots that must be fetched. Blocks.
+    ///
+    /// The first part is at 0, the others where [`Lack::next`] says. A manifest is small and can claim
+    /// an enormous content, so what is kept in mind of one at a time has a bound, and whether the disk
+    /// has room for it is looked at first.
     ///
     /// # Errors
     /// Nothing needs to be fetched then; the content stays incomplete.
-    fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError>;
+    fn prepare(&self, content: &Content, part: u64) -> Result<Lack, WriteError>;
 
     /// Takes the verified bytes of a slot. Called in any order and concurrently. Blocks briefly.
     ///
     /// # Errors
     /// The slot stays missing.
     fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError>;
+}
+
+/// What a sink lacks of a part of a content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lack {
+    /// The slots that must be fetched, at most [`Lack::MAX_SLOTS`].
+    pub slots: Vec<Slot>,
+    /// Bytes of the part that are here.
+    pub here: u64,
+    /// The next part, to be prepared when these slots are filled.
+    pub next: Option<u64>,
+}
+
+impl Lack {
+    /// Pages of a manifest in one part: some gigabytes of most files.
+    pub const PAGES: usize = 16;
+
+    /// Slots in one part.
+    pub const MAX_SLOTS: usize = Self::PAGES * PAGE_CHUNKS;
+
+    /// Whether nothing has to be fetched.
+    pub const fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.next.is_none()
+    }
 }
 
 /// One content to be fetched, and where to.
@@ -49,18 +77,45 @@ impl fmt::Debug for FetchJob {
     }
 }
 
+impl Store {
+    /// Whether the disk has room for what is missing of a content, each chunk once.
+    fn check_room(&self, content: &Content) -> Result<(), WriteError> {
+        let mut needed = 0_u64;
+        let mut counted = HashSet::new();
+        self.each_page_once(content, |chunks, _times| {
+            for chunk in chunks {
+                if counted.insert(chunk.id) && !self.has(&chunk.id) {
+                    needed = needed.saturating_add(u64::from(chunk.len));
+                }
+            }
+        })?;
+        self.inner.packs.check_room(needed)
+    }
+}
+
 /// Keeps what is fetched in packs. Each missing chunk is asked for once, however often it occurs.
 impl ChunkSink for Store {
-    fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError> {
+    fn prepare(&self, content: &Content, part: u64) -> Result<Lack, WriteError> {
+        if part == 0 {
+            self.check_room(content)?;
+        }
         let mut asked = HashSet::new();
-        let mut missing = Vec::new();
-        for slot in self.slots(content)? {
+        let mut lack = Lack::default();
+        let mut parts = self.parts(content, part)?;
+        for slot in parts.by_ref() {
             let slot = slot?;
-            if !self.has(&slot.chunk.id) && asked.insert(slot.chunk.id) {
-                missing.push(slot);
+            if asked.contains(&slot.chunk.id) {
+                continue;
+            }
+            if self.has(&slot.chunk.id) {
+                lack.here += u64::from(slot.chunk.len);
+            } else {
+                asked.insert(slot.chunk.id);
+                lack.slots.push(slot);
             }
         }
-        Ok(missing)
+        lack.next = parts.next_part();
+        Ok(lack)
     }
 
     fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError> {

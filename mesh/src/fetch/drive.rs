@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::DeviceId;
-use wormhole_store::{Encoded, FetchJob, Holding as StoreHolding, WriteError};
+use wormhole_store::{Encoded, FetchJob, Holding as StoreHolding, Lack, WriteError};
 
 use self::{
     crew::Crew,
@@ -46,8 +46,11 @@ const EVENTS: usize = 64;
 /// Jobs surveyed in one go.
 const SURVEY: usize = 256;
 
-/// Further jobs are surveyed while fewer items than this are left to ask for.
+/// Further jobs are surveyed while fewer items than this are left to ask for ...
 const ENOUGH_ITEMS: usize = 16 * 1024;
+
+/// ... that fill fewer slots than this: one item can fill very many.
+const ENOUGH_SLOTS: u64 = 4 * Lack::MAX_SLOTS as u64;
 
 /// How often slow holders are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -85,7 +88,9 @@ pub(super) struct Drive {
     inbox: mpsc::Receiver<Event>,
     to_survey: VecDeque<JobId>,
     surveys: BTreeMap<JobId, u32>,
-    surveying: JoinSet<Vec<(JobId, Surveyed)>>,
+    /// The part that comes next of jobs that have several.
+    parts: BTreeMap<JobId, u64>,
+    surveying: JoinSet<(Vec<(JobId, Surveyed)>, Vec<JobId>)>,
     writing: JoinSet<(DeviceId, Vec<(ItemId, Wrote)>)>,
     results: Vec<Option<Result<(), FetchError>>>,
     open: usize,
@@ -127,6 +132,7 @@ impl Drive {
             inbox,
             to_survey: (0..jobs.len()).map(JobId).collect(),
             surveys: BTreeMap::new(),
+            parts: BTreeMap::new(),
             surveying: JoinSet::new(),
             writing: JoinSet::new(),
             results: jobs.iter().map(|_| None).collect(),
@@ -161,7 +167,7 @@ impl Drive {
                     Err(error) => self.on_panic(&error),
                 },
                 Some(surveyed) = self.surveying.join_next() => match surveyed {
-                    Ok(surveyed) => self.on_surveyed(surveyed),
+                    Ok((surveyed, rest)) => self.on_surveyed(surveyed, rest),
                     Err(error) => self.on_panic(&error),
                 },
                 Some(event) = self.inbox.recv() => self.on_event(event).await,
@@ -227,20 +233,26 @@ impl Drive {
     }
 
     fn survey(&mut self) {
-        if !self.surveying.is_empty() || self.plan.wanted_items() > ENOUGH_ITEMS {
+        let is_busy =
+            self.plan.wanted_items() > ENOUGH_ITEMS || self.plan.wanted_slots() > ENOUGH_SLOTS;
+        if !self.surveying.is_empty() || is_busy {
             return;
         }
         let count = self.to_survey.len().min(SURVEY);
         if count == 0 {
             return;
         }
-        let batch: Vec<JobId> = self.to_survey.drain(..count).collect();
+        let part = |job: JobId| (job, self.parts.get(&job).copied().unwrap_or(0));
+        let batch: Vec<_> = self.to_survey.drain(..count).map(part).collect();
         let (store, jobs) = (self.mesh.store.clone(), Arc::clone(&self.jobs));
         self.surveying
             .spawn_blocking(move || sink::survey(&store, &jobs, batch));
     }
 
-    fn on_surveyed(&mut self, surveyed: Vec<(JobId, Surveyed)>) {
+    fn on_surveyed(&mut self, surveyed: Vec<(JobId, Surveyed)>, rest: Vec<JobId>) {
+        for job in rest.into_iter().rev() {
+            self.to_survey.push_front(job);
+        }
         for (id, surveyed) in surveyed {
             let Some(job) = self.jobs.get(id.0) else {
                 continue;
@@ -255,10 +267,13 @@ impl Drive {
                         self.plan.want_manifest(id, job.content);
                     }
                 }
-                Surveyed::NeedsSlots(slots) => {
+                Surveyed::Lacks(Lack { slots, here, next }) => {
+                    self.progress.begin(id, here);
+                    match next {
+                        Some(next) => self.parts.insert(id, next),
+                        None => self.parts.remove(&id),
+                    };
                     let missing: u64 = slots.iter().map(|slot| u64::from(slot.chunk.len)).sum();
-                    self.progress
-                        .begin(id, job.content.size.saturating_sub(missing));
                     if missing > ASK_HOLDING_BYTES {
                         for crew in self.crews.values_mut() {
                             crew.ask_holding(id, job.content);
@@ -315,6 +330,9 @@ impl Drive {
         while let Some((job, outcome)) = self.plan.pop_finished() {
             match outcome {
                 Outcome::ManifestHere => self.to_survey.push_front(job),
+                Outcome::Complete if self.parts.contains_key(&job) => {
+                    self.to_survey.push_front(job);
+                }
                 Outcome::Complete => self.end(job, Ok(())),
                 Outcome::NoHolder => self.end(job, Err(FetchError::NoHolder)),
             }

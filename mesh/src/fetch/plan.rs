@@ -526,6 +526,11 @@ impl Plan {
         self.wanted.len()
     }
 
+    /// Slots that are not filled yet.
+    pub(super) fn wanted_slots(&self) -> u64 {
+        self.left.values().sum()
+    }
+
     /// Bytes asked for or being written.
     #[cfg(test)]
     pub(super) fn in_flight_bytes(&self) -> u64 {

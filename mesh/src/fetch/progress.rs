@@ -129,9 +129,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// A job's slots are known; `done` bytes of it are here already.
-    pub(super) fn begin(&self, job: JobId, done: u64) {
-        lock(&self.counters.begun).insert(job, done);
+    /// The slots of a job, or of its next part, are known; `here` bytes of that are here already.
+    pub(super) fn begin(&self, job: JobId, here: u64) {
+        *lock(&self.counters.begun).entry(job).or_default() += here;
     }
 
     /// Bytes of a job were put into its sink.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use wormhole_crdt::{Replica, Role};
-use wormhole_store::{ChunkSink, Content, Slot};
+use wormhole_store::{ChunkSink, Content, Lack, Slot};
 
 use self::holder::{Counting, Habit, Late, Liar};
 use super::*;
@@ -399,13 +399,13 @@ impl Kept {
 }
 
 impl ChunkSink for Kept {
-    fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError> {
-        Ok(self
-            .store
-            .slots(content)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect())
+    fn prepare(&self, content: &Content, part: u64) -> Result<Lack, WriteError> {
+        let mut slots = self.store.parts(content, part).unwrap();
+        Ok(Lack {
+            slots: slots.by_ref().map(Result::unwrap).collect(),
+            here: 0,
+            next: slots.next_part(),
+        })
     }
 
     fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError> {
@@ -420,12 +420,61 @@ impl ChunkSink for Kept {
     }
 }
 
+/// A content whose root lists one page of 512 small chunks as often as it is told, at its holder.
+fn one_page_often(node: &Node, times: usize) -> Content {
+    const LEN: usize = 200;
+    let key = node.store.key();
+    let mut page = b"WHP1".to_vec();
+    for n in 0..512_u32 {
+        let chunk: Vec<u8> = n.to_le_bytes().repeat(LEN / 4);
+        node.store.put(&chunk).unwrap();
+        page.extend(key.chunk_id(&chunk).as_bytes());
+        page.extend((LEN as u32).to_le_bytes());
+    }
+    let covered = (512 * LEN) as u64;
+    let size = times as u64 * covered;
+    let mut root = b"WHM1".to_vec();
+    root.extend([1, 0, 0, 0]);
+    root.extend(size.to_le_bytes());
+    for _ in 0..times {
+        root.extend(key.chunk_id(&page).as_bytes());
+        root.extend(covered.to_le_bytes());
+    }
+    node.store.put(&page).unwrap();
+    node.store.put(&root).unwrap();
+    Content {
+        id: key.chunk_id(&root).into(),
+        size,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_of_several_parts_arrives_whole_one_part_after_the_other() {
+    let (_lab, mesh, nodes) = mesh(1).await;
+    let (a, b) = (&nodes[0], &nodes[1]);
+    let content = one_page_often(a, 5 * Lack::PAGES / 2);
+    let sink = Arc::new(Kept::new(b));
+    let job = FetchJob {
+        sink: Arc::clone(&sink) as Arc<dyn ChunkSink>,
+        ..b.job(content)
+    };
+    let results = fetch(b, &mesh, vec![job]).await;
+    assert!(results[0].is_ok(), "{results:?}");
+    let put = sink.put.lock().unwrap();
+    assert_eq!(put.len(), 5 * Lack::MAX_SLOTS / 2);
+    assert_eq!(put.iter().map(|(_, len)| len).sum::<u64>(), content.size);
+}
+
 /// A sink on a full disk.
 struct Full(wormhole_store::Store);
 
 impl ChunkSink for Full {
-    fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError> {
-        Ok(self.0.slots(content).unwrap().map(Result::unwrap).collect())
+    fn prepare(&self, content: &Content, part: u64) -> Result<Lack, WriteError> {
+        let slots = self.0.parts(content, part).unwrap();
+        Ok(Lack {
+            slots: slots.map(Result::unwrap).collect(),
+            ..Lack::default()
+        })
     }
 
     fn put(&self, _slot: Slot, _bytes: &[u8]) -> Result<(), WriteError> {

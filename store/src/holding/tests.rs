@@ -104,3 +104,59 @@ fn a_bitmap_answers_beyond_its_end() {
     assert!(bitmap.get(0) && !bitmap.get(1) && bitmap.get(2));
     assert!(!bitmap.get(8) && !bitmap.get(u64::MAX));
 }
+
+/// A content whose root lists one page of 512 chunks as often as a root can.
+fn one_page_often(store: &Store) -> Content {
+    const LEN: u32 = 1 << 20;
+    let pages = (LEN as usize - 16) / 40;
+    let mut page = b"WHP1".to_vec();
+    for n in 0..512_u32 {
+        page.extend(store.key().chunk_id(&n.to_le_bytes()).as_bytes());
+        page.extend(LEN.to_le_bytes());
+    }
+    let covered = 512 * u64::from(LEN);
+    let size = pages as u64 * covered;
+    let mut root = b"WHM1".to_vec();
+    root.extend([crate::chunker::CDC_VERSION, 0, 0, 0]);
+    root.extend(size.to_le_bytes());
+    for _ in 0..pages {
+        root.extend(store.key().chunk_id(&page).as_bytes());
+        root.extend(covered.to_le_bytes());
+    }
+    for blob in [&page, &root] {
+        store.put(blob).unwrap();
+    }
+    let id = store.key().chunk_id(&root).into();
+    Content { id, size }
+}
+
+#[test]
+fn a_page_that_is_listed_very_often_is_looked_at_once() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let content = one_page_often(&store);
+    let (mut looked, mut pages) = (0, 0);
+    store
+        .each_page_once(&content, |chunks, times| {
+            looked += chunks.len();
+            pages += times;
+        })
+        .unwrap();
+    assert_eq!((looked, pages), (512, 26_214));
+    assert_eq!(store.holding(&content).unwrap(), Holding::None);
+    assert_eq!(store.occupied_bytes(&content).unwrap(), content.size);
+}
+
+#[test]
+fn a_content_is_wanted_a_part_at_a_time_and_each_chunk_once() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let content = one_page_often(&store);
+    let lack = crate::ChunkSink::prepare(&store, &content, Lack::PAGES as u64).unwrap();
+    assert_eq!(lack.slots.len(), 512);
+    assert_eq!(lack.next, Some(2 * Lack::PAGES as u64));
+    let slots = store.parts(&content, 26_200).unwrap();
+    let offsets: Vec<u64> = slots.map(|slot| slot.unwrap().offset).collect();
+    assert_eq!(offsets.len(), 14 * 512);
+    assert_eq!(offsets.last(), Some(&(content.size - (1 << 20))));
+}

@@ -467,10 +467,7 @@ fn fill_from_here(
         let known = store
             .missing_manifest(&content)
             .is_ok_and(|missing| missing.is_empty());
-        !(known
-            && file
-                .prepare(&content)
-                .is_ok_and(|missing| missing.is_empty()))
+        !(known && file.prepare(&content, 0).is_ok_and(|lack| lack.is_empty()))
     })
 }
 

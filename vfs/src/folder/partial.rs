@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use wormhole_crdt::{EntryKey, Mode, Timestamp};
-use wormhole_store::{ChunkSink, Content, Slot, Store, WriteError};
+use wormhole_store::{ChunkSink, Content, Lack, Slot, Store, WriteError};
 
 use super::beneath::{self, Seen};
 use super::name;
@@ -57,6 +57,9 @@ impl Want {
     }
 }
 
+/// Stands among the offsets that were not written yet, until the next part of the content is prepared.
+const NEXT_PART: u64 = u64::MAX;
+
 /// The unfinished file. Its name is this transfer's own until this is dropped.
 pub(crate) struct PartialFile {
     want: Want,
@@ -64,7 +67,7 @@ pub(crate) struct PartialFile {
     store: Store,
     /// Written under a shared lock; who ends it waits until nobody writes.
     stage: RwLock<Stage>,
-    /// Offsets that were not written yet. None before anybody asked what is missing.
+    /// Offsets that were not written yet, of the part that was prepared last. None before anybody asked what is missing.
     missing: Mutex<Option<HashSet<u64>>>,
     fault: Mutex<Option<Fault>>,
 }
@@ -369,15 +372,16 @@ impl Opened {
 }
 
 impl ChunkSink for PartialFile {
-    fn prepare(&self, content: &Content) -> Result<Vec<Slot>, WriteError> {
-        let slots = if content.is_empty() {
-            self.noted(self.opened()).map(|_opened| Vec::new())?
+    fn prepare(&self, content: &Content, part: u64) -> Result<Lack, WriteError> {
+        let lack = if content.is_empty() {
+            self.noted(self.opened()).map(|_opened| Lack::default())?
         } else {
-            self.noted(self.copy_from_here(content))?
+            self.noted(self.copy_from_here(content, part))?
         };
-        let offsets = slots.iter().map(|slot| slot.offset).collect();
-        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(offsets);
-        Ok(slots)
+        let slots = lack.slots.iter().map(|slot| slot.offset);
+        let missing = slots.chain(lack.next.map(|_| NEXT_PART)).collect();
+        *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(missing);
+        Ok(lack)
     }
 
     fn put(&self, slot: Slot, bytes: &[u8]) -> Result<(), WriteError> {

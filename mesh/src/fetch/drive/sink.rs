@@ -1,6 +1,6 @@
 //! The blocking part of a fetch: looking what a job lacks, and verifying and writing what came.
 
-use wormhole_store::{Encoded, FetchJob, Slot, Store, WriteError};
+use wormhole_store::{Encoded, FetchJob, Lack, Store, WriteError};
 
 use crate::fetch::plan::{ItemId, JobId, Target};
 
@@ -8,31 +8,48 @@ use crate::fetch::plan::{ItemId, JobId, Target};
 pub(super) enum Surveyed {
     /// Blobs of its manifest are missing.
     NeedsManifest,
-    /// These slots (none: it is complete).
-    NeedsSlots(Vec<Slot>),
+    /// These slots, or the next part (neither: it is complete).
+    Lacks(Lack),
     /// It cannot be fetched.
     Failed(WriteError),
 }
 
-/// Looks what each job lacks.
+/// Slots after which a survey ends: a few of the largest jobs, or thousands of small ones.
+const ENOUGH_SLOTS: usize = 4 * Lack::MAX_SLOTS;
+
+/// Looks what each job lacks, from a part on, until there is enough to do; the others are given back.
 pub(super) fn survey(
     store: &Store,
     jobs: &[FetchJob],
-    batch: Vec<JobId>,
-) -> Vec<(JobId, Surveyed)> {
-    let look = |id: JobId| {
+    batch: Vec<(JobId, u64)>,
+) -> (Vec<(JobId, Surveyed)>, Vec<JobId>) {
+    let look = |id: JobId, part: u64| {
         let job = jobs.get(id.0)?;
         let surveyed = match store.missing_manifest(&job.content) {
             Ok(blobs) if !blobs.is_empty() => Surveyed::NeedsManifest,
-            Ok(_) => match job.sink.prepare(&job.content) {
-                Ok(slots) => Surveyed::NeedsSlots(slots),
+            Ok(_) => match job.sink.prepare(&job.content, part) {
+                Ok(lack) => Surveyed::Lacks(lack),
                 Err(error) => Surveyed::Failed(error),
             },
             Err(error) => Surveyed::Failed(WriteError::Read(Box::new(error))),
         };
         Some((id, surveyed))
     };
-    batch.into_iter().filter_map(look).collect()
+    let (mut surveyed, mut slots) = (Vec::with_capacity(batch.len()), 0);
+    let mut batch = batch.into_iter();
+    for (id, part) in batch.by_ref() {
+        let Some((id, found)) = look(id, part) else {
+            continue;
+        };
+        if let Surveyed::Lacks(lack) = &found {
+            slots += lack.slots.len();
+        }
+        surveyed.push((id, found));
+        if slots >= ENOUGH_SLOTS {
+            break;
+        }
+    }
+    (surveyed, batch.map(|(id, _)| id).collect())
 }
 
 /// What became of an item's bytes.

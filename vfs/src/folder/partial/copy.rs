@@ -6,13 +6,13 @@
 //! Whatever cannot be had here, a source that changes meanwhile included, is answered as missing and fetched.
 
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::Bytes;
 use rustix::fs::SeekFrom;
-use wormhole_store::{Content, ReadError, Slot};
+use wormhole_store::{Content, Lack, ReadError, Slot, Slots};
 
 use super::direct::SequentialWriter;
 use super::{Opened, PartialFile};
@@ -35,68 +35,121 @@ enum Found {
 }
 
 impl PartialFile {
-    /// Brings what can be had of a content without a network; answers the other slots.
-    pub(super) fn copy_from_here(&self, content: &Content) -> io::Result<Vec<Slot>> {
-        if content.size >= LARGE {
-            return self.copy_in_step(content);
+    /// Brings what can be had of a content without a network, up to the end of the first part of which something is
+    /// lacking.
+    pub(super) fn copy_from_here(&self, content: &Content, part: u64) -> io::Result<Lack> {
+        if part == 0 {
+            self.check_room(content)?;
         }
-        let mut missing = Vec::new();
-        for slot in self.store.slots(content).map_err(io::Error::other)? {
-            let slot = slot.map_err(io::Error::other)?;
-            if content.is_single() {
-                match self.here(&slot) {
-                    Some(bytes) => self.write_whole(&bytes)?,
-                    None => missing.push(slot),
-                }
-                continue;
+        let mut lack = Lack {
+            next: Some(part),
+            ..Lack::default()
+        };
+        while let Some(part) = lack.next.filter(|_| lack.slots.is_empty()) {
+            let mut parts = self.store.parts(content, part).map_err(io::Error::other)?;
+            let end = parts.next_part();
+            if content.size >= LARGE {
+                self.copy_in_step(content, part, &mut lack)?;
+            } else {
+                self.copy_in_turn(content, &mut parts, &mut lack)?;
             }
-            let opened = self.opened()?;
-            match self.find(&opened, &slot)? {
-                Found::InPlace => {}
-                Found::Here(bytes) => opened.write(slot.offset, &bytes)?,
-                Found::Elsewhere => missing.push(slot),
-            }
+            lack.next = end;
         }
-        Ok(missing)
+        Ok(lack)
     }
 
-    fn copy_in_step(&self, content: &Content) -> io::Result<Vec<Slot>> {
+    /// Whether the disk has room for what is not in the unfinished file yet. A part of a file must not take the room
+    /// that others would fit into, and a manifest of a megabyte may claim terabytes.
+    fn check_room(&self, content: &Content) -> io::Result<()> {
+        if content.is_single() {
+            return Ok(()); // the write says so itself
+        }
+        let needed = self
+            .store
+            .occupied_bytes(content)
+            .map_err(io::Error::other)?;
+        let opened = self.opened()?;
+        let there = opened.file.metadata()?.blocks().saturating_mul(512);
+        let disk = rustix::fs::fstatvfs(&opened.file)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if needed.saturating_sub(there) > free {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn copy_in_turn(
+        &self,
+        content: &Content,
+        slots: &mut Slots<'_>,
+        lack: &mut Lack,
+    ) -> io::Result<()> {
+        for slot in slots {
+            let slot = slot.map_err(io::Error::other)?;
+            let found = if content.is_single() {
+                match self.here(&slot) {
+                    Some(bytes) => {
+                        self.write_whole(&bytes)?;
+                        Found::InPlace
+                    }
+                    None => Found::Elsewhere,
+                }
+            } else {
+                self.find(&*self.opened()?, &slot)?
+            };
+            match found {
+                Found::InPlace => {}
+                Found::Here(bytes) => self.opened()?.write(slot.offset, &bytes)?,
+                Found::Elsewhere => {
+                    lack.slots.push(slot);
+                    continue;
+                }
+            }
+            lack.here += u64::from(slot.chunk.len);
+        }
+        Ok(())
+    }
+
+    fn copy_in_step(&self, content: &Content, part: u64, lack: &mut Lack) -> io::Result<()> {
         let opened = self.opened()?;
         thread::scope(|scope| {
             let readers: Vec<Receiver<_>> = (0..READERS)
                 .map(|turn| {
                     let (sender, receiver) = sync_channel(QUEUE);
                     let opened = &opened;
-                    scope.spawn(move || self.find_each(content, opened, turn, &sender));
+                    scope.spawn(move || self.find_each((content, part), opened, turn, &sender));
                     receiver
                 })
                 .collect();
-            let mut missing = Vec::new();
             let mut writer = SequentialWriter::new(&opened);
             // The readers take turns, so asking them in turn gives the order of the file. The first that has no more is
             // at the end, and so are the others.
             for reader in readers.iter().cycle() {
                 let Ok(found) = reader.recv() else { break };
-                match found? {
-                    (_, Found::InPlace) => {}
-                    (slot, Found::Here(bytes)) => writer.write(slot.offset, &bytes)?,
-                    (slot, Found::Elsewhere) => missing.push(slot),
+                let (slot, found) = found?;
+                match found {
+                    Found::InPlace => {}
+                    Found::Here(bytes) => writer.write(slot.offset, &bytes)?,
+                    Found::Elsewhere => {
+                        lack.slots.push(slot);
+                        continue;
+                    }
                 }
+                lack.here += u64::from(slot.chunk.len);
             }
-            writer.flush()?;
-            Ok(missing)
+            writer.flush()
         })
     }
 
     /// Finds the slots of one reader, until the writer has no more use for them.
     fn find_each(
         &self,
-        content: &Content,
+        (content, part): (&Content, u64),
         opened: &Opened,
         turn: usize,
         sender: &SyncSender<io::Result<(Slot, Found)>>,
     ) {
-        let slots = match self.store.slots(content) {
+        let slots = match self.store.parts(content, part) {
             Ok(slots) => slots,
             Err(error) => {
                 drop(sender.send(Err(io::Error::other(error)))); // unless it stopped for another reason

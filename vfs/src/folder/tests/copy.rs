@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
 use wormhole_crdt::{EntryKey, Timestamp};
 use wormhole_store::{
-    ChunkSink, Content, ContentKey, FilePath, RootId, Slot, Store, StoreOptions, WriteError,
+    ChunkSink, Content, ContentKey, FilePath, Lack, RootId, Slot, Store, StoreOptions, WriteError,
 };
 
 use super::super::beneath::Root;
@@ -82,7 +82,7 @@ impl Bed {
     /// Copies all of a content and gives the file.
     fn copied(&self, content: Content) -> PathBuf {
         let partial = self.partial(content);
-        assert!(partial.prepare(&content).unwrap().is_empty());
+        assert!(partial.prepare(&content, 0).unwrap().is_empty());
         partial.seal(Durable::Now).unwrap();
         self.path(&partial)
     }
@@ -139,7 +139,7 @@ fn a_large_copy_on_a_full_disk_says_so() {
     let there = bed.there();
     let disk = Disk::mount(&there, "size=9m");
     let partial = bed.partial(content);
-    let refused = partial.prepare(&content);
+    let refused = partial.prepare(&content, 0);
     assert!(
         matches!(refused, Err(WriteError::NoSpace { .. })),
         "{refused:?}"
@@ -177,7 +177,7 @@ fn an_interrupted_copy_goes_on_where_it_stopped() {
     };
     // With no other source it has what was left, and nothing else.
     std::fs::rename(bed.source("file"), bed.home.path().join("away")).unwrap();
-    let missing = bed.partial(content).prepare(&content).unwrap();
+    let missing = bed.partial(content).prepare(&content, 0).unwrap().slots;
     let slots = bed.store.slots(&content).unwrap().map(Result::unwrap);
     let rest: Vec<Slot> = slots.filter(|slot| !is_left(slot)).collect();
     assert_eq!(missing, rest);
@@ -209,9 +209,9 @@ fn a_source_that_changes_while_it_is_copied_is_fetched_instead() {
                 }
             }
         });
-        let missing = partial.prepare(&content);
+        let missing = partial.prepare(&content, 0);
         done.store(true, Ordering::Relaxed);
-        missing.unwrap()
+        missing.unwrap().slots
     });
     println!("{} slots were too late", missing.len());
     for slot in missing {
@@ -238,7 +238,7 @@ fn what_is_not_here_is_asked_for_between_what_is() {
         bed.store.put(&bytes[range(&slot)]).unwrap();
     }
     let partial = bed.partial(content);
-    assert_eq!(partial.prepare(&content).unwrap(), away);
+    assert_eq!(partial.prepare(&content, 0).unwrap().slots, away);
     for slot in away {
         partial.put(slot, &bytes[range(&slot)]).unwrap();
     }
@@ -254,7 +254,7 @@ fn written(bed: &Bed, bytes: &[u8]) -> PartialFile {
     let content = bed.import("file", bytes);
     std::fs::remove_file(bed.source("file")).unwrap();
     let partial = bed.partial(content);
-    for slot in partial.prepare(&content).unwrap() {
+    for slot in partial.prepare(&content, 0).unwrap().slots {
         partial.put(slot, &bytes[range(&slot)]).unwrap();
     }
     partial
@@ -306,7 +306,7 @@ fn what_was_not_written_whole_is_not_sealed() {
     let content = bed.import("file", &bytes);
     std::fs::remove_file(bed.source("file")).unwrap();
     let partial = bed.partial(content);
-    let slots = partial.prepare(&content).unwrap();
+    let slots = partial.prepare(&content, 0).unwrap().slots;
     for slot in slots.into_iter().skip(1) {
         partial.put(slot, &bytes[range(&slot)]).unwrap();
     }
@@ -343,4 +343,57 @@ fn a_file_with_another_name_is_never_written_into() {
         std::fs::read(bed.there().join("precious")).unwrap(),
         b"precious"
     );
+}
+
+/// A device that has a manifest whose root lists one page as often as a root can list pages.
+fn bomb(bed: &Bed) -> Content {
+    const PAGES: usize = ((1 << 20) - 16) / 40;
+    let key = bed.store.key();
+    let chunk = noise(1 << 20);
+    let mut page = b"WHP1".to_vec();
+    for _ in 0..512 {
+        page.extend(key.chunk_id(&chunk).as_bytes());
+        page.extend((1_u32 << 20).to_le_bytes());
+    }
+    let covered = 512_u64 << 20;
+    let size = PAGES as u64 * covered;
+    let mut root = b"WHM1".to_vec();
+    root.extend([1, 0, 0, 0]);
+    root.extend(size.to_le_bytes());
+    for _ in 0..PAGES {
+        root.extend(key.chunk_id(&page).as_bytes());
+        root.extend(covered.to_le_bytes());
+    }
+    for blob in [&page, &root] {
+        bed.store.put(blob).unwrap();
+    }
+    let id = key.chunk_id(&root).into();
+    Content { id, size }
+}
+
+#[test]
+fn a_manifest_that_claims_more_than_the_disk_has_is_refused_before_anything_is_fetched() {
+    let bed = Bed::new();
+    let content = bomb(&bed);
+    assert_eq!(bed.store.occupied_bytes(&content).unwrap(), content.size);
+    let partial = bed.partial(content);
+    let refused = partial.prepare(&content, 0);
+    assert!(
+        matches!(refused, Err(WriteError::NoSpace { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(partial.fault(), Some(Fault::NoSpace));
+}
+
+#[test]
+fn however_much_a_manifest_claims_a_part_of_it_is_wanted_at_a_time() {
+    let bed = Bed::new();
+    let content = bomb(&bed);
+    let partial = bed.partial(content);
+    // As on a disk that has the room: the part after the first is not asked whether it fits.
+    let lack = partial.prepare(&content, 16).unwrap();
+    assert_eq!(lack.slots.len(), Lack::MAX_SLOTS);
+    assert_eq!(lack.next, Some(32));
+    let first = lack.slots.first().unwrap();
+    assert_eq!((first.index, first.offset), (16 * 512, 16 * (512 << 20)));
 }

@@ -467,10 +467,10 @@ fn copy(
             store.put_verified(id, &bytes).unwrap();
         }
     }
-    let Ok(slots) = sink.prepare(content) else {
+    let Ok(lack) = sink.prepare(content, 0) else {
         return false;
     };
-    for slot in slots {
+    for slot in lack.slots {
         let Some(bytes) = others
             .iter()
             .find_map(|other| other.read(&slot.chunk.id).ok())

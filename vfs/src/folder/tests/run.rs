@@ -68,7 +68,12 @@ impl Beside {
                 own.put_verified(id, &bytes).map_err(FetchFailure::Sink)?;
             }
         }
-        for slot in job.sink.prepare(&job.content).map_err(FetchFailure::Sink)? {
+        let lack = job
+            .sink
+            .prepare(&job.content, 0)
+            .map_err(FetchFailure::Sink)?;
+        assert_eq!(lack.next, None, "small enough for one part");
+        for slot in lack.slots {
             let bytes = other
                 .read(&slot.chunk.id)
                 .map_err(|_| FetchFailure::NoHolder)?;
