@@ -10,7 +10,7 @@ mod keeper;
 mod view;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
@@ -100,8 +100,6 @@ pub(crate) struct Actor {
     book: Arc<Mutex<Book>>,
     view: View,
     discovered: watch::Sender<Arc<Vec<Discovered>>>,
-    /// Devices that proved a membership and are not (yet) in a membership log of ours.
-    trusted: HashSet<PeerId>,
     /// Devices that are no member any more, and since when: their connections end at one of the next ticks, so that
     /// what they are still told can come through.
     parting: Vec<(DeviceId, Instant)>,
@@ -142,7 +140,6 @@ impl Actor {
             book,
             view: View::new(limits, connected, statuses, events),
             discovered,
-            trusted: HashSet::new(),
             parting: Vec::new(),
             writes: JoinSet::new(),
         }
@@ -205,7 +202,6 @@ impl Actor {
                 });
             }
             Command::Dial { addr, reply } => self.dial_address(addr, reply),
-            Command::Trust { peer } => self.trust(peer),
             Command::Describe { peer, about } => self.view.described(&peer, about),
             Command::Misbehaved { peer, reason } => self.punish(peer, reason),
         }
@@ -363,7 +359,6 @@ impl Actor {
         if self.swarm.behaviour().links.best(&peer).is_some() {
             return self.show(device, peer);
         }
-        self.trusted.remove(&peer);
         let wanted = self.keeper.wants(&device);
         self.swarm.behaviour_mut().links.set_known(peer, wanted);
         self.keeper.down(&device, Instant::now(), jitter());
@@ -403,8 +398,8 @@ impl Actor {
         let standing = self.standing(&peer);
         let meter = self.view.meter(device, standing, protocol);
         let stream = meter.wrap(stream, device, path);
-        let (gate, trusted) = (&self.swarm.behaviour().links.gate, &self.trusted);
-        let is_known = |peer: &PeerId| gate.is_known(peer) || trusted.contains(peer);
+        let gate = &self.swarm.behaviour().links.gate;
+        let is_known = |peer: &PeerId| gate.is_known(peer);
         self.acceptor.accept(peer, protocol, is_known, stream);
     }
 
@@ -447,7 +442,6 @@ impl Actor {
                     continue;
                 };
                 if !is_wanted {
-                    self.trusted.remove(&peer);
                     self.parting.push((device, Instant::now()));
                 }
                 self.swarm.behaviour_mut().links.set_known(peer, is_wanted);
@@ -458,18 +452,6 @@ impl Actor {
                 self.write_down(device, peer);
             }
         }
-    }
-
-    fn trust(&mut self, device: DeviceId) {
-        let Some(peer) = identity::peer_id(&device) else {
-            return;
-        };
-        if !self.swarm.is_connected(&peer) {
-            return;
-        }
-        self.trusted.insert(peer);
-        self.swarm.behaviour_mut().links.set_known(peer, true);
-        self.write_down(device, peer);
     }
 
     fn punish(&mut self, device: DeviceId, reason: Misbehaviour) {
@@ -555,8 +537,10 @@ impl Actor {
         }
     }
 
+    /// Only a membership log of ours makes a member. Who merely knows a mesh's secret (it was removed, or never
+    /// admitted) is a stranger that may have a session, and hears in it what concerns it.
     fn standing(&self, peer: &PeerId) -> Standing {
-        if self.swarm.behaviour().links.gate.is_known(peer) || self.trusted.contains(peer) {
+        if self.swarm.behaviour().links.gate.is_known(peer) {
             Standing::Member
         } else {
             Standing::Stranger

@@ -36,6 +36,20 @@ impl fmt::Display for Wire {
     }
 }
 
+/// Where addresses are counted together: whoever has one of a site can have all of them. An IPv4 address, or
+/// an IPv6 network of 64 bits, which is what one customer gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Site(IpAddr);
+
+impl Site {
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            v4 @ IpAddr::V4(_) => v4,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        })
+    }
+}
+
 /// An address of a device, such as `192.168.1.4:4711`, `[fe80::1%eth0]:4711`, `udp/10.0.0.7:4711`,
 /// `tcp/10.0.0.7:4711` or a multiaddr (`/ip4/10.0.0.7/udp/4711/quic-v1`).
 ///

@@ -17,7 +17,7 @@ pub(crate) use self::{
     handler::Opening,
     links::{Inbound, Link, Links, Origin},
 };
-use crate::streams::Protocol;
+use crate::{streams::Protocol, transport::Rooms};
 
 /// How often the round trip is measured, and that a silent TCP connection is noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
@@ -34,12 +34,12 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(local: DeviceId, protocols: &[Protocol]) -> Self {
+    pub(crate) fn new(local: DeviceId, protocols: &[Protocol], rooms: Rooms) -> Self {
         let ping = ping::Config::new()
             .with_interval(PING_INTERVAL)
             .with_timeout(PING_TIMEOUT);
         Self {
-            links: Links::new(local, protocols),
+            links: Links::new(local, protocols, rooms),
             ping: ping::Behaviour::new(ping),
         }
     }

@@ -10,7 +10,7 @@ mod throttle;
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -156,6 +156,8 @@ fn signed(bytes: u64) -> i64 {
 pub(crate) struct Limits {
     up: Bucket,
     down: Bucket,
+    /// Those that hold in the place of these now.
+    instead: OnceLock<Arc<Limits>>,
 }
 
 impl Limits {
@@ -172,6 +174,20 @@ impl Limits {
             up: Some(STRANGER_RATE),
             down: Some(STRANGER_RATE),
         })
+    }
+
+    /// From now on `others` hold for the streams that keep to these: a stranger has become a member, and its
+    /// streams need not be opened again for that.
+    pub(crate) fn give_way_to(&self, others: Arc<Self>) {
+        self.instead.get_or_init(|| others);
+    }
+
+    fn up(&self) -> &Bucket {
+        self.instead.get().map_or(&self.up, |others| &others.up)
+    }
+
+    fn down(&self) -> &Bucket {
+        self.instead.get().map_or(&self.down, |others| &others.down)
     }
 
     /// Changes the limits, also for open streams.
@@ -253,6 +269,27 @@ mod tests {
             (18.0..21.0).contains(&took),
             "2 MB at 100 kB/s took {took} s"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_streams_of_a_stranger_that_became_a_member_are_held_back_no_more() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let limits = Arc::new(Limits::stranger());
+        let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+        let mut ours = Throttled::new(ours, Arc::clone(&limits), Urgency::Talk);
+        let megabytes = 8 * STRANGER_RATE as usize;
+        let start = Instant::now();
+        let send = async {
+            ours.write_all(&vec![0; megabytes / 2]).await.unwrap();
+            let as_a_stranger = start.elapsed();
+            limits.give_way_to(Arc::default());
+            ours.write_all(&vec![0; megabytes / 2]).await.unwrap();
+            (as_a_stranger, start.elapsed())
+        };
+        let mut received = vec![0; megabytes];
+        let ((before, after), _) = tokio::join!(send, theirs.read_exact(&mut received));
+        assert!(before > Duration::from_secs(2), "{before:?}");
+        assert_eq!(after, before, "a member's bytes take no time here");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::{
     protocol::{LocalDevice, Protocols},
     serve::Upload,
     streams::{Discovered, Handler, Streams},
-    transport::{self, Endpoints},
+    transport::{self, Endpoints, Rooms},
 };
 
 /// An idle connection that nobody holds is closed after this.
@@ -372,8 +372,9 @@ fn swarm(
 ) -> Result<(Swarm<Behaviour>, Endpoints), BindError> {
     let keypair = identity.keypair();
     let names: Vec<_> = handlers.iter().map(|handler| handler.protocol()).collect();
-    let (transport, endpoints) = transport::build(&keypair, tasks.clone())?;
-    let behaviour = Behaviour::new(identity.device_id(), &names);
+    let rooms = Rooms::default();
+    let (transport, endpoints) = transport::build(&keypair, tasks.clone(), &rooms)?;
+    let behaviour = Behaviour::new(identity.device_id(), &names, rooms);
     let peer = keypair.public().to_peer_id();
     Ok((
         Swarm::new(transport, behaviour, peer, swarm_config(tasks.clone())),

@@ -5,6 +5,7 @@
 //! connections to use, is not decided here.
 
 mod quic;
+mod room;
 mod runtime;
 mod tcp;
 
@@ -17,7 +18,10 @@ use libp2p::{
 };
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::quic::{Endpoints, Error as QuicError};
+pub(crate) use self::{
+    quic::{Endpoints, Error as QuicError},
+    room::{Rooms, stranger_bytes},
+};
 use crate::error::BindError;
 
 /// How long a connection may take from the first packet to the proof of who is there.
@@ -35,17 +39,18 @@ pub(crate) enum Error {
 }
 
 /// Both transports as one, and the QUIC sockets (to see them out at shutdown). quinn's tasks go to
-/// `tasks`; the sockets are closed when these have ended.
+/// `tasks`; the sockets are closed when these have ended. `rooms` says how much a connection may hold.
 pub(crate) fn build(
     keypair: &Keypair,
     tasks: TaskTracker,
+    rooms: &Rooms,
 ) -> Result<(Boxed<(PeerId, StreamMuxerBox)>, Endpoints), BindError> {
-    let quic = quic::Transport::new(keypair, tasks)?;
+    let quic = quic::Transport::new(keypair, tasks, rooms.clone())?;
     let endpoints = quic.endpoints();
     let quic = quic
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .map_err(Error::Quic);
-    let tcp = tcp::transport(keypair)?.map_err(Error::Tcp);
+    let tcp = tcp::transport(keypair, rooms.clone())?.map_err(Error::Tcp);
     let both = quic
         .or_transport(tcp)
         .map(|either, _| either.into_inner())

@@ -20,10 +20,40 @@ const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// Hints do not make us dial more often than this.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 
+/// Hints that are followed in a row ...
+const MAX_HINTS: u32 = 4;
+
+/// ... and how often one more. Anybody on the local network can give them, in the name of any device and with any
+/// address: that must not make us knock everywhere. Beyond them the growing pauses hold.
+const HINT_EVERY: Duration = Duration::from_secs(15);
+
 /// Who should be connected, and when to try again.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     devices: BTreeMap<DeviceId, Try>,
+    hints: BTreeMap<DeviceId, Hints>,
+}
+
+/// Hints about one device that may still be followed.
+#[derive(Clone, Copy, Debug)]
+struct Hints {
+    left: u32,
+    since: Instant,
+}
+
+impl Hints {
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < MAX_HINTS && now.saturating_duration_since(self.since) >= HINT_EVERY {
+            self.left += 1;
+            self.since += HINT_EVERY;
+        }
+        if self.left == MAX_HINTS {
+            self.since = now;
+        }
+        let taken = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        taken
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +86,7 @@ impl Keeper {
             .collect();
         for device in &gone {
             self.devices.remove(device);
+            self.hints.remove(device);
         }
         let new: Vec<_> = wanted
             .iter()
@@ -146,9 +177,19 @@ impl Keeper {
 
     /// Something suggests that the device can be reached now.
     pub(super) fn hint(&mut self, device: &DeviceId, now: Instant) {
-        if let Some(Try::At { due, last, .. }) = self.devices.get_mut(device) {
-            let soonest = last.map_or(now, |last| now.max(last + MIN_PAUSE));
-            *due = soonest.min(*due);
+        let Some(Try::At { due, last, .. }) = self.devices.get_mut(device) else {
+            return;
+        };
+        let soonest = last.map_or(now, |last| now.max(last + MIN_PAUSE));
+        if soonest >= *due {
+            return;
+        }
+        let hints = self.hints.entry(*device).or_insert(Hints {
+            left: MAX_HINTS,
+            since: now,
+        });
+        if hints.take(now) {
+            *due = soonest;
         }
     }
 }
@@ -196,6 +237,28 @@ mod tests {
         keeper.hint(&device(1), now);
         assert_eq!(keeper.due(now), [], "but not into a hammer");
         assert_eq!(keeper.due(now + MIN_PAUSE), [device(1)]);
+    }
+
+    #[test]
+    fn a_flood_of_hints_makes_us_dial_a_few_times_and_other_devices_keep_theirs() {
+        let start = Instant::now();
+        let mut keeper = keeper(start);
+        let both = BTreeSet::from([device(1), device(2)]);
+        keeper.want(&both, |_| false, start);
+        let mut dials = 0;
+        for tick in 0..600 {
+            let now = start + tick * Duration::from_millis(100);
+            keeper.hint(&device(1), now);
+            for due in keeper.due(now) {
+                dials += u32::from(due == device(1));
+                keeper.failed(&due, now, 0.5);
+            }
+        }
+        // A minute: the hints in a row, four more, and the six or seven dials that are due without any.
+        assert!(dials <= MAX_HINTS + 4 + 7, "{dials} dials");
+        let now = start + Duration::from_secs(60);
+        keeper.hint(&device(2), now);
+        assert_eq!(keeper.due(now + MIN_PAUSE).last(), Some(&device(2)));
     }
 
     #[test]

@@ -124,15 +124,16 @@ impl View {
     /// We want (or no longer want) to be connected to the device.
     pub(super) fn set_wanted(&mut self, device: DeviceId, wanted: bool) {
         if wanted {
-            self.peers
+            let peer = self
+                .peers
                 .entry(device)
                 .or_insert_with(|| Peer::new(device));
-        } else if self
-            .peers
-            .get(&device)
-            .is_some_and(|peer| !peer.status.connected)
-        {
-            self.peers.remove(&device);
+            peer.stranger.give_way_to(Arc::clone(&self.limits));
+        } else if let Some(peer) = self.peers.get_mut(&device) {
+            peer.stranger = Arc::new(Limits::stranger());
+            if !peer.status.connected {
+                self.peers.remove(&device);
+            }
         }
         self.publish();
     }

@@ -1,16 +1,22 @@
 //! Who gets in: limits per address and per device, and bans.
 //!
-//! Strangers may connect, because that is how a device joins, but only so many at once, and so many from
-//! one address (of IPv6 from one /64, which is what one customer gets). Known devices (members of our meshes) always get in unless they are banned. Pure: the
+//! Strangers may connect, because that is how a device joins, but only so many at once, so many from
+//! one address (of IPv6 from one /64, which is what one customer gets), and so many that what they can make us
+//! hold fits into one budget. Known devices (members of our meshes) always get in unless they are banned. Pure: the
 //! clock is an argument.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{PeerId, swarm::ConnectionId};
+
+use crate::{
+    address::{Site, Wire},
+    transport::stranger_bytes,
+};
 
 /// Connections to one device: one good one, and what a change of network leaves behind.
 const MAX_PER_DEVICE: usize = 6;
@@ -18,11 +24,20 @@ const MAX_PER_DEVICE: usize = 6;
 /// Handshakes in progress from one IP address. Loopback is exempt, a machine may trust itself.
 const MAX_PENDING_PER_IP: usize = 16;
 
-/// Strangers that are connected at once.
+/// Handshakes in progress from anywhere.
+const MAX_PENDING: usize = 256;
+
+/// Connections of strangers at once.
 const MAX_STRANGERS: usize = 64;
 
-/// Strangers from one IP address (a household behind a router may join at once). Loopback is exempt.
+/// Connections of strangers from one IP address (a household behind a router may join at once). Loopback is exempt.
 const MAX_STRANGERS_PER_IP: usize = 8;
+
+/// Connections of one stranger: one each way, when both dial at once, and one that is left over.
+const MAX_PER_STRANGER: usize = 3;
+
+/// What all connections of strangers together may make us hold: a hundred of QUIC, or ten of TCP.
+const STRANGERS_BUDGET: usize = 32 << 20;
 
 /// The first ban; each further one is twice as long, up to the last.
 const FIRST_BAN: Duration = Duration::from_secs(30);
@@ -44,7 +59,7 @@ pub(crate) enum Refusal {
     #[error("the device is banned for a while")]
     Banned,
     /// It has enough connections.
-    #[error("the device has {MAX_PER_DEVICE} connections already")]
+    #[error("the device has as many connections as it may")]
     Device,
     /// Its address has enough handshakes or strangers.
     #[error("too many connections from one address")]
@@ -76,19 +91,8 @@ pub(crate) struct Guest {
     pub(crate) peer: PeerId,
     /// From where.
     pub(crate) ip: Option<IpAddr>,
-}
-
-/// Where addresses are counted together: whoever has one of a site can have all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Site(IpAddr);
-
-impl Site {
-    fn of(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            v4 @ IpAddr::V4(_) => v4,
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        })
-    }
+    /// Over what.
+    pub(crate) wire: Wire,
 }
 
 impl Gate {
@@ -125,6 +129,9 @@ impl Gate {
         if same >= MAX_PENDING_PER_IP && !ip.is_loopback() {
             return Err(Refusal::Address);
         }
+        if self.pending.len() >= MAX_PENDING {
+            return Err(Refusal::Strangers);
+        }
         self.pending.insert(id, site);
         Ok(())
     }
@@ -145,27 +152,31 @@ impl Gate {
             return Err(Refusal::Banned);
         }
         let site = guest.ip.map(Site::of);
-        let (mut own, mut strangers, mut neighbours) = (0, HashSet::new(), HashSet::new());
+        let (mut own, mut strangers, mut neighbours, mut bytes) = (0, 0, 0, 0);
         for other in guests {
             own += usize::from(other.peer == guest.peer);
-            if !self.is_known(&other.peer) && other.peer != guest.peer {
-                strangers.insert(other.peer);
-                if other.ip.map(Site::of) == site {
-                    neighbours.insert(other.peer);
-                }
+            if !self.is_known(&other.peer) {
+                strangers += 1;
+                bytes += stranger_bytes(other.wire);
+                neighbours += usize::from(other.ip.map(Site::of) == site);
             }
         }
-        if own >= MAX_PER_DEVICE {
+        if self.is_known(&guest.peer) {
+            return if own < MAX_PER_DEVICE {
+                Ok(())
+            } else {
+                Err(Refusal::Device)
+            };
+        }
+        if own >= MAX_PER_STRANGER {
             return Err(Refusal::Device);
         }
-        if self.is_known(&guest.peer) {
-            return Ok(());
-        }
-        if strangers.len() >= MAX_STRANGERS {
+        bytes += stranger_bytes(guest.wire);
+        if strangers >= MAX_STRANGERS || bytes > STRANGERS_BUDGET {
             return Err(Refusal::Strangers);
         }
         let is_local = guest.ip.is_some_and(|ip| ip.is_loopback());
-        if neighbours.len() >= MAX_STRANGERS_PER_IP && !is_local {
+        if neighbours >= MAX_STRANGERS_PER_IP && !is_local {
             return Err(Refusal::Address);
         }
         Ok(())
@@ -204,6 +215,7 @@ mod tests {
         Guest {
             peer: PeerId::random(),
             ip: Some(ip.parse().unwrap()),
+            wire: Wire::Quic,
         }
     }
 
@@ -259,12 +271,59 @@ mod tests {
 
     #[test]
     fn one_device_does_not_take_all_connections() {
-        let gate = Gate::default();
+        let mut gate = Gate::default();
         let greedy = guest("127.0.0.1");
-        let own = std::iter::repeat_n(greedy, MAX_PER_DEVICE);
+        let enter = |gate: &Gate, own| {
+            let own = std::iter::repeat_n(greedy, own);
+            gate.enter(greedy, own, Instant::now())
+        };
+        assert_eq!(enter(&gate, MAX_PER_STRANGER - 1), Ok(()));
+        assert_eq!(enter(&gate, MAX_PER_STRANGER), Err(Refusal::Device));
+        gate.set_known(greedy.peer, true);
+        assert_eq!(enter(&gate, MAX_PER_DEVICE - 1), Ok(()));
+        assert_eq!(enter(&gate, MAX_PER_DEVICE), Err(Refusal::Device));
+    }
+
+    #[test]
+    fn the_connections_of_one_address_are_counted_whatever_keys_they_show() {
+        let gate = Gate::default();
+        let mut crowd: Vec<Guest> = Vec::new();
+        for _ in 0..4 {
+            let one = guest("10.0.0.7");
+            crowd.extend([one; MAX_PER_STRANGER - 1]);
+        }
+        let late = gate.enter(guest("10.0.0.7"), crowd.iter().copied(), Instant::now());
+        assert_eq!(late, Err(Refusal::Address));
+    }
+
+    #[test]
+    fn what_all_strangers_can_make_us_hold_fits_one_budget() {
+        let mut gate = Gate::default();
+        let mut crowd: Vec<Guest> = Vec::new();
+        let mut bytes = 0;
+        for n in 0..MAX_STRANGERS {
+            for wire in [Wire::Tcp, Wire::Quic] {
+                let ip = format!("10.0.{n}.{}", wire as u8);
+                let one = Guest { wire, ..guest(&ip) };
+                if gate
+                    .enter(one, crowd.iter().copied(), Instant::now())
+                    .is_ok()
+                {
+                    bytes += stranger_bytes(wire);
+                    crowd.push(one);
+                }
+            }
+        }
+        assert!(bytes <= STRANGERS_BUDGET, "{bytes}");
+        assert!(crowd.len() > 10);
+        let member = Guest {
+            wire: Wire::Tcp,
+            ..guest("10.9.9.9")
+        };
+        gate.set_known(member.peer, true);
         assert_eq!(
-            gate.enter(greedy, own, Instant::now()),
-            Err(Refusal::Device)
+            gate.enter(member, crowd.iter().copied(), Instant::now()),
+            Ok(())
         );
     }
 

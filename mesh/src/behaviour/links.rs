@@ -36,6 +36,7 @@ use crate::{
     identity,
     peer::PathKind,
     streams::Protocol,
+    transport::Rooms,
 };
 
 /// One connection.
@@ -110,18 +111,20 @@ pub(crate) struct Links {
     peers: HashMap<PeerId, Vec<Link>>,
     /// Who may come in.
     pub(crate) gate: Gate,
+    rooms: Rooms,
     /// Bounded by the swarm, which empties it before it does anything else.
     queue: VecDeque<ToSwarm<Inbound, Order>>,
     waker: Option<Waker>,
 }
 
 impl Links {
-    pub(super) fn new(local: DeviceId, protocols: &[Protocol]) -> Self {
+    pub(super) fn new(local: DeviceId, protocols: &[Protocol], rooms: Rooms) -> Self {
         Self {
             local,
             names: protocols.iter().copied().map(Name::new).collect(),
             peers: HashMap::new(),
             gate: Gate::default(),
+            rooms,
             queue: VecDeque::new(),
             waker: None,
         }
@@ -152,6 +155,7 @@ impl Links {
     /// Says whether `peer` is known: known devices are held on to and have a place at the gate.
     pub(crate) fn set_known(&mut self, peer: PeerId, known: bool) {
         self.gate.set_known(peer, known);
+        self.rooms.set_known(peer, known);
         self.review(&peer);
     }
 
@@ -236,11 +240,13 @@ impl Links {
         let guest = Guest {
             peer,
             ip: ip_of(addr),
+            wire: wire_of(PeerAddr::from_multiaddr(addr).as_ref()),
         };
         let guests = self.peers.iter().flat_map(|(peer, links)| {
             links.iter().map(|link| Guest {
                 peer: *peer,
                 ip: Some(link.addr.ip()),
+                wire: wire_of(Some(&link.addr)),
             })
         });
         self.gate
@@ -374,6 +380,11 @@ impl NetworkBehaviour for Links {
             }
         }
     }
+}
+
+/// What a connection is made of; the more costly one, if nobody can tell.
+fn wire_of(addr: Option<&PeerAddr>) -> Wire {
+    addr.and_then(PeerAddr::wire).unwrap_or(Wire::Tcp)
 }
 
 /// The IP address in a multiaddr.

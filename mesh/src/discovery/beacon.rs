@@ -7,6 +7,8 @@
 //! still prove the key. Each socket is bound to the broadcast address itself, so it hears that subnet
 //! only; on loopback this is 127.255.255.255, which every node on the machine hears.
 
+mod ear;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -26,6 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::DeviceId;
 
+use self::ear::Ear;
 use super::{
     MAX_NAMEPLATES, Presence, Sighting, Source,
     interface::{Scope, Subnet},
@@ -51,10 +54,6 @@ const SLOW: Duration = Duration::from_secs(30);
 
 /// A device is believed to be there for three missed beacons.
 const TTL: Duration = Duration::from_secs(95);
-
-/// Beacons heard in this time before the rest is ignored: verifying a signature is not free.
-const WINDOW: Duration = Duration::from_secs(1);
-const MAX_HEARD: u32 = 128;
 
 /// Devices that were answered once; beyond that we only speak by the clock.
 const MAX_ANSWERED: usize = 256;
@@ -212,7 +211,7 @@ impl Sockets {
 /// Passes valid beacons on until the socket fails or nobody listens.
 async fn listen(socket: Arc<UdpSocket>, heard: mpsc::Sender<Heard>) {
     let mut buffer = [0; MAX_LEN + 1];
-    let (mut window, mut count) = (Instant::now(), 0);
+    let mut ear = Ear::default();
     loop {
         let (len, from) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
@@ -221,18 +220,20 @@ async fn listen(socket: Arc<UdpSocket>, heard: mpsc::Sender<Heard>) {
                 return;
             }
         };
-        if window.elapsed() >= WINDOW {
-            (window, count) = (Instant::now(), 0);
-        }
-        count += 1;
-        if count > MAX_HEARD || len > MAX_LEN {
+        let now = Instant::now().into_std();
+        let datagram = buffer.get(..len).filter(|_| len <= MAX_LEN);
+        // What does not even look like a beacon costs nothing and counts for nothing.
+        let Some(datagram) = datagram.filter(|datagram| datagram.starts_with(MAGIC)) else {
+            continue;
+        };
+        if !ear.listens_to(from.ip(), now) {
             continue;
         }
-        let beacon = buffer.get(..len).and_then(decode);
-        if let Some(beacon) = beacon
-            && heard.send((beacon, from.ip())).await.is_err()
-        {
-            return;
+        if let Some(beacon) = decode(datagram) {
+            ear.understood(from.ip(), now);
+            if heard.send((beacon, from.ip())).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -36,6 +36,8 @@ const FORMAT: u32 = 1;
 pub(crate) struct Book {
     file: Option<PathBuf>,
     devices: BTreeMap<DeviceId, BTreeMap<PeerAddr, u64>>,
+    /// Addresses of a kind that this program does not know, or of an interface that is gone: kept as they are.
+    others: BTreeMap<DeviceId, BTreeMap<String, u64>>,
     is_changed: bool,
 }
 
@@ -63,7 +65,7 @@ impl Book {
         match fs::metadata(path) {
             Ok(found) if found.len() > MAX_FILE_LEN => set_aside(path)?,
             Ok(_) => match parse(&fs::read(path)?) {
-                Some(devices) => book.devices = devices,
+                Some((devices, others)) => (book.devices, book.others) = (devices, others),
                 None => set_aside(path)?,
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -105,9 +107,11 @@ impl Book {
             return None;
         }
         let devices = self.devices.iter().map(|(device, addrs)| {
+            let others = self.others.get(device).into_iter().flatten();
             let addrs = addrs
                 .iter()
                 .map(|(addr, seen)| (addr.to_string(), *seen))
+                .chain(others.map(|(addr, seen)| (addr.clone(), *seen)))
                 .collect();
             (device.to_string(), addrs)
         });
@@ -126,6 +130,8 @@ impl Book {
             addrs.retain(|_, seen| *seen >= oldest);
         }
         self.devices.retain(|_, addrs| !addrs.is_empty());
+        self.others
+            .retain(|device, _| self.devices.contains_key(device));
         while self.devices.len() > MAX_DEVICES
             && let Some(oldest) = self
                 .devices
@@ -156,23 +162,33 @@ impl Draft {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<BTreeMap<DeviceId, BTreeMap<PeerAddr, u64>>> {
+/// Addresses that this program can use, and those that it only keeps.
+type Addrs = (
+    BTreeMap<DeviceId, BTreeMap<PeerAddr, u64>>,
+    BTreeMap<DeviceId, BTreeMap<String, u64>>,
+);
+
+fn parse(bytes: &[u8]) -> Option<Addrs> {
     let page: Page = serde_json::from_slice(bytes).ok()?;
     if page.format != FORMAT {
         return None;
     }
-    let mut devices = BTreeMap::new();
+    let (mut devices, mut others) = (BTreeMap::new(), BTreeMap::new());
     for (device, addrs) in page.devices.into_iter().take(MAX_DEVICES) {
-        let mut known = BTreeMap::new();
-        for (addr, seen) in addrs.into_iter().take(MAX_ADDRS) {
-            // An interface that the address needs may be gone; the other addresses still count.
-            if let Ok(addr) = addr.parse() {
-                known.insert(addr, seen);
+        let (mut known, mut kept) = (BTreeMap::new(), BTreeMap::new());
+        for (addr, seen) in addrs.into_iter().take(2 * MAX_ADDRS) {
+            match addr.parse() {
+                Ok(addr) if known.len() < MAX_ADDRS => drop(known.insert(addr, seen)),
+                Ok(_) => {}
+                Err(_) if kept.len() < MAX_ADDRS => drop(kept.insert(addr, seen)),
+                Err(_) => {}
             }
         }
-        devices.insert(device.parse().ok()?, known);
+        let device = device.parse().ok()?;
+        devices.insert(device, known);
+        others.insert(device, kept);
     }
-    Some(devices)
+    Some((devices, others))
 }
 
 /// Keeps a file that we cannot read, for whoever wants to know why.
@@ -217,6 +233,24 @@ mod tests {
         book.changes().unwrap().write()?;
         assert!(book.changes().is_none(), "nothing changed since");
         assert_eq!(Book::open(Some(&path))?.addrs(&device(1)), [new, old]);
+        Ok(())
+    }
+
+    #[test]
+    fn an_address_of_an_unknown_kind_is_kept() -> io::Result<()> {
+        let home = tempfile::tempdir()?;
+        let path = home.path().join("book.json");
+        let page = format!(
+            r#"{{"format":1,"devices":{{"{}":{{"10.0.0.7:1":1,"relay/example.org/7":1}}}}}}"#,
+            device(1)
+        );
+        fs::write(&path, page)?;
+        let mut book = Book::open(Some(&path))?;
+        let known: PeerAddr = "10.0.0.7:1".parse().unwrap();
+        assert_eq!(book.addrs(&device(1)), [known]);
+        book.note(device(1), "10.0.0.8:1".parse().unwrap(), at(DAY));
+        book.changes().unwrap().write()?;
+        assert!(fs::read_to_string(&path)?.contains("relay/example.org/7"));
         Ok(())
     }
 

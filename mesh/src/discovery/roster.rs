@@ -10,8 +10,9 @@ use crate::{address::PeerAddr, streams::Discovered};
 /// Devices that are remembered; a LAN with more is an attack or needs addresses by hand.
 const MAX_DEVICES: usize = 512;
 
-/// Addresses that one sighting may claim.
-const MAX_ADDRS: usize = 16;
+/// Addresses that one sighting may claim: those of a laptop with wire, radio and IPv6. Whoever is seen is dialled
+/// at all of them, and what is seen may be a lie.
+const MAX_ADDRS: usize = 6;
 
 /// The sightings that still count.
 #[derive(Debug, Default)]

@@ -77,7 +77,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Throttled<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let bucket = &this.limits.down;
+        let bucket = this.limits.down();
         let (want, urgency) = (buf.remaining(), this.urgency);
         let granted = ready!(poll_take(bucket, &mut this.read_wait, want, urgency, cx));
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(granted));
@@ -97,7 +97,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Throttled<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let bucket = &this.limits.up;
+        let bucket = this.limits.up();
         let (want, urgency) = (buf.len(), this.urgency);
         let granted = ready!(poll_take(bucket, &mut this.write_wait, want, urgency, cx));
         let part = buf.get(..granted).unwrap_or(buf);

@@ -1,5 +1,7 @@
 //! Two or three real networks on loopback: connecting, streams, refusals, restarts, garbage.
 
+mod unlisted;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
@@ -77,10 +79,6 @@ impl Network {
         PeerAddr::on(wire, self.socket())
     }
 
-    async fn trust(&self, other: &Self) {
-        self.inner.streams.trust(other.device_id()).await;
-    }
-
     async fn until_connected(&self, peer: DeviceId) {
         let mut connected = self.inner.streams.connected();
         connected
@@ -139,8 +137,8 @@ async fn two_devices_meet_by_address_and_talk_both_ways() {
         let (a, b) = (network(1).await, network(2).await);
         assert_eq!(a.dial(&b.on(wire)).await.unwrap(), b.device_id());
         b.until_connected(a.device_id()).await;
-        a.trust(&b).await;
-        b.trust(&a).await;
+        a.want(&[b.device_id()]);
+        b.want(&[a.device_id()]);
         assert_eq!(
             echo(&a, b.device_id(), 3 << 20).await.unwrap(),
             PathKind::Local
@@ -174,7 +172,7 @@ async fn too_many_streams_are_refused_with_the_reason() {
     let held = open(ECHO).await.unwrap();
     let refused = open(ECHO).await.unwrap_err();
     assert!(matches!(refused, OpenError::PeerQuota { .. }), "{refused}");
-    b.trust(&a).await;
+    b.want(&[a.device_id()]);
     let more = open(ECHO).await.unwrap();
 
     let unknown = open(UNSPOKEN).await.unwrap_err();

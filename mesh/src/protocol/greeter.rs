@@ -140,7 +140,6 @@ impl Protocols {
             }
         };
         let Some(about) = greeted.about else { return };
-        self.inner.streams.trust(peer).await;
         let described = About {
             name: Some(about.name),
             version: Some(about.program),

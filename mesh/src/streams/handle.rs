@@ -45,11 +45,6 @@ pub(crate) enum Command {
         /// Who answered.
         reply: oneshot::Sender<Result<DeviceId, DialError>>,
     },
-    /// The device proved that it shares a mesh with us.
-    Trust {
-        /// The device.
-        peer: DeviceId,
-    },
     /// What the device said about itself.
     Describe {
         /// The device.
@@ -238,11 +233,6 @@ impl Streams {
             *shown = nameplates;
             changed
         });
-    }
-
-    /// Says that `peer` proved that it shares a mesh with us. Forgotten when it disconnects.
-    pub(crate) async fn trust(&self, peer: DeviceId) {
-        self.tell(Command::Trust { peer }).await;
     }
 
     /// Records what `peer` said about itself, for the status page.

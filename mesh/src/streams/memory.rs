@@ -38,7 +38,6 @@ pub(crate) struct Memory {
 struct Inner {
     nodes: BTreeMap<DeviceId, Node>,
     blamed: Vec<(DeviceId, DeviceId, Misbehaviour)>,
-    trusted: BTreeSet<(DeviceId, DeviceId)>,
     limits: BTreeMap<DeviceId, Arc<Limits>>,
     busy: BTreeMap<(DeviceId, Protocol), u32>,
     epoch: u64,
@@ -130,11 +129,6 @@ impl Memory {
         self.lock().blamed.clone()
     }
 
-    /// Whether `by` was told that `peer` proved its membership.
-    pub(crate) fn trusts(&self, by: DeviceId, peer: DeviceId) -> bool {
-        self.lock().trusted.contains(&(by, peer))
-    }
-
     async fn run(self, device: DeviceId, mut inbox: mpsc::Receiver<Command>) {
         while let Some(command) = inbox.recv().await {
             match command {
@@ -153,9 +147,6 @@ impl Memory {
                     if reply.send(unreachable).is_err() {
                         tracing::trace!("the dialler went away");
                     }
-                }
-                Command::Trust { peer } => {
-                    self.lock().trusted.insert((device, peer));
                 }
                 Command::Describe { .. } => {}
                 Command::Misbehaved { peer, reason } => {

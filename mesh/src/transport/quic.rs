@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use self::{listener::Listener, setting::Settings};
 pub(super) use self::{muxer::Connection, setting::MAX_STREAMS};
-use super::{HANDSHAKE_DEADLINE, runtime::Tracked};
+use super::{HANDSHAKE_DEADLINE, Rooms, runtime::Tracked};
 use crate::{
     address::{PeerAddr, Wire},
     error::BindError,
@@ -49,6 +49,7 @@ pub(super) struct Transport {
     waker: Option<Waker>,
     /// Whom quinn's tasks belong to.
     tasks: TaskTracker,
+    rooms: Rooms,
 }
 
 /// A connection being made, by either side.
@@ -80,7 +81,11 @@ pub(crate) enum Error {
 
 impl Transport {
     /// Prepares certificates and settings; opens no socket.
-    pub(super) fn new(keypair: &Keypair, tasks: TaskTracker) -> Result<Self, BindError> {
+    pub(super) fn new(
+        keypair: &Keypair,
+        tasks: TaskTracker,
+        rooms: Rooms,
+    ) -> Result<Self, BindError> {
         let (client, server) = tls::configs(keypair)?;
         Ok(Self {
             settings: Settings::new(reset::endpoint_config(keypair), &client, &server),
@@ -88,6 +93,7 @@ impl Transport {
             endpoints: Endpoints::default(),
             waker: None,
             tasks,
+            rooms,
         })
     }
 
@@ -123,8 +129,13 @@ impl libp2p::core::Transport for Transport {
             .map_err(Error::from)
             .map_err(TransportError::Other)?;
         self.endpoints.add(endpoint.clone());
-        self.listeners
-            .push(Listener::new(id, endpoint, local, self.settings.clone()));
+        self.listeners.push(Listener::new(
+            id,
+            endpoint,
+            local,
+            self.settings.clone(),
+            self.rooms.clone(),
+        ));
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -160,10 +171,11 @@ impl libp2p::core::Transport for Transport {
             .for_remote(remote)
             .ok_or(TransportError::Other(Error::NoSocket))?;
         let config = self.settings.client(PathClass::of(remote));
+        let rooms = self.rooms.clone();
         Ok(Box::pin(async move {
             // The name is never used: a device is known by its key. It only has to be well-formed.
             let connecting = endpoint.connect_with(config, remote, "wormhole")?;
-            finish(connecting, DIAL_DEADLINE).await
+            finish(connecting, DIAL_DEADLINE, &rooms).await
         }))
     }
 
@@ -253,12 +265,13 @@ impl Endpoints {
 async fn finish(
     connecting: quinn::Connecting,
     deadline: Duration,
+    rooms: &Rooms,
 ) -> Result<(PeerId, Connection), Error> {
     let connection = tokio::time::timeout(deadline, connecting)
         .await
         .map_err(|_| Error::Timeout)??;
     let peer = tls::peer_of(&connection).ok_or(Error::NoIdentity)?;
-    Ok((peer, Connection::new(connection)))
+    Ok((peer, Connection::new(connection, rooms.room(peer))))
 }
 
 /// The socket address inside a QUIC multiaddr.

@@ -3,6 +3,8 @@
 //! All addresses of a device are dialled at once and the first connection wins, so TCP gives QUIC a head
 //! start: it should win only where QUIC does not get through.
 
+mod muxer;
+
 use std::{
     io,
     pin::Pin,
@@ -18,25 +20,24 @@ use libp2p::{
         transport::{Boxed, DialOpts, ListenerId, TransportError, TransportEvent, upgrade},
     },
     identity::Keypair,
-    noise, tcp, yamux,
+    noise, tcp,
 };
 
-use super::{HANDSHAKE_DEADLINE, quic::MAX_STREAMS};
+use self::muxer::Upgrade;
+use super::{HANDSHAKE_DEADLINE, Rooms};
 use crate::error::BindError;
 
 /// What QUIC gets before TCP begins: several round trips on any LAN, little to a person.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// An authenticated, multiplexed TCP transport.
-pub(super) fn transport(keypair: &Keypair) -> Result<Second, BindError> {
+pub(super) fn transport(keypair: &Keypair, rooms: Rooms) -> Result<Second, BindError> {
     let noise = noise::Config::new(keypair).map_err(|_| BindError::Certificate)?;
-    let mut yamux = yamux::Config::default();
-    yamux.set_max_num_streams(MAX_STREAMS as usize);
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .map_err(Connect)
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux)
+        .multiplex_ext(move |peer, _| Upgrade(rooms.room(*peer)))
         .timeout(HANDSHAKE_DEADLINE)
         .boxed();
     Ok(Second(tcp))

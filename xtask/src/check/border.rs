@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 /// Foreign crates that stay in one room (names by their beginning).
-const KEPT_IN: [(&str, &str); 7] = [
+const KEPT_IN: [(&str, &str); 8] = [
     ("automerge", "crdt"),
     ("axum", "node"),
     ("fastcdc", "store"),
@@ -28,6 +28,7 @@ const KEPT_IN: [(&str, &str); 7] = [
     ("libp2p", "mesh"),
     ("mdns-sd", "mesh"),
     ("quinn", "mesh"),
+    ("yamux", "mesh"),
 ];
 
 /// Crates that the synchronous rooms do without: their callers own threads and time.

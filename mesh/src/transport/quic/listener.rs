@@ -22,7 +22,10 @@ use libp2p::core::transport::{ListenerId, TransportEvent};
 use quinn::Incoming;
 
 use super::{Connecting, Error, HANDSHAKE_DEADLINE, PathClass, finish, setting::Settings};
-use crate::address::{Wire, to_multiaddr};
+use crate::{
+    address::{Wire, to_multiaddr},
+    transport::Rooms,
+};
 
 /// Open handshakes above which an address must be proved first.
 const RETRY_ABOVE: usize = 8;
@@ -35,6 +38,7 @@ pub(super) struct Listener {
     id: ListenerId,
     local: SocketAddr,
     settings: Settings,
+    rooms: Rooms,
     endpoint: quinn::Endpoint,
     incoming: BoxStream<'static, Incoming>,
     /// Handshakes that are neither finished nor given up.
@@ -62,6 +66,7 @@ impl Listener {
         endpoint: quinn::Endpoint,
         local: SocketAddr,
         settings: Settings,
+        rooms: Rooms,
     ) -> Self {
         let incoming = stream::unfold(endpoint.clone(), |endpoint| async move {
             let incoming = endpoint.accept().await?;
@@ -71,6 +76,7 @@ impl Listener {
             id,
             local,
             settings,
+            rooms,
             endpoint,
             incoming: incoming.boxed(),
             half_open: Arc::default(),
@@ -122,11 +128,12 @@ impl Listener {
             }
         };
         let guard = HalfOpen::new(&self.half_open);
+        let rooms = self.rooms.clone();
         Some(TransportEvent::Incoming {
             listener_id: self.id,
             upgrade: Box::pin(async move {
                 let _guard = guard;
-                finish(connecting, HANDSHAKE_DEADLINE).await
+                finish(connecting, HANDSHAKE_DEADLINE, &rooms).await
             }),
             local_addr: to_multiaddr(Wire::Quic, self.local),
             send_back_addr: to_multiaddr(Wire::Quic, remote),

@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,7 +13,10 @@ use futures::{
     stream::{self, BoxStream},
 };
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
-use quinn::{ConnectionError, RecvStream, SendStream};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+
+use super::setting::CONNECTION_WINDOW;
+use crate::transport::room::{Room, STRANGER_WINDOW};
 
 /// Opening or accepting one stream.
 type Halves = Result<(SendStream, RecvStream), ConnectionError>;
@@ -23,10 +27,12 @@ pub(in crate::transport) struct Connection {
     inbound: BoxStream<'static, Halves>,
     outbound: Option<BoxFuture<'static, Halves>>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
+    room: Arc<Room>,
+    is_wide: bool,
 }
 
 impl Connection {
-    pub(super) fn new(connection: quinn::Connection) -> Self {
+    pub(super) fn new(connection: quinn::Connection, room: Arc<Room>) -> Self {
         let inbound = stream::unfold(connection.clone(), |connection| async move {
             let halves = connection.accept_bi().await;
             Some((halves, connection))
@@ -36,6 +42,23 @@ impl Connection {
             inbound: inbound.boxed(),
             outbound: None,
             closed: None,
+            room,
+            is_wide: false,
+        }
+    }
+
+    /// Makes the windows as wide as the device's standing allows. Connections begin with those of a stranger.
+    fn fit(&mut self, cx: &Context<'_>) {
+        let is_wide = self.room.poll_wide(cx);
+        if is_wide != self.is_wide {
+            self.is_wide = is_wide;
+            let window = if is_wide {
+                CONNECTION_WINDOW
+            } else {
+                STRANGER_WINDOW
+            };
+            self.connection.set_receive_window(VarInt::from_u32(window));
+            self.connection.set_send_window(u64::from(window));
         }
     }
 }
@@ -89,9 +112,10 @@ impl StreamMuxer for Connection {
     }
 
     fn poll(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
     ) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+        self.fit(cx);
         Poll::Pending // migration is off, so addresses do not change
     }
 }

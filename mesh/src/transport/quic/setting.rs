@@ -10,6 +10,7 @@ use quinn::{
 };
 
 use super::PathClass;
+use crate::transport::room::STRANGER_WINDOW;
 
 /// Streams that a peer may have open on one connection. Every protocol has smaller quotas of its own.
 pub(in crate::transport) const MAX_STREAMS: u32 = 256;
@@ -18,8 +19,8 @@ pub(in crate::transport) const MAX_STREAMS: u32 = 256;
 /// 1,024 gaps, which a larger window reaches on a lossy link; bulk data uses several streams anyway.
 const STREAM_WINDOW: u32 = 3 << 19; // 1.5 MiB
 
-/// Bytes that a connection may hold here unread: 8 full streams, and 960 Mbit/s at 100 ms.
-const CONNECTION_WINDOW: u32 = 12 << 20;
+/// Bytes that a member's connection may hold here unread: 8 full streams, and 960 Mbit/s at 100 ms.
+pub(super) const CONNECTION_WINDOW: u32 = 12 << 20;
 
 /// Datagrams up to this size are tried where the path takes them (loopback, jumbo frames): 0.7 CPU
 /// seconds per GiB less than at 1,452. Larger ones do not fit a segmentation offload batch of 64 KiB.
@@ -123,8 +124,9 @@ fn transport(class: PathClass) -> TransportConfig {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
+        // Everybody begins as a stranger; `muxer` makes more room.
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW))
+        .send_window(u64::from(STRANGER_WINDOW))
         .mtu_discovery_config(Some(mtu))
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(
