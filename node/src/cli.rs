@@ -32,7 +32,7 @@ pub(crate) use args::{Demo, Line};
 pub(crate) use error::CliError;
 pub(crate) use figure::{bytes, count, duration};
 pub(crate) use follow::watch;
-pub(crate) use output::{Output, note};
+pub(crate) use output::{Output, json, note};
 use start::Starting;
 
 /// How a command that did not fail has ended.

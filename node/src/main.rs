@@ -84,7 +84,7 @@ fn report(error: &CliError, json: bool) {
         let fault = serde_json::json!({
             "error": { "code": error.name(), "message": message, "hint": error.hint() }
         });
-        writeln!(stderr, "{fault}")
+        writeln!(stderr, "{}", cli::json(&fault).unwrap_or_default())
     } else {
         match error.hint() {
             Some(hint) => writeln!(stderr, "wormhole: {message}\n  {hint}"),

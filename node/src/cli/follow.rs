@@ -35,6 +35,11 @@ impl Spinner {
         self.bar.set_message(text.to_owned());
     }
 
+    /// Says something that is to stand, above the line if there is one.
+    pub(super) fn say(&self, text: &str) {
+        self.bar.suspend(|| note(text));
+    }
+
     pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
@@ -146,12 +151,40 @@ impl Sum {
 
     fn text(self) -> String {
         format!(
-            "{} of {} files, {} of {}",
+            "{} of {}, {} of {}",
             super::count(self.files_done),
-            super::count(self.files_total),
+            many(self.files_total, "file"),
             bytes(self.bytes_done),
             bytes(self.bytes_total)
         )
+    }
+
+    /// What stands beside the bar, the most telling first: a narrow terminal cuts the rest off.
+    fn beside(self, per_second: u64) -> String {
+        let mut text = format!("{}/{}", bytes(self.bytes_done), bytes(self.bytes_total));
+        if per_second > 0 {
+            let left = self.bytes_total.saturating_sub(self.bytes_done) / per_second;
+            let left = duration(Duration::from_secs(left));
+            text.push_str(&format!(", {}, {left} left", speed(per_second)));
+        }
+        let files = many(self.files_total, "file");
+        let done = super::count(self.files_done);
+        let others = many(u64::from(self.connected), "device");
+        text.push_str(&format!(", {done} of {files}, {others} connected"));
+        text
+    }
+
+    /// What was here stays here: a content that was on its way goes on where it stopped, though nobody counts it
+    /// while its sender is away.
+    fn after(self, before: &Self) -> Self {
+        let same = self.bytes_total == before.bytes_total && self.files_total == before.files_total;
+        if !same {
+            return self;
+        }
+        Self {
+            bytes_done: self.bytes_done.max(before.bytes_done),
+            ..self
+        }
     }
 }
 
@@ -160,6 +193,7 @@ struct View {
     bar: Option<ProgressBar>,
     is_silent: bool,
     last: Instant,
+    shown: Sum,
 }
 
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -178,17 +212,17 @@ impl View {
             bar,
             is_silent: !output.is_for_people(),
             last: Instant::now(),
+            shown: Sum::default(),
         }
     }
 
     fn show(&mut self, sum: &Sum) {
+        self.shown = sum.after(&self.shown);
+        let sum = &self.shown;
         if let Some(bar) = &self.bar {
             bar.set_length(sum.bytes_total.max(1));
             bar.set_position(sum.bytes_done);
-            let others = many(u64::from(sum.connected), "device");
-            let (done, total) = (super::count(sum.files_done), super::count(sum.files_total));
-            let pace = speed(bar.per_sec() as u64);
-            bar.set_message(format!("{done}/{total} files, {pace}, {others} connected"));
+            bar.set_message(sum.beside(bar.per_sec() as u64));
         } else if !self.is_silent && self.last.elapsed() >= PLAIN_EVERY {
             self.last = Instant::now();
             note(&sum.text());
@@ -202,7 +236,8 @@ impl View {
     }
 }
 
-const TEMPLATE: &str = "{bar:24} {decimal_bytes}/{decimal_total_bytes} {msg}, {eta} left";
+/// The message is cut at the end of the line.
+const TEMPLATE: &str = "{bar:12} {wide_msg}";
 
 fn wait_text(reply: &WaitReply) -> String {
     if reply.done {
@@ -228,6 +263,29 @@ fn wait_text(reply: &WaitReply) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_here_does_not_become_less_when_the_sender_goes() {
+        let sum = |bytes_done, bytes_total| Sum {
+            bytes_done,
+            bytes_total,
+            files_total: 1,
+            ..Sum::default()
+        };
+        let text = sum(200, 300).after(&Sum::default()).beside(0);
+        assert_eq!(text, "200 B/300 B, 0 of 1 file, 0 devices connected");
+        assert_eq!(sum(0, 300).after(&sum(200, 300)).bytes_done, 200);
+        assert_eq!(
+            sum(0, 400).after(&sum(200, 300)).bytes_done,
+            0,
+            "that is another sum"
+        );
+        let moving = sum(100, 300).beside(100);
+        assert!(
+            moving.starts_with("100 B/300 B, 100 B/s, 2.0 s left, "),
+            "{moving}"
+        );
+    }
 
     #[test]
     fn the_bar_can_be_drawn() {

@@ -43,7 +43,7 @@ impl Output {
         match self.form {
             Form::People => self.say(&say(reply)),
             Form::Json => {
-                let mut text = serde_json::to_string(reply)?;
+                let mut text = json(reply)?;
                 text.push('\n');
                 write(&text)
             }
@@ -71,6 +71,38 @@ impl Output {
     /// Whether the answer is for people.
     pub(crate) fn is_for_people(self) -> bool {
         self.form == Form::People
+    }
+}
+
+/// One line of JSON in which nothing stands raw that a terminal obeys or that hides how a name is really spelled. It
+/// means the same.
+pub(crate) fn json<R: Serialize + ?Sized>(reply: &R) -> Result<String, serde_json::Error> {
+    let mut text = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, Escaping);
+    reply.serialize(&mut serializer)?;
+    Ok(String::from_utf8(text).expect("JSON is UTF-8"))
+}
+
+/// Compact JSON with more escapes than it asks for.
+struct Escaping;
+
+impl serde_json::ser::Formatter for Escaping {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut units = [0; 2];
+        for letter in fragment.chars() {
+            if letter.is_control() || is_deceptive(letter) {
+                for unit in letter.encode_utf16(&mut units) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            } else {
+                write!(writer, "{letter}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -111,6 +143,21 @@ fn is_deceptive(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_means_the_same_and_holds_nothing_that_a_terminal_obeys() {
+        let name =
+            "a\u{9b}2J\u{7f} cod\u{202e}gpj.exe \u{e0041}\u{200b}\u{2028} Entwürfe 図面 😀 \"\\\n";
+        let text = json(&[name]).unwrap();
+        assert!(
+            text.chars()
+                .all(|letter| !letter.is_control() && !is_deceptive(letter)),
+            "{text}"
+        );
+        assert!(text.contains("Entwürfe 図面 😀"), "{text}");
+        let read: Vec<String> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, [name]);
+    }
 
     #[test]
     fn names_cannot_command_the_terminal() {
