@@ -2,10 +2,12 @@
 //!
 //! The inviter opens an invite on its `desk` and hands out the [`Code`] and the [`Link`] of it. The joiner
 //! finds the inviter (`join`), both run the conversation of `exchange` on a stream, keyed by `pake`; the inviter
-//! admits the joiner once it has proved that it knows the secret and has seen that it is not a member of that
-//! mesh, and gives it the mesh's secrets. Whoever tries codes gets three guesses of 2^44 and then nothing.
+//! admits the joiner once it has proved that it knows the secret and its person has agreed to what it was shown,
+//! and gives it the mesh's secrets. If the invite says so, a person at the inviter has to admit it, too. Whoever
+//! tries codes gets three guesses of 2^44 and then nothing.
 
 mod code;
+mod consent;
 mod desk;
 mod exchange;
 mod join;
@@ -22,14 +24,16 @@ use std::{
 
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 use wormhole_crdt::{DeviceId, MeshId, Role, Timestamp, Welcome};
 use wormhole_store::ContentKey;
 
-use self::desk::Desk;
+use self::desk::{Desk, Source, Terms};
 pub(crate) use self::join::{Seeker, join};
+use self::link::Token;
 pub use self::{
     code::{Code, CodeError, Nameplate},
+    consent::{Consent, Proposal},
     join::JoinError,
     link::{Link, LinkError},
 };
@@ -58,6 +62,10 @@ pub struct InviteOffer {
     pub role: Role,
     /// How long the invite is good, at most [`MAX_TTL`].
     pub ttl: Duration,
+    /// Whether a person here has to admit the device that comes with it: [`Network::decide`].
+    ///
+    /// [`Network::decide`]: crate::Network::decide
+    pub ask: bool,
 }
 
 /// An open invite: its code and its link are two ways to the same single use.
@@ -70,6 +78,25 @@ pub struct Invite {
     /// What the joiner will be.
     pub role: Role,
     /// When it ends unused.
+    pub expires: Timestamp,
+    /// Into which mesh.
+    pub mesh: MeshId,
+    /// Whether a person here has to admit the device that comes with it.
+    pub ask: bool,
+}
+
+/// A device that proved that it knows an invite's secret, and waits for a person here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Into which mesh.
+    pub mesh: MeshId,
+    /// Who.
+    pub device: DeviceId,
+    /// What it calls itself. Untrusted text.
+    pub name: String,
+    /// What it would be.
+    pub role: Role,
+    /// When its invite ends.
     pub expires: Timestamp,
 }
 
@@ -126,6 +153,27 @@ impl FromStr for Ticket {
     }
 }
 
+/// What a person wants to join, and on which terms.
+pub struct Wish<'a> {
+    /// The code or link.
+    pub ticket: &'a Ticket,
+    /// Where to ask besides, or for a code: where to ask and nowhere else.
+    pub peers: &'a [PeerAddr],
+    /// What the person has agreed to.
+    pub consent: Consent,
+    /// Is told when this device has to wait for a person at the inviter.
+    pub waiting: &'a (dyn Fn(&Proposal) + Sync),
+}
+
+impl fmt::Debug for Wish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wish")
+            .field("peers", &self.peers)
+            .field("consent", &self.consent)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a device has that was admitted.
 #[derive(Clone)]
 pub struct Joined {
@@ -174,6 +222,8 @@ struct Inner {
     events: broadcast::Sender<NetworkEvent>,
     clock: Clock,
     opened: Notify,
+    /// Counts what a person decided about devices that ask.
+    decided: watch::Sender<u64>,
 }
 
 impl Inviter {
@@ -196,6 +246,7 @@ impl Inviter {
             events,
             clock,
             opened,
+            decided: watch::Sender::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -224,26 +275,70 @@ impl Inviter {
         let ttl = i64::try_from(offer.ttl.as_nanos()).unwrap_or(i64::MAX);
         let expires = Timestamp(now.0.saturating_add(ttl));
         let mut rng: StdRng = rand::make_rng();
+        let terms = Terms {
+            mesh,
+            role: offer.role,
+            expires,
+            ask: offer.ask,
+        };
         let opened = self
             .desk()
-            .open(mesh, offer.role, expires, now, &mut rng)
+            .open(terms, now, &mut rng)
             .map_err(|_full| InviteError::TooMany)?;
         self.advertise();
         self.inner.opened.notify_one();
-        let name = attachment.replica.name();
-        let link = Link::new(
-            opened.token,
-            self.inner.device,
-            opened.expires,
-            &name,
-            addrs,
-        );
-        Ok(Invite {
-            code: opened.code,
-            link,
-            role: offer.role,
-            expires: opened.expires,
-        })
+        let secrets = (opened.code, opened.token);
+        Ok(self.handed_out(terms, secrets, addrs))
+    }
+
+    fn handed_out(
+        &self,
+        terms: Terms,
+        (code, token): (Code, Token),
+        addrs: Vec<PeerAddr>,
+    ) -> Invite {
+        let attachment = self.inner.registry.get(terms.mesh);
+        let name = attachment.map_or_else(String::new, |mesh| mesh.replica.name());
+        Invite {
+            code,
+            link: Link::new(token, self.inner.device, terms.expires, &name, addrs),
+            role: terms.role,
+            expires: terms.expires,
+            mesh: terms.mesh,
+            ask: terms.ask,
+        }
+    }
+
+    /// The invites that are still good, to be handed out again.
+    pub(crate) fn list(&self, addrs: &[PeerAddr]) -> Vec<Invite> {
+        let listed = self.desk().list(self.now());
+        let invite = |listed: desk::Listed| {
+            let secrets = (listed.code, listed.token);
+            self.handed_out(listed.terms, secrets, addrs.to_vec())
+        };
+        listed.into_iter().map(invite).collect()
+    }
+
+    /// The devices that wait for a person to admit them.
+    pub(crate) fn asking(&self) -> Vec<Asking> {
+        self.desk().asking(self.now())
+    }
+
+    /// Admits or refuses a device that waits; false if it does not (any more).
+    pub(crate) fn decide(&self, mesh: MeshId, device: DeviceId, admit: bool) -> bool {
+        let decided = self.desk().decide(mesh, device, admit, self.now());
+        if decided {
+            self.inner.decided.send_modify(|count| *count += 1);
+            self.advertise();
+        }
+        decided
+    }
+
+    /// Where a joiner comes from.
+    fn source(&self, joiner: DeviceId) -> Source {
+        let connected = self.inner.streams.connected();
+        let addr = connected.borrow().get(&joiner).map(|peer| peer.addr.ip());
+        Source::of(joiner, addr)
     }
 
     /// Ends all invites into a mesh.

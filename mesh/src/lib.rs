@@ -43,8 +43,8 @@ pub use error::{BindError, DialError};
 pub use fetch::{FetchError, Transfer};
 pub use identity::{Identity, IdentityError, words};
 pub use invite::{
-    Code, CodeError, DEFAULT_TTL, Invite, InviteError, InviteOffer, JoinError, Joined, Link,
-    LinkError, MAX_TTL, Nameplate, Ticket, TicketError,
+    Asking, Code, CodeError, Consent, DEFAULT_TTL, Invite, InviteError, InviteOffer, JoinError,
+    Joined, Link, LinkError, MAX_TTL, Nameplate, Proposal, Ticket, TicketError, Wish,
 };
 pub use limit::RateLimits;
 pub use network::Network;

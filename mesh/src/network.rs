@@ -36,7 +36,7 @@ use crate::{
     error::{BindError, DialError},
     fetch::{FetchError, Transfer},
     identity::Identity,
-    invite::{Invite, InviteError, InviteOffer, JoinError, Joined, Ticket},
+    invite::{Asking, Invite, InviteError, InviteOffer, JoinError, Joined, Wish},
     limit::{Limits, RateLimits},
     peer::{Neighbour, NetworkEvent, PeerStatus},
     protocol::{LocalDevice, Protocols},
@@ -285,19 +285,33 @@ impl Network {
             .invite(mesh, offer, self.listen_addrs())
     }
 
-    /// Joins a mesh by a code or a link. The inviter is looked for on the LAN, at `peers`, and at the
-    /// addresses in the link. The caller then opens a replica and a store and attaches them.
+    /// The invites that are still good, with their codes and links.
+    pub fn invites(&self) -> Vec<Invite> {
+        self.inner.protocols.invites(&self.listen_addrs())
+    }
+
+    /// The devices that wait for a person here to admit them.
+    pub fn asking(&self) -> Vec<Asking> {
+        self.inner.protocols.asking()
+    }
+
+    /// Admits or refuses a device that waits. False if it does not (any more).
+    pub fn decide(&self, mesh: MeshId, device: DeviceId, admit: bool) -> bool {
+        self.inner.protocols.decide(mesh, device, admit)
+    }
+
+    /// Joins a mesh by a code or a link. The inviter is looked for on the LAN, at the given addresses, and at
+    /// those in the link. The caller then opens a replica and a store and attaches them.
     ///
     /// # Errors
     ///
-    /// [`JoinError`] says whose turn it is to do what.
+    /// [`JoinError`] says whose turn it is to do what; [`JoinError::Undecided`] shows what would be joined.
     pub async fn join(
         &self,
-        ticket: &Ticket,
-        peers: &[PeerAddr],
+        wish: &Wish<'_>,
         cancel: &CancellationToken,
     ) -> Result<Joined, JoinError> {
-        self.inner.protocols.join(ticket, peers, cancel).await
+        self.inner.protocols.join(wish, cancel).await
     }
 
     /// Connects to whoever answers at `addr` and says who it is; by QUIC, or by TCP if that does not

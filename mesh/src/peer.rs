@@ -5,7 +5,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use wormhole_crdt::{DeviceId, MeshId};
+use wormhole_crdt::{DeviceId, MeshId, Role};
 
 use crate::address::{PeerAddr, Wire};
 
@@ -116,6 +116,17 @@ pub enum NetworkEvent {
         mesh: MeshId,
         /// The new member.
         device: DeviceId,
+    },
+    /// A device with an invite waits for a person here to admit it.
+    JoinAsked {
+        /// Into which mesh.
+        mesh: MeshId,
+        /// Who.
+        device: DeviceId,
+        /// What it calls itself. Untrusted text.
+        name: String,
+        /// What it would be.
+        role: Role,
     },
     /// An invite was destroyed by wrong codes.
     InviteBurnt {

@@ -27,7 +27,8 @@ use crate::{
     fetch::{FetchError, Fetcher, Transfer},
     hello::Introduction,
     invite::{
-        self, Clock, Invite, InviteError, InviteOffer, Inviter, JoinError, Joined, Seeker, Ticket,
+        self, Asking, Clock, Invite, InviteError, InviteOffer, Inviter, JoinError, Joined, Seeker,
+        Wish,
     },
     limit::RateLimits,
     peer::NetworkEvent,
@@ -202,11 +203,25 @@ impl Protocols {
         self.inner.inviter.invite(mesh, offer, addrs)
     }
 
+    /// The invites that are still good; `addrs` are where this node listens.
+    pub(crate) fn invites(&self, addrs: &[PeerAddr]) -> Vec<Invite> {
+        self.inner.inviter.list(addrs)
+    }
+
+    /// The devices that wait for a person here to admit them.
+    pub(crate) fn asking(&self) -> Vec<Asking> {
+        self.inner.inviter.asking()
+    }
+
+    /// Admits or refuses one of them; false if it does not wait (any more).
+    pub(crate) fn decide(&self, mesh: MeshId, device: DeviceId, admit: bool) -> bool {
+        self.inner.inviter.decide(mesh, device, admit)
+    }
+
     /// Joins a mesh; see [`invite`]. The mesh must then be attached.
     pub(crate) async fn join(
         &self,
-        ticket: &Ticket,
-        peers: &[PeerAddr],
+        wish: &Wish<'_>,
         cancel: &CancellationToken,
     ) -> Result<Joined, JoinError> {
         let is_member = |mesh| self.inner.registry.get(mesh).is_some();
@@ -217,7 +232,7 @@ impl Protocols {
             is_member: &is_member,
             clock: &self.inner.clock,
         };
-        invite::join(&seeker, ticket, peers, cancel).await
+        invite::join(&seeker, wish, cancel).await
     }
 
     /// The carried meshes, for tests that answer in the place of a handler.

@@ -12,7 +12,12 @@
 //! | `GET /v1/events` | | SSE of [`Event`](crate::event::Event) |
 //! | `POST /v1/share` | [`ShareRequest`] | SSE of [`Step`]`<`[`ShareReply`]`>` |
 //! | `POST /v1/join` | [`JoinRequest`] | SSE of [`Step`]`<`[`JoinReply`]`>` |
+//! | `POST /v1/propose` | [`ProposeRequest`] | SSE of [`Step`]`<`[`ProposeReply`]`>` |
+//! | `GET /v1/invites` | | [`InvitesReply`] |
 //! | `POST /v1/invites` | [`InviteRequest`] | [`InviteReply`] |
+//! | `POST /v1/seen` | [`SeenRequest`] | [`Empty`] |
+//! | `GET /v1/asking` | | [`AskingReply`] |
+//! | `POST /v1/decide` | [`DecideRequest`] | [`DecideReply`] |
 //! | `POST /v1/sync` | [`SyncRequest`] | [`SyncReply`] |
 //! | `POST /v1/unbind` | [`UnbindRequest`] | [`UnbindReply`] |
 //! | `POST /v1/leave` | [`LeaveRequest`] | [`LeaveReply`] |

@@ -4,6 +4,7 @@
 //! (see [`wormhole_node::client`]) and starts the node in the background when there is none. Exit
 //! codes are `main`'s.
 
+mod admit;
 mod args;
 mod control;
 mod error;
@@ -113,7 +114,12 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Status { path: None } => status::run(desk).await?,
         Command::Events => status::events(desk).await?,
         Command::Share(share) => share::run(desk, share).await?,
-        Command::Invite { mesh, offer } => share::invite(desk, mesh, &offer).await?,
+        Command::Invite(invite) => share::invite(desk, invite).await?,
+        Command::Admit { device: None } => admit::list(desk).await?,
+        Command::Admit {
+            device: Some(device),
+        } => admit::decide(desk, device, true).await?,
+        Command::Refuse { device } => admit::decide(desk, device, false).await?,
         Command::Join(join) => join::run(desk, join).await?,
         Command::Sync { place, dir } => control::sync(desk, place, &dir).await?,
         Command::Leave(leave) => control::leave(desk, leave).await?,
@@ -142,6 +148,23 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Demo(_) | Command::Completions { .. } | Command::Man => {}
     }
     Ok(Outcome::Done)
+}
+
+/// Waits for something long, or until the user has enough of it. Once this has been used, Ctrl-C ends nothing else.
+async fn interruptible<R, E>(
+    operation: impl Future<Output = Result<R, E>>,
+    advice: &'static str,
+) -> Result<R, CliError>
+where
+    CliError: From<E>,
+{
+    tokio::select! {
+        reply = operation => Ok(reply?),
+        pressed = tokio::signal::ctrl_c() => {
+            pressed.map_err(CliError::Signals)?;
+            Err(CliError::Interrupted { advice })
+        }
+    }
 }
 
 /// `path` from the root; the node does not know the directory that we are in.

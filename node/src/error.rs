@@ -221,8 +221,10 @@ fn is_damaged(error: &redb::Error) -> bool {
 /// Why a directory could not be shared. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// The name has nothing to read.
-    #[error("a mesh needs a name with something to read in it, not {name:?}")]
+    /// The name has nothing to read, or too much.
+    #[error(
+        "a mesh needs a name of 1 to 128 bytes with something to read in it and no control characters, not {name:?}"
+    )]
     Name {
         /// What was asked for.
         name: String,
@@ -263,6 +265,23 @@ pub enum MakeInviteError {
     Network(#[from] InviteError),
 }
 
+/// Why a device was neither admitted nor refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    /// No device of that name or id waits.
+    #[error("no device {device:?} waits to be admitted")]
+    NotWaiting {
+        /// What was asked for.
+        device: String,
+    },
+    /// More than one does.
+    #[error("more than one device {device:?} waits to be admitted")]
+    Ambiguous {
+        /// What was asked for.
+        device: String,
+    },
+}
+
 /// Why this device did not become a member.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinMeshError {
@@ -275,6 +294,9 @@ pub enum JoinMeshError {
     /// The device that invited was not found, or did not let this one in.
     #[error(transparent)]
     Network(#[from] JoinError),
+    /// What was agreed to is no proposal that a node made.
+    #[error("the mesh, role and device that were agreed to are not what `propose` answers")]
+    Agreement,
     /// The directory cannot be bound.
     #[error(transparent)]
     Binding(#[from] BindingError),

@@ -133,6 +133,19 @@ pub enum EventKind {
         /// When it stops working.
         expires_ms: i64,
     },
+    /// A device with an invite waits until somebody here admits it.
+    JoinAsked {
+        /// To which mesh.
+        mesh: MeshRef,
+        /// The device's id.
+        device: String,
+        /// What it calls itself.
+        name: String,
+        /// Its fingerprint as words.
+        words: String,
+        /// What it would be.
+        role: RoleName,
+    },
     /// An invite was used.
     InviteUsed {
         /// To which mesh.
@@ -141,8 +154,10 @@ pub enum EventKind {
         device: String,
         /// Its name.
         name: String,
+        /// What it is now; absent if it has been removed already.
+        role: Option<RoleName>,
     },
-    /// Three wrong tries used an invite up.
+    /// Wrong tries used an invite up.
     InviteBurnt {
         /// To which mesh.
         mesh: MeshRef,

@@ -79,14 +79,35 @@ async fn network_event(node: &Node, event: NetworkEvent) {
         }
         NetworkEvent::SameKey { addr } => node.note_twin(addr),
         NetworkEvent::InviteUsed { mesh, device } => {
+            let local = node.local_mesh(&mesh);
+            let role = local.and_then(|mesh| mesh.replica().role_of(&device));
             let Some(mesh) = reference(node, &mesh) else {
                 return;
             };
             let name = name_of(node, &device);
+            tracing::info!(mesh = mesh.name, name, "a device joined with an invite");
             events.raise(EventKind::InviteUsed {
                 mesh,
                 device: device.to_string(),
                 name,
+                role: role.map(Into::into),
+            });
+        }
+        NetworkEvent::JoinAsked {
+            mesh,
+            device,
+            name,
+            role,
+        } => {
+            let Some(mesh) = reference(node, &mesh) else {
+                return;
+            };
+            events.raise(EventKind::JoinAsked {
+                mesh,
+                device: device.to_string(),
+                name: status::shown(&name),
+                words: wormhole_mesh::words(&device),
+                role: role.into(),
             });
         }
         NetworkEvent::InviteBurnt { mesh } => {

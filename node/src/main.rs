@@ -65,7 +65,10 @@ fn code(error: &CliError) -> u8 {
         | CliError::Output(_)
         | CliError::Runtime(_)
         | CliError::Json(_)
-        | CliError::Demo(_) => FAILED,
+        | CliError::Demo(_)
+        | CliError::InviteOver { .. }
+        | CliError::Interrupted { .. }
+        | CliError::NotAgreed => FAILED,
     }
 }
 

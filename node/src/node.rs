@@ -15,6 +15,7 @@ mod leave;
 mod local;
 mod lookup;
 mod member;
+mod newcomer;
 mod reopen;
 mod share;
 mod trash;
@@ -40,6 +41,7 @@ use crate::{follow, upkeep};
 pub use control::Flow;
 use control::SavedLimits;
 pub(crate) use local::{Bound, FolderState, LocalMesh, blocking};
+use newcomer::Newcomers;
 pub(crate) use reopen::BrokenMesh;
 use twin::Twin;
 
@@ -67,6 +69,7 @@ struct Inner {
     steering: tokio::sync::Mutex<()>,
     limits: Mutex<SavedLimits>,
     twin: Twin,
+    newcomers: Newcomers,
     /// Cancelled first, so that the API takes no more requests while the rest still works.
     closing: CancellationToken,
     stop_asked: CancellationToken,
@@ -96,6 +99,7 @@ impl Node {
     pub async fn spawn(home: Home, config: Config) -> Result<Self, SpawnError> {
         let socket = socket_path(home.dir())?;
         let limits = SavedLimits::load(&home.limits_path())?;
+        let newcomers = Newcomers::load(&home);
         let seed = home.device_seed()?;
         let identity = Identity::from_bytes(seed.as_slice()).expect("the home checked the length");
         let network = bind_network(&home, &config, &identity).await?;
@@ -113,6 +117,7 @@ impl Node {
                 steering: tokio::sync::Mutex::default(),
                 limits: Mutex::new(limits),
                 twin: Twin::default(),
+                newcomers,
                 closing: CancellationToken::new(),
                 stop_asked: CancellationToken::new(),
                 started_ms: now_ms(),

@@ -138,6 +138,7 @@ pub(crate) async fn follow_members(node: &Node, mesh: &LocalMesh) {
 /// Tells the followers which devices became members.
 fn tell_members(node: &Node, mesh: &LocalMesh) {
     for member in mesh.newly_admitted() {
+        node.note_newcomer(mesh.id(), &member);
         node.events().raise(EventKind::MemberAdmitted {
             mesh: mesh.reference(),
             device: member.device.to_string(),

@@ -90,6 +90,8 @@ impl Node {
         Ok(StatusReply {
             node: self.describe(),
             meshes,
+            newcomers: self.newcomers(),
+            asking: self.asking().devices,
         })
     }
 

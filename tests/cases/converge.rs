@@ -278,7 +278,7 @@ fn a_seed_serves_what_its_owner_no_longer_can() -> Result<()> {
     let seed = lab.started("seed")?;
     let address = alice.address()?;
     let joined = seed.run_with(
-        &["join", "-", "--seed", "--peer", &address],
+        &["join", "--yes", "-", "--seed", "--peer", &address],
         &format!("{code}\n"),
     )?;
     joined.good()?;

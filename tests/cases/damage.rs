@@ -31,7 +31,7 @@ fn a_lost_store_index_is_rebuilt() -> Result<()> {
     let mut bob = lab.started("bob")?;
     let address = alice.address()?;
     bob.run_with(
-        &["join", "-", "--seed", "--peer", &address],
+        &["join", "--yes", "-", "--seed", "--peer", &address],
         &format!("{code}\n"),
     )?
     .good()?;
@@ -153,7 +153,7 @@ fn rotten_seed(lab: &Lab, alice: &Peer, check: Option<&str>) -> Result<Peer> {
     let code = alice.share("work")?;
     let mut seed = lab.started("seed")?;
     let address = alice.address()?;
-    let join = ["join", "-", "--seed", "--peer", &address];
+    let join = ["join", "--yes", "-", "--seed", "--peer", &address];
     seed.run_with(&join, &format!("{code}\n"))?.good()?;
     seed.settled(1)?;
     seed.stop()?;

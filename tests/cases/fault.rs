@@ -231,7 +231,7 @@ fn a_seed_whose_disk_is_full_goes_on_serving() -> Result<()> {
     seed.start()?;
     let address = alice.address()?;
     let joined = seed.run_with(
-        &["join", "-", "--seed", "--peer", &address],
+        &["join", "--yes", "-", "--seed", "--peer", &address],
         &format!("{code}\n"),
     )?;
     joined.good()?;

@@ -184,7 +184,10 @@ fn a_folder_in_a_wrong_place_is_refused() -> Result<()> {
             ensure!(answer.refusal()? == "bad_directory", "{answer:?}");
             ensure!(answer.stderr.contains("the system"), "{answer:?}");
         }
-        let answer = alice.run_with(&["join", "-", place], "1-abandon-ability-able-about\n")?;
+        let answer = alice.run_with(
+            &["join", "--yes", "-", place],
+            "1-abandon-ability-able-about\n",
+        )?;
         ensure!(answer.refusal()? == "bad_directory", "{answer:?}");
     }
     Ok(())
@@ -201,5 +204,69 @@ fn a_mesh_without_a_readable_name_is_refused() -> Result<()> {
         ensure!(answer.refusal()? == "bad_request", "{name:?}: {answer:?}");
         ensure!(!alice.dir("work/.wormhole").exists(), "{name:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn who_comes_by_an_asking_code_waits_until_a_person_admits_it() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/plan.txt", "plan")?;
+    alice.share("work")?;
+    let code = alice.invite("work", &["--ask"])?;
+    let listed = alice.run(&["invite", "--list"])?.good()?.json()?;
+    let codes = listed.pointer("/invites").and_then(Value::as_array);
+    let mut codes = codes.into_iter().flatten().map(|invite| invite.get("code"));
+    ensure!(
+        codes.any(|listed| listed.and_then(Value::as_str) == Some(&code)),
+        "{listed}"
+    );
+    let bob = lab.started("bob")?;
+    let dir = bob.dir("work");
+    let (dir, address) = (dir.to_string_lossy(), alice.address()?);
+    let join = [
+        "join",
+        "--yes",
+        &code,
+        &dir,
+        "--no-wait",
+        "--peer",
+        &address,
+    ];
+    let mut joining = bob.spawn(&join, &[])?;
+    let waiting = || {
+        let waiting = alice.run(&["admit"])?.good()?.json()?;
+        let name = waiting.pointer("/devices/0/name").and_then(Value::as_str);
+        ensure!(name == Some("bob"), "{waiting}");
+        Ok(())
+    };
+    let asked = Lab::eventually("bob waits", waiting);
+    let admitted = asked.and_then(|()| alice.run(&["admit", "bob"])?.good().map(drop));
+    if admitted.is_err() {
+        joining.kill()?;
+    }
+    let joined = joining.wait()?;
+    admitted?;
+    ensure!(joined.success(), "{joined}");
+    bob.settled(1)?;
+    ensure!(bob.read("work/plan.txt")? == b"plan");
+    let nobody = alice.run(&["refuse", "bob"])?;
+    ensure!(nobody.refusal()? == "not_found", "{nobody:?}");
+    Ok(())
+}
+
+#[test]
+fn without_a_terminal_nothing_is_joined_unless_it_is_agreed_to_beforehand() -> Result<()> {
+    let lab = Lab::on_loopback()?;
+    let alice = lab.started("alice")?;
+    alice.write("work/plan.txt", "plan")?;
+    let code = alice.share("work")?;
+    let bob = lab.started("bob")?;
+    let answer = bob.run_with(&["join", "-"], &format!("{code}\n"))?;
+    ensure!(
+        answer.refusal()? == "usage" && answer.stderr.contains("--yes"),
+        "{answer:?}"
+    );
+    bob.join(&code, "work", Some(&alice))?.good()?;
     Ok(())
 }

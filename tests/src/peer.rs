@@ -305,7 +305,7 @@ impl Peer {
     /// When the program cannot be run; the answer may be a refusal.
     pub fn join(&self, code: &str, name: &str, via: Option<&Self>) -> Result<Answer> {
         let dir = text(&self.dir(name));
-        let mut arguments = vec!["join", "-", dir.as_str()];
+        let mut arguments = vec!["join", "--yes", "-", dir.as_str()];
         let address = via.map(Self::address).transpose()?;
         if let Some(address) = &address {
             arguments.extend(["--peer", address.as_str()]);

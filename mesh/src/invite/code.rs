@@ -1,4 +1,4 @@
-//! The short code that a person reads out: `7-copper-violin-harvest-ladder`.
+//! The short code that a person reads out: `417203-copper-violin-harvest-ladder`.
 //!
 //! The number is the *nameplate*: public, it only finds the inviter. The four words, of a list of 2048,
 //! are the secret (44 bits), which leaves this device only inside the PAKE of `pake`. Parsing forgives
@@ -32,8 +32,8 @@ impl Nameplate {
     /// The greatest that is accepted.
     pub const MAX: u32 = 999_999;
 
-    /// The greatest that is made: short to say, and on one network hardly ever taken twice.
-    const MAX_MADE: u32 = 999;
+    /// The least that is made: with six digits even a big network hardly ever has one twice.
+    const MIN_MADE: u32 = 100_000;
 
     /// Checks the range, 1 to [`Nameplate::MAX`].
     #[must_use]
@@ -47,7 +47,7 @@ impl Nameplate {
 
     /// A random one.
     pub(super) fn random(rng: &mut impl CryptoRng) -> Self {
-        Self(rng.random_range(1..=Self::MAX_MADE))
+        Self(rng.random_range(Self::MIN_MADE..=Self::MAX))
     }
 
     /// As it is written in the code.
@@ -125,11 +125,11 @@ impl fmt::Debug for Code {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodeError {
     /// Nothing was typed.
-    #[error("no code was given; it looks like 7-copper-violin-harvest-ladder")]
+    #[error("no code was given; it looks like 417203-copper-violin-harvest-ladder")]
     Empty,
     /// It does not begin with a number in range.
     #[error(
-        "a code begins with a number from 1 to {}, like 7-copper-violin-harvest-ladder, but this one \
+        "a code begins with a number from 1 to {}, like 417203-copper-violin-harvest-ladder, but this one \
          begins with \"{found}\"",
         Nameplate::MAX
     )]

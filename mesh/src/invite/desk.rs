@@ -1,8 +1,14 @@
-//! The inviter's open invites, and the rules of their ends: one use, expiry, three wrong tries.
+//! The inviter's open invites, and the rules of their ends: one use, expiry, wrong tries.
 //!
 //! Pure, in memory only (a restart ends all invites), with `now` as an argument. Ended invites are
 //! remembered for a while, so that a late joiner is told what happened and not "unknown".
 //! The conversation itself is in `exchange`.
+//!
+//! A try is a proof that follows the challenge, and nothing else. Wrong ones are counted for each source, so that
+//! somebody on the network who guesses does not use up the tries of the one who was invited; all together have a
+//! bound, too. Beginning a conversation costs the inviter some work, and is bounded for each source as well.
+
+mod source;
 
 use std::collections::BTreeSet;
 
@@ -10,14 +16,20 @@ use rand::CryptoRng;
 use wormhole_crdt::{DeviceId, MeshId, Role, Timestamp};
 use zeroize::Zeroizing;
 
+use self::source::Begins;
+pub(super) use self::source::Source;
 use super::{
+    Asking,
     code::{Code, Nameplate},
     link::Token,
     message::{Handle, Refusal},
 };
 
-/// Wrong tries that end an invite.
+/// Wrong tries of one source, after which it is heard no more.
 pub(super) const MAX_WRONG: u8 = 3;
+
+/// Wrong tries of all sources that end an invite: still nothing against 2^44.
+const MAX_WRONG_OF_ALL: u8 = 15;
 
 /// Invites that may be open at once on one node.
 pub(super) const MAX_OPEN: usize = 64;
@@ -28,11 +40,8 @@ const MAX_ENDED: usize = 256;
 /// How long an ended invite is remembered.
 const REMEMBER_NANOS: i64 = 3600 * NANOS;
 
-/// Tries at all invites together that are taken at once ...
-const TRY_BURST: u32 = 20;
-
-/// ... and how often one more. A stranger who tries codes all day gets nowhere and costs nothing.
-const TRY_EVERY_NANOS: i64 = 3 * NANOS;
+/// How long a device that was admitted has to come for it, at least.
+const FETCH_NANOS: i64 = 15 * 60 * NANOS;
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -49,6 +58,12 @@ enum State {
     Open,
     /// A device proved that it knows the secret; it has not been admitted yet.
     Reserved(DeviceId, Hold),
+    /// It did, agreed, and waits for a person here to admit it. It may come and go meanwhile.
+    Asked(DeviceId),
+    /// A person admitted it. The next conversation with it does so.
+    Granted(DeviceId),
+    /// A person refused it.
+    Declined(DeviceId),
     /// It is admitted, or being admitted.
     Used(DeviceId, Hold),
     Burnt,
@@ -59,13 +74,16 @@ enum State {
 #[derive(Debug)]
 struct Entry {
     id: InviteId,
-    mesh: MeshId,
-    role: Role,
+    terms: Terms,
     code: Code,
     token: Token,
-    expires: Timestamp,
     state: State,
-    wrong: u8,
+    /// Wrong tries, by source. As many sources as tries at most.
+    wrong: Vec<(Source, u8)>,
+    /// What the device that asked calls itself.
+    asked_by: String,
+    /// The device that used it is being admitted at this moment.
+    is_settling: bool,
 }
 
 /// What a newly opened invite is handed out as.
@@ -73,7 +91,35 @@ struct Entry {
 pub(super) struct Opened {
     pub(super) code: Code,
     pub(super) token: Token,
+}
+
+/// What an invite is opened with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) mesh: MeshId,
+    pub(super) role: Role,
     pub(super) expires: Timestamp,
+    /// Whether a person has to admit the device.
+    pub(super) ask: bool,
+}
+
+/// An invite that is still good, as its owner sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) terms: Terms,
+    pub(super) code: Code,
+    pub(super) token: Token,
+}
+
+/// What became of a device that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// Nobody has decided yet.
+    Waiting,
+    /// It may come in with this conversation, if that still holds the invite: [`Desk::take`].
+    Granted(Hold),
+    /// Or why not.
+    Refused(Refusal),
 }
 
 /// What the conversation needs of an invite.
@@ -81,6 +127,9 @@ pub(super) struct Claim {
     pub(super) id: InviteId,
     pub(super) mesh: MeshId,
     pub(super) role: Role,
+    pub(super) expires: Timestamp,
+    /// Whether a person has to admit the device.
+    pub(super) ask: bool,
     pub(super) password: Zeroizing<Vec<u8>>,
 }
 
@@ -100,32 +149,18 @@ pub(super) enum Turn {
 pub(super) struct DeskFull;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Desk {
     entries: Vec<Entry>,
     next: u64,
-    tries: u32,
-    tries_from: Timestamp,
-}
-
-impl Default for Desk {
-    fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-            next: 0,
-            tries: TRY_BURST,
-            tries_from: Timestamp(i64::MIN),
-        }
-    }
+    begins: Begins,
 }
 
 impl Desk {
-    /// Opens an invite into `mesh`, good for one device until `expires`.
+    /// Opens an invite, good for one device.
     pub(super) fn open(
         &mut self,
-        mesh: MeshId,
-        role: Role,
-        expires: Timestamp,
+        terms: Terms,
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Opened, DeskFull> {
@@ -139,7 +174,7 @@ impl Desk {
         {
             return Err(DeskFull);
         }
-        // At most MAX_OPEN + MAX_ENDED of 999 numbers are taken.
+        // At most MAX_OPEN + MAX_ENDED of 900,000 numbers are taken.
         let nameplate = loop {
             let nameplate = Nameplate::random(rng);
             if self
@@ -155,43 +190,42 @@ impl Desk {
         self.next += 1;
         self.entries.push(Entry {
             id: InviteId(self.next),
-            mesh,
-            role,
+            terms,
             code: code.clone(),
             token: token.clone(),
-            expires,
             state: State::Open,
-            wrong: 0,
+            wrong: Vec::new(),
+            asked_by: String::new(),
+            is_settling: false,
         });
-        Ok(Opened {
-            code,
-            token,
-            expires,
-        })
+        Ok(Opened { code, token })
     }
 
     /// The invite that `joiner` asks for, if it may try now.
     pub(super) fn claim(
         &mut self,
         handle: Handle,
-        joiner: DeviceId,
+        (joiner, source): (DeviceId, Source),
         now: Timestamp,
     ) -> Result<Claim, Refusal> {
         self.tidy(now);
+        if !self.begins.take(source, now) {
+            return Err(Refusal::Busy);
+        }
         let entry = self.entries.iter().find(|entry| entry.answers_to(handle));
         let entry = entry.ok_or(Refusal::Unknown)?;
-        entry.admits(joiner, now)?;
-        let claim = Claim {
+        entry.admits(joiner, source, now)?;
+        Ok(Claim {
             id: entry.id,
-            mesh: entry.mesh,
-            role: entry.role,
+            mesh: entry.terms.mesh,
+            role: entry.terms.role,
+            expires: entry.terms.expires,
+            ask: entry.terms.ask,
             password: match handle {
                 Handle::Nameplate(_) => entry.code.password(),
                 Handle::Link(_) => entry.token.password(),
             },
-        };
-        self.take_try(now)?;
-        Ok(claim)
+        })
     }
 
     /// Judges a proof: `is_right` is asked only when the invite still takes one, and a wrong answer counts
@@ -199,30 +233,135 @@ impl Desk {
     pub(super) fn judge(
         &mut self,
         id: InviteId,
-        joiner: DeviceId,
+        (joiner, source): (DeviceId, Source),
         now: Timestamp,
         is_right: impl FnOnce() -> bool,
     ) -> Result<Turn, Refusal> {
         self.next += 1;
         let hold = Hold(self.next);
         let entry = self.entry(id).ok_or(Refusal::Unknown)?;
-        entry.admits(joiner, now)?;
+        entry.admits(joiner, source, now)?;
         if is_right() {
-            if matches!(entry.state, State::Used(..)) {
-                return Ok(Turn::Again);
-            }
-            // A second conversation with the same device takes the invite from the first.
-            entry.state = State::Reserved(joiner, hold);
-            return Ok(Turn::First(hold));
+            return Ok(match entry.state {
+                State::Used(..) if entry.is_settling => return Err(Refusal::Busy),
+                State::Used(..) => Turn::Again,
+                // It waits for a person, or for its admission, whatever becomes of this conversation.
+                State::Asked(_) | State::Granted(_) => Turn::First(hold),
+                State::Open
+                | State::Reserved(..)
+                | State::Declined(_)
+                | State::Burnt
+                | State::Expired => {
+                    // A second conversation with the same device takes the invite from the first.
+                    entry.state = State::Reserved(joiner, hold);
+                    Turn::First(hold)
+                }
+            });
         }
-        entry.wrong += 1;
-        if entry.wrong >= MAX_WRONG {
+        let tries_left = entry.count_wrong(source);
+        let all: u8 = entry.wrong.iter().map(|(_, wrong)| wrong).sum();
+        if all >= MAX_WRONG_OF_ALL {
             entry.state = State::Burnt;
             return Err(Refusal::Burnt);
         }
-        Err(Refusal::Wrong {
-            tries_left: MAX_WRONG - entry.wrong,
-        })
+        match tries_left {
+            0 => Err(Refusal::Burnt),
+            tries_left => Err(Refusal::Wrong { tries_left }),
+        }
+    }
+
+    /// Whether the invite is burnt for everybody.
+    pub(super) fn is_burnt(&self, id: InviteId) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.id == id && entry.state == State::Burnt)
+    }
+
+    /// The device that reserved the invite agreed, and asks a person here. Gives what it asks for, if that is news.
+    pub(super) fn ask(&mut self, id: InviteId, hold: Hold, name: &str) -> Option<Asking> {
+        let entry = self.entry(id)?;
+        match entry.state {
+            State::Reserved(by, held) if held == hold => {
+                entry.state = State::Asked(by);
+                entry.asked_by = name.to_owned();
+                entry.asking()
+            }
+            _ => None,
+        }
+    }
+
+    /// What became of a device that asked. A grant goes to the conversation that looks first.
+    pub(super) fn answered(
+        &mut self,
+        id: InviteId,
+        (joiner, hold): (DeviceId, Hold),
+        now: Timestamp,
+    ) -> Answered {
+        let Some(entry) = self.entry(id) else {
+            return Answered::Refused(Refusal::Unknown);
+        };
+        match entry.state {
+            State::Asked(by) if by == joiner && now >= entry.terms.expires => {
+                Answered::Refused(Refusal::Expired)
+            }
+            State::Asked(by) if by == joiner => Answered::Waiting,
+            State::Granted(by) if by == joiner => {
+                entry.state = State::Reserved(by, hold);
+                Answered::Granted(hold)
+            }
+            State::Declined(by) if by == joiner => Answered::Refused(Refusal::Declined),
+            State::Expired => Answered::Refused(Refusal::Expired),
+            State::Burnt => Answered::Refused(Refusal::Burnt),
+            State::Open
+            | State::Reserved(..)
+            | State::Asked(_)
+            | State::Granted(_)
+            | State::Declined(_)
+            | State::Used(..) => Answered::Refused(Refusal::Busy),
+        }
+    }
+
+    /// The devices that wait for a person to admit them.
+    pub(super) fn asking(&self, now: Timestamp) -> Vec<Asking> {
+        let good = |entry: &&Entry| now < entry.terms.expires;
+        let asking = self.entries.iter().filter(good).filter_map(Entry::asking);
+        asking.collect()
+    }
+
+    /// Admits or refuses a device that waits. False if it does not (any more).
+    pub(super) fn decide(
+        &mut self,
+        mesh: MeshId,
+        device: DeviceId,
+        admit: bool,
+        now: Timestamp,
+    ) -> bool {
+        let waits = |entry: &&mut Entry| {
+            let is_it = entry.state == State::Asked(device) && entry.terms.mesh == mesh;
+            is_it && now < entry.terms.expires
+        };
+        let Some(entry) = self.entries.iter_mut().find(waits) else {
+            return false;
+        };
+        entry.state = if admit {
+            // It has as long to fetch its admission as an invite that was just made.
+            let least = now.0.saturating_add(FETCH_NANOS);
+            entry.terms.expires = entry.terms.expires.max(Timestamp(least));
+            State::Granted(device)
+        } else {
+            State::Declined(device)
+        };
+        true
+    }
+
+    /// The invites that are still good, with their secrets.
+    pub(super) fn list(&self, now: Timestamp) -> Vec<Listed> {
+        let good = self.entries.iter().filter(|entry| entry.is_open(now));
+        let listed = good.map(|entry| Listed {
+            terms: entry.terms,
+            code: entry.code.clone(),
+            token: entry.token.clone(),
+        });
+        listed.collect()
     }
 
     /// The conversation that reserved the invite ended: another may try.
@@ -241,12 +380,23 @@ impl Desk {
         match entry.state {
             State::Reserved(by, held) if held == hold => {
                 entry.state = State::Used(by, hold);
+                entry.is_settling = true;
                 Ok(())
             }
-            State::Open | State::Reserved(..) => Err(Refusal::Busy),
+            State::Open | State::Reserved(..) | State::Asked(_) | State::Granted(_) => {
+                Err(Refusal::Busy)
+            }
             State::Used(..) => Err(Refusal::Used),
+            State::Declined(_) => Err(Refusal::Declined),
             State::Burnt => Err(Refusal::Burnt),
             State::Expired => Err(Refusal::Expired),
+        }
+    }
+
+    /// The device that used the invite is a member now.
+    pub(super) fn settled(&mut self, id: InviteId) {
+        if let Some(entry) = self.entry(id) {
+            entry.is_settling = false;
         }
     }
 
@@ -255,6 +405,7 @@ impl Desk {
         if let Some(entry) = self.entry(id)
             && matches!(entry.state, State::Used(_, held) if held == hold)
         {
+            entry.is_settling = false;
             entry.state = State::Open;
         }
     }
@@ -264,9 +415,13 @@ impl Desk {
     pub(super) fn expire(&mut self, now: Timestamp) -> Vec<MeshId> {
         let mut meshes = Vec::new();
         for entry in &mut self.entries {
-            if entry.state == State::Open && now >= entry.expires {
+            let is_idle = matches!(
+                entry.state,
+                State::Open | State::Asked(_) | State::Granted(_)
+            );
+            if is_idle && now >= entry.terms.expires {
                 entry.state = State::Expired;
-                meshes.push(entry.mesh);
+                meshes.push(entry.terms.mesh);
             }
         }
         meshes
@@ -274,7 +429,7 @@ impl Desk {
 
     /// Ends all invites into a mesh that this node leaves.
     pub(super) fn close(&mut self, mesh: MeshId) {
-        self.entries.retain(|entry| entry.mesh != mesh);
+        self.entries.retain(|entry| entry.terms.mesh != mesh);
     }
 
     /// The nameplates of the invites that are still good.
@@ -291,7 +446,7 @@ impl Desk {
         self.entries
             .iter()
             .filter(|entry| entry.is_open(now))
-            .map(|entry| entry.expires)
+            .map(|entry| entry.terms.expires)
             .min()
     }
 
@@ -301,7 +456,7 @@ impl Desk {
 
     fn tidy(&mut self, now: Timestamp) {
         self.entries.retain(|entry| {
-            entry.is_open(now) || now.0 < entry.expires.0.saturating_add(REMEMBER_NANOS)
+            entry.is_open(now) || now.0 < entry.terms.expires.0.saturating_add(REMEMBER_NANOS)
         });
         let ended = self
             .entries
@@ -315,19 +470,6 @@ impl Desk {
             !dropped
         });
     }
-
-    fn take_try(&mut self, now: Timestamp) -> Result<(), Refusal> {
-        let elapsed = now.0.saturating_sub(self.tries_from.0).max(0);
-        let more = u32::try_from(elapsed / TRY_EVERY_NANOS).unwrap_or(u32::MAX);
-        if more > 0 {
-            self.tries = self.tries.saturating_add(more).min(TRY_BURST);
-            self.tries_from = now;
-        }
-        // A clock that was set back must not stop invites for ever.
-        self.tries_from = self.tries_from.min(now);
-        self.tries = self.tries.checked_sub(1).ok_or(Refusal::Busy)?;
-        Ok(())
-    }
 }
 
 impl Entry {
@@ -340,190 +482,74 @@ impl Entry {
 
     fn is_open(&self, now: Timestamp) -> bool {
         match self.state {
-            State::Open | State::Reserved(..) => now < self.expires,
-            State::Used(..) | State::Burnt | State::Expired => false,
+            State::Open | State::Reserved(..) | State::Asked(_) | State::Granted(_) => {
+                now < self.terms.expires
+            }
+            State::Used(..) | State::Declined(_) | State::Burnt | State::Expired => false,
         }
     }
 
+    /// What the device that waits for a person asks for.
+    fn asking(&self) -> Option<Asking> {
+        let State::Asked(device) = self.state else {
+            return None;
+        };
+        Some(Asking {
+            mesh: self.terms.mesh,
+            device,
+            name: self.asked_by.clone(),
+            role: self.terms.role,
+            expires: self.terms.expires,
+        })
+    }
+
+    /// Counts a wrong try and says how many more the source has.
+    fn count_wrong(&mut self, source: Source) -> u8 {
+        let mut sources = self.wrong.iter_mut();
+        let wrong = match sources.find(|(counted, _)| *counted == source) {
+            Some((_, wrong)) => {
+                *wrong = wrong.saturating_add(1);
+                *wrong
+            }
+            None => {
+                self.wrong.push((source, 1));
+                1
+            }
+        };
+        MAX_WRONG.saturating_sub(wrong)
+    }
+
     /// Whether the device may try, or try again.
-    fn admits(&self, joiner: DeviceId, now: Timestamp) -> Result<(), Refusal> {
+    fn admits(&self, joiner: DeviceId, source: Source, now: Timestamp) -> Result<(), Refusal> {
+        let mut sources = self.wrong.iter();
+        if sources.any(|(counted, wrong)| *counted == source && *wrong >= MAX_WRONG) {
+            return Err(Refusal::Burnt);
+        }
         match self.state {
             State::Burnt => Err(Refusal::Burnt),
             State::Expired => Err(Refusal::Expired),
-            State::Used(by, _) if by != joiner => Err(Refusal::Used),
-            State::Open | State::Reserved(..) | State::Used(..) if now >= self.expires => {
+            State::Used(by, _) | State::Declined(by) if by != joiner => Err(Refusal::Used),
+            State::Declined(_) => Err(Refusal::Declined),
+            State::Open
+            | State::Reserved(..)
+            | State::Asked(_)
+            | State::Granted(_)
+            | State::Used(..)
+                if now >= self.terms.expires =>
+            {
                 Err(Refusal::Expired)
             }
-            State::Reserved(by, _) if by != joiner => Err(Refusal::Busy),
-            State::Open | State::Reserved(..) | State::Used(..) => Ok(()),
+            State::Reserved(by, _) | State::Asked(by) | State::Granted(by) if by != joiner => {
+                Err(Refusal::Busy)
+            }
+            State::Open
+            | State::Reserved(..)
+            | State::Asked(_)
+            | State::Granted(_)
+            | State::Used(..) => Ok(()),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha20Rng;
-
-    use super::*;
-
-    const MESH: MeshId = MeshId::from_bytes([9; 32]);
-    const ALICE: DeviceId = DeviceId::from_bytes([1; 32]);
-    const BOB: DeviceId = DeviceId::from_bytes([2; 32]);
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp(seconds * NANOS)
-    }
-
-    /// A desk with one invite, good from second 0 to 900.
-    fn desk() -> (Desk, Opened) {
-        let mut desk = Desk::default();
-        let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        let opened = desk.open(MESH, Role::Writer, at(900), at(0), rng).unwrap();
-        (desk, opened)
-    }
-
-    fn by_code(opened: &Opened) -> Handle {
-        Handle::Nameplate(opened.code.nameplate())
-    }
-
-    fn first(turn: Result<Turn, Refusal>) -> Hold {
-        match turn {
-            Ok(Turn::First(hold)) => hold,
-            Ok(Turn::Again) | Err(_) => panic!("not the first: {turn:?}"),
-        }
-    }
-
-    fn refusal<T>(result: Result<T, Refusal>) -> Refusal {
-        result.err().expect("refused")
-    }
-
-    #[test]
-    fn an_invite_is_good_for_one_device_by_code_or_link() {
-        let (mut desk, opened) = desk();
-        let claim = desk.claim(by_code(&opened), ALICE, at(1)).unwrap();
-        let hold = first(desk.judge(claim.id, ALICE, at(1), || true));
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), BOB, at(2))),
-            Refusal::Busy
-        );
-        desk.take(claim.id, hold).unwrap();
-        let link = Handle::Link(opened.token.id());
-        assert_eq!(refusal(desk.claim(link, BOB, at(3))), Refusal::Used);
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), BOB, at(3))),
-            Refusal::Used
-        );
-        let claim = desk.claim(link, ALICE, at(3)).unwrap();
-        let again = desk.judge(claim.id, ALICE, at(3), || true);
-        assert_eq!(again, Ok(Turn::Again), "its welcome may have been lost");
-        assert!(desk.nameplates(at(3)).is_empty());
-    }
-
-    #[test]
-    fn three_wrong_tries_burn_an_invite_even_for_who_knows_it() {
-        let (mut desk, opened) = desk();
-        let claim = desk.claim(by_code(&opened), BOB, at(1)).unwrap();
-        for left in [2, 1] {
-            let wrong = desk.judge(claim.id, BOB, at(1), || false);
-            assert_eq!(refusal(wrong), Refusal::Wrong { tries_left: left });
-        }
-        assert_eq!(
-            refusal(desk.judge(claim.id, BOB, at(1), || false)),
-            Refusal::Burnt
-        );
-        // A conversation that began before must not get a fourth guess.
-        let fourth = desk.judge(claim.id, ALICE, at(1), || {
-            unreachable!("not even looked at")
-        });
-        assert_eq!(refusal(fourth), Refusal::Burnt);
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), ALICE, at(1))),
-            Refusal::Burnt
-        );
-    }
-
-    #[test]
-    fn an_invite_expires_and_is_remembered_for_an_hour() {
-        let (mut desk, opened) = desk();
-        assert_eq!(desk.next_expiry(at(0)), Some(at(900)));
-        let claim = desk.claim(by_code(&opened), ALICE, at(899)).unwrap();
-        assert_eq!(
-            refusal(desk.judge(claim.id, ALICE, at(900), || true)),
-            Refusal::Expired
-        );
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), ALICE, at(901))),
-            Refusal::Expired
-        );
-        let later = at(900 + 3601);
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), ALICE, later)),
-            Refusal::Unknown
-        );
-    }
-
-    #[test]
-    fn a_device_that_goes_away_frees_the_invite() {
-        let (mut desk, opened) = desk();
-        let claim = desk.claim(by_code(&opened), BOB, at(1)).unwrap();
-        let hold = first(desk.judge(claim.id, BOB, at(1), || true));
-        desk.release(claim.id, hold);
-        assert!(desk.claim(by_code(&opened), ALICE, at(1)).is_ok());
-    }
-
-    #[test]
-    fn two_conversations_with_one_device_do_not_make_room_for_another() {
-        let (mut desk, opened) = desk();
-        let claim = desk.claim(by_code(&opened), BOB, at(1)).unwrap();
-        let former = first(desk.judge(claim.id, BOB, at(1), || true));
-        let latter = first(desk.judge(claim.id, BOB, at(1), || true));
-        // The former ends, and with it nothing of the latter.
-        assert_eq!(desk.take(claim.id, former), Err(Refusal::Busy));
-        desk.release(claim.id, former);
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), ALICE, at(1))),
-            Refusal::Busy
-        );
-        desk.take(claim.id, latter).unwrap();
-        assert_eq!(desk.take(claim.id, latter), Err(Refusal::Used));
-        assert_eq!(
-            refusal(desk.claim(by_code(&opened), ALICE, at(1))),
-            Refusal::Used
-        );
-        // Only who took it gives it back.
-        desk.give_back(claim.id, former);
-        assert!(desk.claim(by_code(&opened), ALICE, at(1)).is_err());
-        desk.give_back(claim.id, latter);
-        assert!(desk.claim(by_code(&opened), ALICE, at(1)).is_ok());
-    }
-
-    #[test]
-    fn tries_are_limited_over_all_invites_and_come_back_with_time() {
-        let (mut desk, opened) = desk();
-        let tries = |desk: &mut Desk, now| {
-            (0..1000)
-                .filter(|_| desk.claim(by_code(&opened), BOB, now).is_ok())
-                .count()
-        };
-        assert_eq!(tries(&mut desk, at(10)), 20);
-        assert_eq!(tries(&mut desk, at(16)), 2);
-        assert_eq!(tries(&mut desk, at(5)), 0, "a clock set back gives nothing");
-        assert_eq!(tries(&mut desk, at(8)), 1, "and stops nothing");
-    }
-
-    #[test]
-    fn the_number_of_open_invites_is_bounded() {
-        let mut desk = Desk::default();
-        let rng = &mut ChaCha20Rng::seed_from_u64(2);
-        for _ in 0..MAX_OPEN {
-            desk.open(MESH, Role::Reader, at(900), at(0), rng).unwrap();
-        }
-        assert!(desk.open(MESH, Role::Reader, at(900), at(0), rng).is_err());
-        assert!(
-            desk.open(MESH, Role::Reader, at(2000), at(901), rng)
-                .is_ok()
-        );
-        assert_eq!(desk.nameplates(at(901)).len(), 1);
-    }
-}
+mod tests;

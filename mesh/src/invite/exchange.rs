@@ -3,13 +3,14 @@
 //! The joiner proves first. An attacker who plays the joiner has spent a try before it hears anything that
 //! depends on the secret; one who plays the inviter learns whether one guess was right, and nothing else.
 //! The inviter says into what it invites before it admits, so that a joiner that is a member already can stop
-//! there. No person is asked in between.
+//! there, and one whose person has not agreed yet, too. If the invite says that a person here has to admit, the
+//! joiner's place is kept and it is told to come again until somebody has decided.
 
 use std::{io, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
 use wormhole_crdt::{DeviceId, MemberError, MeshId, Role, Welcome};
@@ -17,8 +18,8 @@ use wormhole_store::ContentKey;
 use zeroize::Zeroizing;
 
 use super::{
-    Inviter,
-    desk::{Claim, Hold, InviteId, Turn},
+    Consent, Inviter, Proposal,
+    desk::{Answered, Claim, Hold, InviteId, Turn},
     message::{
         Admission, Answer, Begin, Challenge, Confirm, Decision, Handle, MAX_ADMISSION, MAX_NAME,
         MAX_SMALL, Offer, Page, Refusal, Secrets, Thanks,
@@ -34,6 +35,10 @@ use crate::{
 
 /// The longest wait for one message. A person decides nothing in between.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a joiner that waits for a person is kept in the conversation, so that it hears of the decision at once.
+/// It comes again then.
+const KEPT: Duration = Duration::from_secs(12);
 
 /// The longest wait for a joiner to say which invite it comes for: before that it may be anybody.
 const FIRST_DEADLINE: Duration = Duration::from_secs(10);
@@ -68,6 +73,9 @@ pub(super) enum ExchangeError {
         /// Its name.
         name: String,
     },
+    /// The joiner's person has not agreed to this.
+    #[error("nobody has agreed to join")]
+    Undecided(Box<Proposal>),
 }
 
 impl From<PreambleError> for ExchangeError {
@@ -108,6 +116,9 @@ pub(super) struct Joiner<'a> {
     pub(super) password: &'a [u8],
     /// Whether this device is in a mesh already.
     pub(super) is_member: &'a (dyn Fn(MeshId) -> bool + Sync),
+    pub(super) consent: &'a Consent,
+    /// Is told what is offered, once both sides have proved themselves.
+    pub(super) offered: &'a (dyn Fn(&Proposal) + Sync),
 }
 
 /// What the joiner has in the end.
@@ -166,12 +177,27 @@ where
         } = offer;
         return Err(ExchangeError::AlreadyMember { mesh, name });
     }
+    let proposal = Proposal {
+        mesh: offer.mesh,
+        mesh_name: shortened(offer.mesh_name),
+        role: offer.role,
+        inviter,
+        inviter_name: shortened(offer.inviter_name),
+        ask: offer.ask,
+        expires: offer.expires,
+    };
+    (joiner.offered)(&proposal);
+    if !joiner.consent.covers(&proposal) {
+        let answer = &Answer::Undecided;
+        send_sealed(stream, &mut keys, Side::Joiner, answer, MAX_SMALL).await?;
+        return Err(ExchangeError::Undecided(Box::new(proposal)));
+    }
     let consent = Answer::Consent {
         device_name: joiner.name.to_owned(),
     };
     send_sealed(stream, &mut keys, Side::Joiner, &consent, MAX_SMALL).await?;
     let mut admission: Admission = decided(stream, &mut keys, MAX_ADMISSION).await?;
-    if admission.welcome.mesh != offer.mesh {
+    if admission.welcome.mesh != proposal.mesh {
         return Err(ExchangeError::Malformed);
     }
     for _ in 0..admission.pages().ok_or(ExchangeError::Malformed)? {
@@ -184,8 +210,8 @@ where
         secret: MeshSecret::from_bytes(admission.secrets.mesh_secret),
         content_key: ContentKey::from_bytes(admission.secrets.content_key),
         welcome: admission.welcome,
-        role: offer.role,
-        inviter_name: offer.inviter_name,
+        role: proposal.role,
+        inviter_name: proposal.inviter_name,
     })
 }
 
@@ -209,7 +235,10 @@ where
         .await
         .map_err(|_elapsed| ExchangeError::Deadline)??;
     let handle = begin.handle().ok_or(ExchangeError::Malformed)?;
-    let claimed = inviter.desk().claim(handle, joiner, inviter.now());
+    let source = inviter.source(joiner);
+    let claimed = inviter
+        .desk()
+        .claim(handle, (joiner, source), inviter.now());
     let claim = match claimed {
         Ok(claim) => claim,
         Err(refusal) => {
@@ -231,13 +260,14 @@ where
     .await?;
     let mut keys = started.finish(version, &begin.pake)?;
     let Confirm(proof) = receive(stream, MAX_SMALL).await?;
-    let judged = inviter.desk().judge(claim.id, joiner, inviter.now(), || {
+    let who = (joiner, source);
+    let judged = inviter.desk().judge(claim.id, who, inviter.now(), || {
         keys.check(Side::Joiner, proof).is_ok()
     });
     let turn = match judged {
         Ok(turn) => turn,
         Err(refusal) => {
-            if refusal == Refusal::Burnt {
+            if refusal == Refusal::Burnt && inviter.desk().is_burnt(claim.id) {
                 inviter.announce(NetworkEvent::InviteBurnt { mesh: claim.mesh });
             }
             return refuse(stream, refusal).await;
@@ -287,6 +317,8 @@ where
         mesh_name: mesh.replica.name(),
         inviter_name: inviter.inner.name.clone(),
         role: claim.role,
+        ask: claim.ask,
+        expires: claim.expires,
     };
     decide(stream, keys, &offer, MAX_SMALL).await?;
     let device_name = match receive_sealed(stream, keys, Side::Joiner, MAX_SMALL).await? {
@@ -298,6 +330,23 @@ where
                 name,
             });
         }
+        Answer::Undecided => return Ok(()), // it comes again, or not
+    };
+    let turn = match turn {
+        Turn::First(hold) if claim.ask => {
+            let permitted = tokio::select! {
+                permitted = permission(inviter, joiner, &device_name, (claim, hold)) => permitted,
+                // It has nothing to say meanwhile: it went. Its place is kept, and so is what is decided about it.
+                left = stream.read_u8() => {
+                    return Err(left.map_or_else(ExchangeError::Io, |_| ExchangeError::Malformed));
+                }
+            };
+            match permitted {
+                Ok(hold) => Turn::First(hold),
+                Err(refusal) => return refuse(stream, refusal).await,
+            }
+        }
+        Turn::First(_) | Turn::Again => turn,
     };
     let welcome = match take_in(inviter, &mesh, joiner, device_name, (claim, turn)).await {
         Ok(welcome) => welcome,
@@ -314,6 +363,40 @@ where
     }
     let Thanks = receive_sealed(stream, keys, Side::Joiner, MAX_SMALL).await?;
     Ok(())
+}
+
+/// Waits for a person here to admit the joiner, as long as it is kept.
+async fn permission(
+    inviter: &Inviter,
+    joiner: DeviceId,
+    device_name: &str,
+    (claim, hold): (&Claim, Hold),
+) -> Result<Hold, Refusal> {
+    let mut decided = inviter.inner.decided.subscribe();
+    let asking = inviter.desk().ask(claim.id, hold, device_name);
+    if let Some(asking) = asking {
+        inviter.announce(NetworkEvent::JoinAsked {
+            mesh: asking.mesh,
+            device: joiner,
+            name: asking.name,
+            role: asking.role,
+        });
+    }
+    let kept = tokio::time::sleep(KEPT);
+    tokio::pin!(kept);
+    loop {
+        let who = (joiner, hold);
+        let answered = inviter.desk().answered(claim.id, who, inviter.now());
+        match answered {
+            Answered::Granted(hold) => return Ok(hold),
+            Answered::Refused(refusal) => return Err(refusal),
+            Answered::Waiting => {}
+        }
+        tokio::select! {
+            () = &mut kept => return Err(Refusal::Waiting),
+            changed = decided.changed() => changed.map_err(|_stopping| Refusal::Busy)?,
+        }
+    }
 }
 
 /// Makes the joiner a member, or sees that it is one. It is in whatever happens to the conversation then.
@@ -340,6 +423,7 @@ async fn take_in(
     });
     match admitted.await {
         Ok(Ok(welcome)) => {
+            inviter.desk().settled(claim.id);
             inviter.announce(NetworkEvent::InviteUsed {
                 mesh: claim.mesh,
                 device: joiner,

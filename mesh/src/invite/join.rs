@@ -3,27 +3,36 @@
 //! With addresses given by hand those devices are asked and nobody else. A link names its inviter. A code
 //! is taken first to the devices that show its nameplate on the local network, then to every other device
 //! seen there. The conversation with each is `exchange`.
+//!
+//! Until somebody has proved that it knows the secret, what it says is what anybody could say: a refusal is told
+//! only if nobody else turns up who knows better, and no device can keep the others waiting. From that proof on
+//! the conversation is the one, and may take as long as people take.
 
-use std::{collections::BTreeSet, time::Duration};
+mod error;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{DeviceId, MeshId};
 use zeroize::Zeroizing;
 
+pub use self::error::JoinError;
 use super::{
-    Clock, Joined, PROTOCOL, Ticket,
+    Clock, Joined, PROTOCOL, Proposal, Ticket, Wish,
     exchange::{self, ExchangeError, Joiner},
     link::Link,
     message::{Handle, Refusal},
 };
-use crate::{
-    address::PeerAddr,
-    error::{DialError, OpenError},
-    streams::Streams,
-    version::VersionMismatch,
-};
+use crate::{address::PeerAddr, error::DialError, streams::Streams};
 
 /// How long an inviter is waited for: discovery takes a second or two when it works.
 const SEARCH: Duration = Duration::from_secs(15);
@@ -34,70 +43,17 @@ const DIAL: Duration = Duration::from_secs(10);
 /// Devices asked in one search. A crowded network is no reason to knock everywhere.
 const MAX_ASKED: usize = 64;
 
-/// Why a device did not join.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// The words are not those of the invite.
-    #[error(
-        "the code is wrong{}; check it and try again",
-        .tries_left.map_or(String::new(), |left| format!(" ({left} more tries)"))
-    )]
-    WrongCode {
-        /// Further wrong ones that the inviter takes; `None` when it did not say.
-        tries_left: Option<u8>,
-    },
-    /// The invite's time is over.
-    #[error("the invite has expired; ask for a new one")]
-    Expired,
-    /// Somebody joined with it.
-    #[error("the invite has been used by another device; ask for a new one")]
-    Used,
-    /// Too many wrong codes.
-    #[error("too many wrong codes were tried, so the invite was destroyed; ask for a new one")]
-    Burnt,
-    /// The devices that answer know nothing of it.
-    #[error("the device that answers has no such invite; check the number in front of the code")]
-    NoSuchInvite,
-    /// Nobody was found.
-    #[error(
-        "no inviting device was found; is `wormhole` running there and on the same network? If it is \
-         elsewhere, give its address with --peer"
-    )]
-    NobodyAnswers,
-    /// The given address does not answer.
-    #[error("the inviting device cannot be reached")]
-    Unreachable(#[source] DialError),
-    /// This device is in that mesh.
-    #[error("this device is a member of \"{}\" already; the invite is still good", .name.escape_debug())]
-    AlreadyMember {
-        /// The mesh.
-        mesh: MeshId,
-        /// Its name, as the inviter says.
-        name: String,
-    },
-    /// The programs are too far apart.
-    #[error(transparent)]
-    VersionMismatch(#[from] VersionMismatch),
-    /// The other program speaks another major version.
-    #[error("the other device speaks another version of wormhole; update the older of the two")]
-    Unsupported,
-    /// Another device is joining, or too many tried lately.
-    #[error("the inviting device is busy with another join; try again in a few seconds")]
-    Busy,
-    /// It could not.
-    #[error("the inviting device could not admit this one; look at its log")]
-    CannotAdmit,
-    /// The connection broke, or the other side broke the protocol.
-    #[error("the conversation with the inviting device broke off; try again")]
-    Broken,
-    /// The caller gave up.
-    #[error("joining was cancelled")]
-    Cancelled,
-    /// The network is shutting down.
-    #[error("the network is stopping")]
-    Stopped,
-}
+/// Devices asked at once.
+const MAX_ASKING: usize = 8;
+
+/// How long somebody who knows better is waited for after a device said no.
+const SECOND_OPINION: Duration = Duration::from_secs(2);
+
+/// Before a device that waits for a person at the inviter asks again; the inviter keeps it for a while each time.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The same when it could not be reached. It may have gone to sleep; the invite's end bounds this.
+const AGAIN_UNREACHED: Duration = Duration::from_secs(5);
 
 /// Who wants to join.
 pub(crate) struct Seeker<'a> {
@@ -108,35 +64,28 @@ pub(crate) struct Seeker<'a> {
     pub(crate) clock: &'a Clock,
 }
 
-/// Joins with a code or link; asks only `peers` if there are any.
+/// Joins with a code or link; asks only the addresses that are given, if there are any.
 pub(crate) async fn join(
     seeker: &Seeker<'_>,
-    ticket: &Ticket,
-    peers: &[PeerAddr],
+    wish: &Wish<'_>,
     cancel: &CancellationToken,
 ) -> Result<Joined, JoinError> {
+    let (handle, password) = match wish.ticket {
+        Ticket::Code(code) => (Handle::Nameplate(code.nameplate()), code.password()),
+        Ticket::Link(link) => (Handle::Link(link.token().id()), link.token().password()),
+    };
+    let attempt = Attempt {
+        seeker,
+        wish,
+        handle,
+        password,
+        is_offered: AtomicBool::new(false),
+    };
     let search = async {
-        match ticket {
-            Ticket::Code(code) => {
-                let attempt = Attempt {
-                    seeker,
-                    handle: Handle::Nameplate(code.nameplate()),
-                    password: code.password(),
-                };
-                if peers.is_empty() {
-                    attempt.search().await
-                } else {
-                    attempt.ask_at(peers).await
-                }
-            }
-            Ticket::Link(link) => {
-                let attempt = Attempt {
-                    seeker,
-                    handle: Handle::Link(link.token().id()),
-                    password: link.token().password(),
-                };
-                attempt.follow(link, peers).await
-            }
+        match wish.ticket {
+            Ticket::Code(_) if wish.peers.is_empty() => attempt.search().await,
+            Ticket::Code(_) => attempt.ask_at(wish.peers).await,
+            Ticket::Link(link) => attempt.follow(link).await,
         }
     };
     tokio::select! {
@@ -147,8 +96,11 @@ pub(crate) async fn join(
 
 struct Attempt<'a> {
     seeker: &'a Seeker<'a>,
+    wish: &'a Wish<'a>,
     handle: Handle,
     password: Zeroizing<Vec<u8>>,
+    /// Somebody proved that it knows the secret, and made an offer.
+    is_offered: AtomicBool,
 }
 
 impl Attempt<'_> {
@@ -160,8 +112,9 @@ impl Attempt<'_> {
         while let Some(dialled) = dials.next().await {
             let failed = match dialled {
                 Ok(device) if asked.insert(device) => match self.ask(device).await {
-                    Ok(joined) => return Ok(joined),
-                    Err(error) => error,
+                    (_, Ok(joined)) => return Ok(joined),
+                    (true, Err(error)) => return Err(error),
+                    (false, Err(error)) => error,
                 },
                 Ok(_) => continue,
                 Err(error) => JoinError::Unreachable(error),
@@ -172,9 +125,8 @@ impl Attempt<'_> {
     }
 
     /// Takes a link to the device that made it.
-    async fn follow(&self, link: &Link, peers: &[PeerAddr]) -> Result<Joined, JoinError> {
-        let addrs: Vec<PeerAddr> = peers.iter().chain(link.addrs()).copied().collect();
-        let mut dials = self.dial(&addrs);
+    async fn follow(&self, link: &Link) -> Result<Joined, JoinError> {
+        let mut dials = self.dial(&self.addrs());
         while let Some(dialled) = dials.next().await {
             match dialled {
                 Ok(device) if device == link.inviter() => break,
@@ -190,8 +142,8 @@ impl Attempt<'_> {
         loop {
             discovered.mark_unchanged();
             match self.ask(link.inviter()).await {
-                Err(JoinError::Unreachable(_) | JoinError::NobodyAnswers) => {}
-                decided => return decided,
+                (false, Err(JoinError::Unreachable(_) | JoinError::NobodyAnswers)) => {}
+                (_, decided) => return decided,
             }
             if !matches!(timeout_at(deadline, discovered.changed()).await, Ok(Ok(()))) {
                 let late = (self.seeker.clock)() >= link.expires();
@@ -206,40 +158,49 @@ impl Attempt<'_> {
 
     /// Takes a code to whoever is on the local network.
     async fn search(&self) -> Result<Joined, JoinError> {
-        let deadline = Instant::now() + SEARCH;
+        let mut deadline = Instant::now() + SEARCH;
         let mut discovered = self.seeker.streams.discovered();
         let mut connected = self.seeker.streams.connected();
         let mut asked: BTreeSet<(DeviceId, bool)> = BTreeSet::new();
+        let mut asking = FuturesUnordered::new();
+        let mut answer = None;
         loop {
-            let mut answer = None;
             for (device, shows_it) in self.candidates() {
-                if asked.len() >= MAX_ASKED || !asked.insert((device, shows_it)) {
-                    continue;
+                if asking.len() < MAX_ASKING
+                    && asked.len() < MAX_ASKED
+                    && asked.insert((device, shows_it))
+                {
+                    asking.push(async move {
+                        let (is_offered, said) = self.ask(device).await;
+                        (shows_it, is_offered, said)
+                    });
                 }
-                match self.ask(device).await {
+            }
+            tokio::select! {
+                Some((shows_it, is_offered, said)) = asking.next(), if !asking.is_empty() => match said {
                     Ok(joined) => return Ok(joined),
+                    Err(error) if is_offered => return Err(error),
                     // Of devices that show no such nameplate this is what one expects.
                     Err(JoinError::NoSuchInvite) if !shows_it => {}
-                    Err(error) => answer = Some(more_telling(answer, error)),
+                    Err(error) => {
+                        if error.is_answer() {
+                            deadline = deadline.min(Instant::now() + SECOND_OPINION);
+                        }
+                        answer = Some(more_telling(answer, error));
+                    }
+                },
+                changed = discovered.changed() => changed.map_err(|_closed| JoinError::Stopped)?,
+                changed = connected.changed() => changed.map_err(|_closed| JoinError::Stopped)?,
+                () = tokio::time::sleep_until(deadline), if !self.is_offered.load(Ordering::Relaxed) => {
+                    // An offer that came meanwhile may take as long as people take.
+                    if self.is_offered.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    return Err(match answer {
+                        Some(answer) if answer.is_answer() => answer,
+                        Some(_) | None => JoinError::NobodyAnswers,
+                    });
                 }
-            }
-            match answer {
-                None
-                | Some(
-                    JoinError::Unreachable(_) | JoinError::NobodyAnswers | JoinError::NoSuchInvite,
-                ) => {}
-                Some(decided) => return Err(decided),
-            }
-            let news = async {
-                tokio::select! {
-                    changed = discovered.changed() => changed,
-                    changed = connected.changed() => changed,
-                }
-            };
-            match timeout_at(deadline, news).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_closed)) => return Err(JoinError::Stopped),
-                Err(_elapsed) => return Err(JoinError::NobodyAnswers),
             }
         }
     }
@@ -269,10 +230,19 @@ impl Attempt<'_> {
         candidates
     }
 
+    /// The addresses that were given, by hand or in the link.
+    fn addrs(&self) -> Vec<PeerAddr> {
+        let in_link = match self.wish.ticket {
+            Ticket::Link(link) => link.addrs(),
+            Ticket::Code(_) => &[],
+        };
+        self.wish.peers.iter().chain(in_link).copied().collect()
+    }
+
     fn dial(
         &self,
         addrs: &[PeerAddr],
-    ) -> FuturesUnordered<impl Future<Output = Result<DeviceId, DialError>>> {
+    ) -> FuturesUnordered<impl Future<Output = Result<DeviceId, DialError>> + use<>> {
         let dial = |addr: &PeerAddr| {
             let (addr, streams) = (*addr, self.seeker.streams.clone());
             async move {
@@ -283,17 +253,66 @@ impl Attempt<'_> {
         addrs.iter().map(dial).collect()
     }
 
-    async fn ask(&self, device: DeviceId) -> Result<Joined, JoinError> {
+    /// Asks one device, and while a person there has to decide, again and again. Says also whether it made an offer,
+    /// which only the one that is looked for can.
+    async fn ask(&self, device: DeviceId) -> (bool, Result<Joined, JoinError>) {
+        let mut waits: Option<Proposal> = None;
+        loop {
+            let mut offered = None;
+            let said = self.ask_once(device, &mut offered).await;
+            let is_offered = offered.is_some() || waits.is_some();
+            let error = match said {
+                Ok(joined) => return (is_offered, Ok(joined)),
+                Err(error) => error,
+            };
+            let is_kept = matches!(error, JoinError::Waiting);
+            if let Some(proposal) = offered.filter(|_| is_kept && waits.is_none()) {
+                (self.wish.waiting)(&proposal);
+                waits = Some(proposal);
+            }
+            // The place is kept until the invite expires, whatever becomes of the connection meanwhile.
+            let may_return = waits.as_ref().is_some_and(|proposal| {
+                is_kept || error.is_passing() && (self.seeker.clock)() < proposal.expires
+            });
+            if !may_return {
+                return (is_offered, Err(error));
+            }
+            sleep(if is_kept { AGAIN } else { AGAIN_UNREACHED }).await;
+            if !is_kept {
+                // An address that was given by hand is not known to discovery.
+                let mut dials = self.dial(&self.addrs());
+                while let Some(dialled) = dials.next().await {
+                    tracing::debug!(?dialled, "the inviting device is looked for again");
+                }
+            }
+        }
+    }
+
+    async fn ask_once(
+        &self,
+        device: DeviceId,
+        offer: &mut Option<Proposal>,
+    ) -> Result<Joined, JoinError> {
         let mut stream = self.seeker.streams.open(device, PROTOCOL).await?;
         let path = stream.path();
+        let seen = Mutex::new(None);
+        let offered = |proposal: &Proposal| {
+            self.is_offered.store(true, Ordering::Relaxed);
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen = Some(proposal.clone());
+        };
         let joiner = Joiner {
             device: self.seeker.device,
             name: self.seeker.name,
             handle: self.handle,
             password: &self.password,
             is_member: self.seeker.is_member,
+            consent: &self.wish.consent,
+            offered: &offered,
         };
-        let admitted = exchange::ask(&joiner, &mut stream, device).await?;
+        let said = exchange::ask(&joiner, &mut stream, device).await;
+        *offer = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let admitted = said?;
         Ok(Joined {
             welcome: admitted.welcome,
             secret: admitted.secret,
@@ -314,43 +333,5 @@ fn more_telling(first: Option<JoinError>, second: JoinError) -> JoinError {
             second
         }
         Some(first) => first,
-    }
-}
-
-impl From<OpenError> for JoinError {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Unreachable { source, .. } => Self::Unreachable(source),
-            OpenError::Unsupported { .. } => Self::Unsupported,
-            OpenError::PeerQuota { .. } | OpenError::Busy { .. } | OpenError::Backlog { .. } => {
-                Self::Busy
-            }
-            OpenError::Lost { .. } => Self::NobodyAnswers,
-            OpenError::Stopped => Self::Stopped,
-        }
-    }
-}
-
-impl From<ExchangeError> for JoinError {
-    fn from(error: ExchangeError) -> Self {
-        match error {
-            ExchangeError::Version(mismatch) => Self::VersionMismatch(mismatch),
-            ExchangeError::AlreadyMember { mesh, name } => Self::AlreadyMember { mesh, name },
-            ExchangeError::WrongSecret => Self::WrongCode { tries_left: None },
-            ExchangeError::Io(_) | ExchangeError::Deadline | ExchangeError::Malformed => {
-                Self::Broken
-            }
-            ExchangeError::Refused(refusal) => match refusal {
-                Refusal::Unknown => Self::NoSuchInvite,
-                Refusal::Expired => Self::Expired,
-                Refusal::Used => Self::Used,
-                Refusal::Burnt => Self::Burnt,
-                Refusal::Wrong { tries_left } => Self::WrongCode {
-                    tries_left: Some(tries_left),
-                },
-                Refusal::Busy => Self::Busy,
-                Refusal::CannotAdmit => Self::CannotAdmit,
-            },
-        }
     }
 }

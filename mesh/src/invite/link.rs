@@ -75,7 +75,10 @@ pub struct Link {
     inviter: DeviceId,
     expires: Timestamp,
     mesh_name: String,
+    /// Where this program can ask.
     addrs: Vec<PeerAddr>,
+    /// Addresses of a kind that this program does not know: kept when the link is handed on, else passed over.
+    others: Vec<String>,
 }
 
 /// What the text of a link holds, before its checksum.
@@ -85,7 +88,7 @@ struct Body {
     inviter: DeviceId,
     expires: Timestamp,
     mesh_name: String,
-    addrs: Vec<PeerAddr>,
+    addrs: Vec<String>,
 }
 
 impl Link {
@@ -104,6 +107,7 @@ impl Link {
             expires,
             mesh_name,
             addrs,
+            others: Vec::new(),
         }
     }
 
@@ -144,7 +148,12 @@ impl Link {
             inviter: self.inviter,
             expires: self.expires,
             mesh_name: self.mesh_name.clone(),
-            addrs: self.addrs.clone(),
+            addrs: self
+                .addrs
+                .iter()
+                .map(ToString::to_string)
+                .chain(self.others.iter().cloned())
+                .collect(),
         };
         let body = postcard::to_stdvec(&body).expect("plain data encodes into memory");
         let body = Zeroizing::new(body);
@@ -225,23 +234,31 @@ impl FromStr for Link {
 
 impl Link {
     fn from_body(body: &[u8]) -> Result<Self, LinkError> {
-        let body: Body = postcard::from_bytes(body).map_err(|_| LinkError::Damaged)?;
+        let mut body: Body = postcard::from_bytes(body).map_err(|_| LinkError::Damaged)?;
         if body.addrs.len() > MAX_ADDRS || body.mesh_name.chars().count() > MAX_NAME {
             return Err(LinkError::Damaged);
+        }
+        let (mut known, mut others) = (Vec::new(), Vec::new());
+        for addr in std::mem::take(&mut body.addrs) {
+            match addr.parse() {
+                Ok(addr) => known.push(addr),
+                Err(_) => others.push(addr),
+            }
         }
         let Body {
             token,
             inviter,
             expires,
             mesh_name,
-            addrs,
+            addrs: _,
         } = body;
         Ok(Self {
             token,
             inviter,
             expires,
             mesh_name,
-            addrs,
+            addrs: known,
+            others,
         })
     }
 }
@@ -273,6 +290,18 @@ mod tests {
         assert_eq!(text.parse::<Link>(), Ok(link()));
         let messenger = format!(" {}/\n", text.replacen("wormhole", "Wormhole", 1));
         assert_eq!(messenger.parse::<Link>(), Ok(link()));
+    }
+
+    #[test]
+    fn an_address_of_an_unknown_kind_is_passed_over_and_handed_on() {
+        let later = Link {
+            others: vec!["relay/example.org/7".to_owned()],
+            ..link()
+        };
+        let text = later.reveal();
+        let read: Link = text.parse().unwrap();
+        assert_eq!(read.addrs(), link().addrs());
+        assert_eq!(read.reveal(), text);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! [`Admission`] → joiner sealed [`Thanks`]. Sealed messages are postcard inside the AEAD of `pake`.
 
 use serde::{Deserialize, Serialize};
-use wormhole_crdt::{MeshId, Role, Welcome};
+use wormhole_crdt::{MeshId, Role, Timestamp, Welcome};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{code::Nameplate, link::LinkId};
@@ -130,6 +130,10 @@ pub(super) enum Refusal {
     Busy,
     /// The inviter could not admit the device: its own disk failed, or it is no admin any more.
     CannotAdmit,
+    /// Nobody there has admitted the device yet. Its place is kept: ask again.
+    Waiting,
+    /// A person there refused it.
+    Declined,
 }
 
 /// Who invites into what.
@@ -139,6 +143,9 @@ pub(super) struct Offer {
     pub(super) mesh_name: String,
     pub(super) inviter_name: String,
     pub(super) role: Role,
+    /// Whether a person there has to admit the device.
+    pub(super) ask: bool,
+    pub(super) expires: Timestamp,
 }
 
 /// The joiner's decision.
@@ -151,6 +158,8 @@ pub(super) enum Answer {
     },
     /// It is a member of that mesh already; the invite stays good.
     AlreadyMember,
+    /// Its person has to be asked first; the invite stays good.
+    Undecided,
 }
 
 /// Everything that a member has.

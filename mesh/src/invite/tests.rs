@@ -16,6 +16,7 @@ use crate::lab::{Lab, Node, eventually};
 const OFFER: InviteOffer = InviteOffer {
     role: Role::Writer,
     ttl: DEFAULT_TTL,
+    ask: false,
 };
 
 fn invite(node: &Node, mesh: &Replica) -> Invite {
@@ -25,10 +26,27 @@ fn invite(node: &Node, mesh: &Replica) -> Invite {
 }
 
 async fn join(lab: &Lab, node: &Node, ticket: Ticket) -> Result<Joined, JoinError> {
+    join_if(lab, node, &ticket, Consent::Anything).await
+}
+
+async fn join_if(
+    lab: &Lab,
+    node: &Node,
+    ticket: &Ticket,
+    consent: Consent,
+) -> Result<Joined, JoinError> {
     lab.memory.discover();
-    node.protocols
-        .join(&ticket, &[], &CancellationToken::new())
-        .await
+    let wish = wish(ticket, consent);
+    node.protocols.join(&wish, &CancellationToken::new()).await
+}
+
+fn wish(ticket: &Ticket, consent: Consent) -> Wish<'_> {
+    Wish {
+        ticket,
+        peers: &[],
+        consent,
+        waiting: &|_| (),
+    }
 }
 
 /// The same nameplate with other words.
@@ -59,9 +77,9 @@ async fn a_device_joins_with_the_code_and_works_in_the_mesh() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_wrong_codes_burn_the_invite_and_its_owner_is_told() {
+async fn three_wrong_codes_end_the_tries_of_a_device_and_the_invite_stays_good_for_others() {
     let mut lab = Lab::new();
-    let (mut a, b) = (lab.node(1), lab.node(2));
+    let (a, b, c) = (lab.node(1), lab.node(2), lab.node(3));
     let at_a = lab.found(&a);
     let invite = invite(&a, &at_a);
     for left in [2, 1] {
@@ -71,13 +89,210 @@ async fn three_wrong_codes_burn_the_invite_and_its_owner_is_told() {
     }
     let third = join(&lab, &b, guess(&invite.code, 0)).await.unwrap_err();
     assert!(matches!(third, JoinError::Burnt), "{third}");
-    let right = join(&lab, &b, Ticket::Code(invite.code)).await.unwrap_err();
+    let code = || Ticket::Code(invite.code.clone());
+    let right = join(&lab, &b, code()).await.unwrap_err();
     assert!(matches!(right, JoinError::Burnt), "{right}");
-    let link = join(&lab, &b, Ticket::Link(invite.link)).await.unwrap_err();
-    assert!(matches!(link, JoinError::Burnt), "{link}");
+    let link = join(&lab, &b, Ticket::Link(invite.link.clone())).await;
+    assert!(matches!(link, Err(JoinError::Burnt)), "{link:?}");
     assert_eq!(at_a.role_of(&b.id), None);
+    join(&lab, &c, code()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_codes_from_everywhere_burn_the_invite_and_its_owner_is_told() {
+    let mut lab = Lab::new();
+    let mut a = lab.node(1);
+    let at_a = lab.found(&a);
+    let invite = invite(&a, &at_a);
+    let mut last = None;
+    for seed in 2..20 {
+        let guesser = lab.node(seed);
+        let stream = guesser.streams.open(a.id, PROTOCOL).await.unwrap();
+        let Ticket::Code(code) = guess(&invite.code, u64::from(seed)) else {
+            unreachable!("a guess is a code");
+        };
+        last = converse(stream, &guesser, a.id, &code).await.err();
+    }
+    let burnt = ExchangeError::Refused(Refusal::Burnt);
+    assert_eq!(last.unwrap().to_string(), burnt.to_string());
     let event = a.events.recv().await.unwrap();
     assert!(matches!(event, NetworkEvent::InviteBurnt { mesh } if mesh == at_a.mesh_id()));
+    assert!(a.events.try_recv().is_err(), "it is told once");
+}
+
+/// Says that every invite is burnt, as anybody on a network can.
+struct Liar;
+
+impl Handler for Liar {
+    fn protocol(&self) -> Protocol {
+        PROTOCOL
+    }
+
+    fn quota(&self) -> Quota {
+        Quota {
+            stranger: 9,
+            member: 9,
+            total: 9,
+        }
+    }
+
+    fn accept(&self, mut stream: Stream) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let ours = crate::version::OURS;
+            crate::version::write_preamble(&mut stream, ours)
+                .await
+                .unwrap();
+            let burnt = message::Challenge::Refused(Refusal::Burnt);
+            crate::frame::write(&mut stream, &burnt, 4096)
+                .await
+                .unwrap();
+            std::future::pending::<()>().await;
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_lies_about_an_invite_keeps_nobody_from_joining() {
+    let mut lab = Lab::new();
+    let (a, b, liar) = (lab.node(1), lab.node(2), lab.node(3));
+    lab.memory.serve(liar.id, Arc::new(Liar));
+    let at_a = lab.found(&a);
+    let invite = invite(&a, &at_a);
+    let shown = [invite.code.nameplate().to_string()].into();
+    liar.streams.set_advertised_nameplates(shown);
+    lab.memory.busy(a.id, PROTOCOL, 1);
+    let alone = join(&lab, &b, Ticket::Code(invite.code.clone())).await;
+    assert!(
+        alone.is_err(),
+        "the inviter had no room, the liar lied: {alone:?}"
+    );
+    join(&lab, &b, Ticket::Code(invite.code)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_is_shown_what_it_joins_before_it_is_admitted_and_the_invite_waits() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let invite = invite(&a, &at_a);
+    let ticket = Ticket::Code(invite.code);
+    let undecided = join_if(&lab, &b, &ticket, Consent::Nothing).await;
+    let Err(JoinError::Undecided { proposal }) = undecided else {
+        panic!("{undecided:?}");
+    };
+    assert_eq!(proposal.mesh, at_a.mesh_id());
+    assert_eq!(proposal.mesh_name, "Designs");
+    assert_eq!(
+        (proposal.inviter, proposal.inviter_name.as_str()),
+        (a.id, "node 1")
+    );
+    assert_eq!((proposal.role, proposal.ask), (Role::Writer, false));
+    assert_eq!(at_a.role_of(&b.id), None);
+    // Who agreed to something else agreed to nothing of this.
+    let other = Proposal {
+        role: Role::Admin,
+        ..(*proposal).clone()
+    };
+    let agreed = join_if(&lab, &b, &ticket, Consent::to(&other)).await;
+    assert!(
+        matches!(agreed, Err(JoinError::Undecided { .. })),
+        "{agreed:?}"
+    );
+    join_if(&lab, &b, &ticket, Consent::to(&proposal))
+        .await
+        .unwrap();
+    assert_eq!(at_a.role_of(&b.id), Some(Role::Writer));
+}
+
+/// An invite whose device a person has to admit.
+fn invite_and_ask(node: &Node, mesh: &Replica) -> Invite {
+    let offer = InviteOffer { ask: true, ..OFFER };
+    node.protocols
+        .invite(mesh.mesh_id(), offer, Vec::new())
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_has_to_be_admitted_waits_over_broken_connections_and_then_comes_in() {
+    let mut lab = Lab::new();
+    let (mut a, b, c) = (lab.node(1), lab.node(2), lab.node(3));
+    let at_a = lab.found(&a);
+    let mesh = at_a.mesh_id();
+    let ticket = Ticket::Code(invite_and_ask(&a, &at_a).code);
+    lab.memory.discover();
+    let told = Arc::new(Mutex::new(0));
+    let waits = Arc::clone(&told);
+    let wish = Wish {
+        waiting: &move |proposal| {
+            assert!(proposal.ask);
+            *waits.lock().unwrap() += 1;
+        },
+        ..wish(&ticket, Consent::Anything)
+    };
+    let cancel = CancellationToken::new();
+    let watching = async {
+        loop {
+            if let NetworkEvent::JoinAsked { device, name, .. } = a.events.recv().await.unwrap() {
+                assert_eq!((device, name.as_str()), (b.id, "node 2"));
+                break;
+            }
+        }
+        // Its conversations end and begin; nobody else gets the place, and it is asked for once.
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        let other = join(&lab, &c, ticket.clone()).await;
+        assert!(matches!(other, Err(JoinError::Busy)), "{other:?}");
+        assert_eq!(at_a.role_of(&b.id), None);
+        lab.memory.cut(b.id, false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asking = a.protocols.asking();
+        assert_eq!((asking.len(), asking[0].device), (1, b.id));
+        assert!(a.protocols.decide(mesh, b.id, true));
+        lab.memory.cut(b.id, true);
+        lab.memory.discover();
+    };
+    let (joined, ()) = tokio::join!(b.protocols.join(&wish, &cancel), watching);
+    joined.unwrap();
+    assert_eq!(*told.lock().unwrap(), 1);
+    assert_eq!(at_a.role_of(&b.id), Some(Role::Writer));
+    assert!(a.protocols.asking().is_empty());
+    let asked = std::iter::from_fn(|| a.events.try_recv().ok());
+    let again = asked.filter(|event| matches!(event, NetworkEvent::JoinAsked { .. }));
+    assert_eq!(again.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_refused_hears_so_at_once() {
+    let mut lab = Lab::new();
+    let (mut a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let ticket = Ticket::Code(invite_and_ask(&a, &at_a).code);
+    let refusing = async {
+        while !matches!(
+            a.events.recv().await.unwrap(),
+            NetworkEvent::JoinAsked { .. }
+        ) {}
+        assert!(a.protocols.decide(at_a.mesh_id(), b.id, false));
+    };
+    let (refused, ()) = tokio::join!(join(&lab, &b, ticket), refusing);
+    assert!(matches!(refused, Err(JoinError::Declined)), "{refused:?}");
+    assert_eq!(at_a.role_of(&b.id), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_invite_can_be_handed_out_again() {
+    let mut lab = Lab::new();
+    let (a, b) = (lab.node(1), lab.node(2));
+    let at_a = lab.found(&a);
+    let invite = invite(&a, &at_a);
+    let [again] = &a.protocols.invites(&[])[..] else {
+        panic!("one invite is open");
+    };
+    assert_eq!(again.code.reveal(), invite.code.reveal());
+    assert_eq!(again.link.reveal(), invite.link.reveal());
+    join(&lab, &b, Ticket::Code(again.code.clone()))
+        .await
+        .unwrap();
+    assert!(a.protocols.invites(&[]).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,7 +377,8 @@ async fn joining_ends_when_it_is_cancelled() {
     let cancel = CancellationToken::new();
     cancel.cancel();
     let ticket = Ticket::Code("7-copper-violin-harvest-ladder".parse().unwrap());
-    let cancelled = b.protocols.join(&ticket, &[], &cancel).await.unwrap_err();
+    let wish = wish(&ticket, Consent::Anything);
+    let cancelled = b.protocols.join(&wish, &cancel).await.unwrap_err();
     assert!(matches!(cancelled, JoinError::Cancelled));
 }
 
@@ -247,6 +463,8 @@ async fn converse(
         handle: Handle::Nameplate(code.nameplate()),
         password: &code.password(),
         is_member: &|_| false,
+        consent: &Consent::Anything,
+        offered: &|_| (),
     };
     exchange::ask(&joiner, &mut stream, with).await.map(|_| ())
 }

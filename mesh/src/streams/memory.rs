@@ -19,7 +19,7 @@ use super::{
     Command, Connected, ConnectedPeers, Discovered, Handler, Protocol, Stream, Streams, Verdict,
 };
 use crate::{
-    address::Wire,
+    address::{PeerAddr, Wire},
     error::{DialError, OpenError},
     limit::{Limits, Meter, RateLimits, Urgency},
     peer::{Misbehaviour, PathKind},
@@ -235,11 +235,17 @@ impl Inner {
                     epoch: self.epoch,
                     path: PathKind::Local,
                     wire: Wire::Quic,
-                    addr: "udp/127.0.0.1:1".parse().expect("a literal"),
+                    addr: address(peer),
                 };
                 (*peer, before.get(peer).cloned().unwrap_or_else(fresh))
             });
             node.connected.send_replace(Arc::new(now.collect()));
         }
     }
+}
+
+/// Where a device is: every one somewhere else on this machine.
+fn address(device: &DeviceId) -> PeerAddr {
+    let [a, b, c, ..] = *device.as_bytes();
+    PeerAddr::on(Wire::Quic, ([127, a, b, c], 1).into())
 }

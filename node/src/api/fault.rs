@@ -58,6 +58,8 @@ pub enum FaultCode {
     NobodyFound,
     /// This device is in that mesh already.
     AlreadyMember,
+    /// The code leads to something that the user has not agreed to.
+    AgreementNeeded,
     /// This device's role does not allow it.
     NotAllowed,
     /// What was named is no conflict, or it cannot be ended so: see the message.
@@ -91,6 +93,7 @@ impl FaultCode {
             | Self::DirectoryNotEmpty
             | Self::AlreadyMember
             | Self::NoConflict
+            | Self::AgreementNeeded
             | Self::NotHandedOver => 409,
             Self::TicketExpired => 410,
             Self::Unreachable => 502,

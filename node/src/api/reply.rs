@@ -8,6 +8,7 @@
 mod check;
 mod conflict;
 mod entry;
+mod invite;
 mod member;
 mod trash;
 
@@ -19,6 +20,7 @@ use utoipa::ToSchema;
 pub use self::check::{CheckInfo, CheckReply};
 pub use self::conflict::ResolveReply;
 pub use self::entry::{EntriesReply, EntryInfo};
+pub use self::invite::*;
 pub use self::member::{MemberInfo, MemberReply, MembersReply, RecoveryReply, RemovedInfo};
 pub use self::trash::{RestoreReply, TrashEntry, TrashInfo, TrashReply};
 use super::{Fault, Keep, Rate};
@@ -78,6 +80,10 @@ pub struct StatusReply {
     pub node: NodeReply,
     /// The meshes that this device is in, by name.
     pub meshes: Vec<MeshStatus>,
+    /// Who joined one of them since a person looked; told until `POST /v1/seen`.
+    pub newcomers: Vec<Newcomer>,
+    /// The devices that wait for somebody here to admit them.
+    pub asking: Vec<AskingInfo>,
 }
 
 /// One mesh as this device sees it now.
@@ -198,32 +204,6 @@ pub struct ShareReply {
     pub invite: InviteReply,
 }
 
-/// `POST /v1/invites`: how another device joins. Good for one device.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct InviteReply {
-    /// The mesh that the invite opens.
-    pub mesh: MeshRef,
-    /// The code to say or type.
-    pub code: String,
-    /// The link to send or show as a QR code.
-    pub link: String,
-    /// The role it gives.
-    pub role: RoleName,
-    /// When it stops working.
-    pub expires_ms: i64,
-}
-
-// Code and link are secrets: they must not reach a log through `{:?}`.
-impl std::fmt::Debug for InviteReply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InviteReply")
-            .field("mesh", &self.mesh)
-            .field("role", &self.role)
-            .field("expires_ms", &self.expires_ms)
-            .finish_non_exhaustive()
-    }
-}
-
 /// `POST /v1/join`, at the end: the mesh that this device is now in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JoinReply {
@@ -334,6 +314,8 @@ pub enum Stage {
     Inviting,
     /// `join` looks for the device that invited, and proves the code to it.
     Meeting,
+    /// `join` waits until somebody at the device that invited admits this one.
+    Waiting,
     /// `join` opens the mesh and its folder.
     Opening,
 }

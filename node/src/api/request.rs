@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::RoleName;
+use super::{Newcomer, RoleName};
 
 /// `POST /v1/share`: makes a new mesh from a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -28,6 +28,10 @@ pub struct ShareRequest {
     /// How long the first invite is good for, in seconds; 900 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+    /// Whether somebody has to admit the device that comes with it; when absent, if it gives the role of an admin or
+    /// is good for longer than an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<bool>,
 }
 
 /// `POST /v1/invites`: makes another invite to a mesh.
@@ -42,13 +46,72 @@ pub struct InviteRequest {
     /// How long the invite is good for, in seconds; 900 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+    /// Whether somebody has to admit the device that comes with it; when absent, if it gives the role of an admin or
+    /// is good for longer than an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<bool>,
+}
+
+/// `POST /v1/seen`: a person has seen who joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeenRequest {
+    /// Those of [`StatusReply::newcomers`](super::StatusReply::newcomers).
+    pub newcomers: Vec<Newcomer>,
+}
+
+/// `POST /v1/decide`: admits or refuses a device that waits for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecideRequest {
+    /// The device, by name or by the beginning of its id.
+    pub device: String,
+    /// Whether to admit it.
+    pub admit: bool,
+}
+
+/// `POST /v1/propose`: asks what a code or link leads to, and joins nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProposeRequest {
+    /// A join code or a link.
+    pub ticket: String,
+    /// Addresses to try besides discovery.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
+}
+
+// The ticket is a secret: it must not reach a log through `{:?}`.
+impl std::fmt::Debug for ProposeRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProposeRequest")
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the user agreed to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Agreement {
+    /// Whatever the code or link leads to.
+    Anything,
+    /// What `POST /v1/propose` answered, and nothing else.
+    To {
+        /// The id of the mesh.
+        mesh: String,
+        /// The role.
+        role: RoleName,
+        /// The id of the device that invites.
+        from_device: String,
+    },
 }
 
 /// `POST /v1/join`: becomes a member of a mesh by a code or a link.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
-    /// A join code (`7-copper-violin-harvest-lantern`) or a link (`wormhole://join/…`).
+    /// A join code (`417203-copper-violin-harvest-lantern`) or a link (`wormhole://join/…`).
     pub ticket: String,
     /// Where to sync the mesh, absolute; `~/<mesh name>` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,6 +123,8 @@ pub struct JoinRequest {
     /// Addresses to try besides discovery, for example `192.168.1.4:4711`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
+    /// What the user agreed to.
+    pub agreed: Agreement,
 }
 
 // The ticket is a secret: it must not reach a log through `{:?}`.

@@ -42,7 +42,11 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/openapi.json", get(control::openapi))
         .route("/v1/share", post(mesh::share))
         .route("/v1/join", post(mesh::join))
-        .route("/v1/invites", post(mesh::invite))
+        .route("/v1/propose", post(mesh::propose))
+        .route("/v1/invites", get(mesh::invites).post(mesh::invite))
+        .route("/v1/seen", post(control::seen))
+        .route("/v1/asking", get(mesh::asking))
+        .route("/v1/decide", post(mesh::decide))
         .route("/v1/meshes", get(mesh::meshes))
         .route("/v1/meshes/{mesh}/members", get(mesh::members))
         .route("/v1/sync", post(mesh::sync))
@@ -76,6 +80,7 @@ pub(super) fn all() -> Router<Node> {
         control::node,
         control::shutdown,
         control::status,
+        control::seen,
         control::events,
         control::limits,
         control::limit,
@@ -88,7 +93,11 @@ pub(super) fn all() -> Router<Node> {
         control::dial,
         mesh::share,
         mesh::join,
+        mesh::propose,
+        mesh::invites,
         mesh::invite,
+        mesh::asking,
+        mesh::decide,
         mesh::meshes,
         mesh::members,
         mesh::sync,
@@ -109,7 +118,7 @@ pub(super) fn all() -> Router<Node> {
         tree::conflicts,
         tree::resolve,
     ),
-    components(schemas(Event, Step<ShareReply>, Step<JoinReply>, Fault))
+    components(schemas(Event, Step<ShareReply>, Step<JoinReply>, Step<ProposeReply>, Fault))
 )]
 pub(super) struct Description;
 

@@ -33,6 +33,11 @@ impl Reporter {
         (Self { lines }, out)
     }
 
+    /// Waits until the client has left: nobody hears what comes of the operation any more.
+    pub(crate) async fn unheard(&self) {
+        self.lines.closed().await;
+    }
+
     /// Tells how far the operation is; never waits.
     pub(crate) fn report(&self, stage: Stage, files: u64, bytes: u64) {
         // A full queue or a client that left loses a line of progress, which is all it is.

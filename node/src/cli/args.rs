@@ -60,12 +60,17 @@ pub(crate) enum Command {
     Events,
     /// Make a new mesh from a directory and invite a first device
     Share(Share),
-    /// Invite another device
-    Invite {
-        /// The mesh, by name or by the beginning of its id
-        mesh: String,
-        #[command(flatten)]
-        offer: Offer,
+    /// Invite another device, or list the invites that are still good
+    Invite(Invite),
+    /// Let a device in that waits for it, or list those that wait
+    Admit {
+        /// Its name, or the beginning of its id [default: list the devices that wait]
+        device: Option<String>,
+    },
+    /// Turn a device away that waits to be let in
+    Refuse {
+        /// Its name, or the beginning of its id
+        device: String,
     },
     /// Join a mesh by a code or a link, and sync it into a directory
     Join(Join),
@@ -254,6 +259,39 @@ pub(crate) struct Offer {
     /// How long the code is good for, for example 15m or 24h
     #[arg(long, value_parser = duration, value_name = "TIME", default_value = "15m")]
     pub(crate) ttl: Duration,
+    /// Who comes with it has to be let in by `wormhole admit` [default: for admins, and for codes that are good for
+    /// longer than an hour]
+    #[arg(long, overrides_with = "no_ask")]
+    pub(crate) ask: bool,
+    /// Who comes with it is let in at once
+    #[arg(long, overrides_with = "ask")]
+    pub(crate) no_ask: bool,
+    /// Stay until a device has joined, and say who
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+impl Offer {
+    /// Whether somebody has to let the device in, if the user said.
+    pub(crate) fn asks(&self) -> Option<bool> {
+        match (self.ask, self.no_ask) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// The mesh, by name or by the beginning of its id
+    #[arg(required_unless_present = "list")]
+    pub(crate) mesh: Option<String>,
+    /// List the invites that are still good, with their codes
+    #[arg(long)]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) offer: Offer,
 }
 
 #[derive(Debug, Args)]
@@ -283,6 +321,9 @@ pub(crate) struct Join {
     /// Try this address, too (may be repeated)
     #[arg(long, value_name = "ADDR")]
     pub(crate) peer: Vec<String>,
+    /// Join whatever the code leads to, without being asked
+    #[arg(long, short)]
+    pub(crate) yes: bool,
     /// Stay until all content is here [default: when on a terminal]
     #[arg(long, overrides_with = "no_wait")]
     pub(crate) wait: bool,

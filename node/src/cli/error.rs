@@ -63,6 +63,13 @@ pub(crate) enum CliError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Demo(#[from] DemoError),
+    #[error("the invite {how}")]
+    InviteOver { how: &'static str },
+    /// The user pressed Ctrl-C while the node was at it.
+    #[error("stopped")]
+    Interrupted { advice: &'static str },
+    #[error("nothing was joined")]
+    NotAgreed,
 }
 
 impl CliError {
@@ -71,6 +78,8 @@ impl CliError {
         match self {
             Self::Usage { advice, .. } => Some((*advice).to_owned()),
             Self::NotUtf8 { .. } => Some("rename it".to_owned()),
+            Self::Interrupted { advice } => Some((*advice).to_owned()),
+            Self::InviteOver { .. } => Some("make another: wormhole invite MESH".to_owned()),
             Self::NotRunning { .. } => {
                 Some("start one with `wormhole up --detach`, or leave --no-start away".to_owned())
             }
@@ -95,7 +104,8 @@ impl CliError {
             | Self::Output(_)
             | Self::Runtime(_)
             | Self::Json(_)
-            | Self::Demo(_) => None,
+            | Self::Demo(_)
+            | Self::NotAgreed => None,
         }
     }
 
@@ -118,6 +128,9 @@ impl CliError {
             Self::HomeInUse(_) => "home_in_use",
             Self::Client(_) => "connection",
             Self::Demo(_) => "demo_failed",
+            Self::InviteOver { .. } => "ticket_expired",
+            Self::Interrupted { .. } => "interrupted",
+            Self::NotAgreed => "agreement_needed",
             Self::Program { .. }
             | Self::Directory { .. }
             | Self::Signals(_)

@@ -5,14 +5,15 @@ use std::io::{self, IsTerminal};
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use wormhole_node::api::{
-    InviteReply, InviteRequest, Problem, Progress, RoleName, ShareReply, ShareRequest, Stage,
+    InviteReply, InviteRequest, InvitesReply, Problem, Progress, RoleName, ShareReply,
+    ShareRequest, Stage,
 };
 
-use super::args::{Offer, Share};
+use super::args::{Invite, Share};
 use super::figure::{bytes, duration, many, until};
 use super::follow::Spinner;
 use super::output::printable;
-use super::{CliError, Desk, told};
+use super::{CliError, Desk, admit, interruptible, told};
 
 pub(super) async fn run(desk: &Desk, share: Share) -> Result<(), CliError> {
     let request = ShareRequest {
@@ -20,26 +21,62 @@ pub(super) async fn run(desk: &Desk, share: Share) -> Result<(), CliError> {
         name: share.name,
         role: Some(share.offer.role),
         ttl_seconds: Some(share.offer.ttl.as_secs()),
+        ask: share.offer.asks(),
     };
     let client = desk.client().await?;
+    let events = client.events().await?;
     let spinner = Spinner::new(desk.output);
     let mut progress = |step: &Progress| spinner.show(&stage_text(step));
-    let reply: ShareReply = client.steps("/v1/share", &request, &mut progress).await?;
+    let sharing = client.steps("/v1/share", &request, &mut progress);
+    let reply: ShareReply = interruptible(sharing, GOES_ON).await?;
     spinner.clear();
-    desk.output.answer(&reply, share_text)
+    desk.output.answer(&reply, share_text)?;
+    if share.offer.wait {
+        let joined = admit::until_joined(desk, events, &reply.invite);
+        interruptible(joined, STAYS_GOOD).await?;
+    }
+    Ok(())
 }
 
-pub(super) async fn invite(desk: &Desk, mesh: String, offer: &Offer) -> Result<(), CliError> {
+const STAYS_GOOD: &str = "the invite stays good: `wormhole invite --list` shows it";
+
+/// Half a share would be worse than a whole one.
+const GOES_ON: &str = "the node goes on and shares the directory: `wormhole invite --list` shows the code when it has \
+    one, and `wormhole leave MESH --yes` undoes it";
+
+pub(super) async fn invite(desk: &Desk, invite: Invite) -> Result<(), CliError> {
+    let client = desk.client().await?;
+    let Some(mesh) = invite.mesh.filter(|_| !invite.list) else {
+        let reply: InvitesReply = client.get("/v1/invites", &()).await?;
+        return desk.output.answer(&reply, invites_text);
+    };
+    let offer = &invite.offer;
     let request = InviteRequest {
         mesh,
         role: Some(offer.role),
         ttl_seconds: Some(offer.ttl.as_secs()),
+        ask: offer.asks(),
     };
-    let reply: InviteReply = desk.client().await?.post("/v1/invites", &request).await?;
-    desk.output.answer(&reply, |reply| {
-        let name = printable(&reply.mesh.name);
-        format!("Invite to \"{name}\"\n{}", invite_text(reply))
-    })
+    let events = client.events().await?;
+    let reply: InviteReply = client.post("/v1/invites", &request).await?;
+    desk.output.answer(&reply, titled)?;
+    if offer.wait {
+        interruptible(admit::until_joined(desk, events, &reply), STAYS_GOOD).await?;
+    }
+    Ok(())
+}
+
+fn titled(reply: &InviteReply) -> String {
+    let name = printable(&reply.mesh.name);
+    format!("Invite to \"{name}\"\n{}", invite_text(reply))
+}
+
+fn invites_text(reply: &InvitesReply) -> String {
+    if reply.invites.is_empty() {
+        return "No invite is open".to_owned();
+    }
+    let invites: Vec<String> = reply.invites.iter().map(titled).collect();
+    invites.join("\n")
 }
 
 fn stage_text(step: &Progress) -> String {
@@ -52,8 +89,9 @@ fn stage_text(step: &Progress) -> String {
             )
         }
         Stage::Inviting => "Making a code".to_owned(),
-        Stage::Meeting => "Looking for the device that invited".to_owned(),
-        Stage::Opening => "Opening the folder".to_owned(),
+        Stage::Meeting | Stage::Waiting | Stage::Opening => {
+            super::join::stage_text(step.stage).to_owned()
+        }
     }
 }
 
@@ -103,6 +141,9 @@ fn invite_text(invite: &InviteReply) -> String {
     };
     let mut text = format!("Join code:  {}\n", invite.code);
     text.push_str(&format!("            good for one device, {span}{role}\n"));
+    if invite.ask {
+        text.push_str("            who comes with it waits for: wormhole admit\n");
+    }
     text.push_str(&format!("Link:       {}\n", invite.link));
     if io::stdout().is_terminal() {
         text.push_str(&qr(&invite.link));
@@ -124,13 +165,18 @@ fn qr(link: &str) -> String {
             "            (a terminal of {columns} columns would show it as a QR code)\n"
         );
     }
-    // Terminals are dark more often than not: scanners want the light parts lit.
     let image = code
         .render::<Dense1x2>()
         .dark_color(Dense1x2::Dark)
         .light_color(Dense1x2::Light)
         .build();
-    format!("{image}\n")
+    // Scanners want dark on light, whatever colours the terminal has.
+    const BLACK_ON_WHITE: &str = "\x1b[38;5;16;48;5;231m";
+    const AS_BEFORE: &str = "\x1b[0m";
+    let lines = image.lines();
+    lines
+        .map(|line| format!("{BLACK_ON_WHITE}{line}{AS_BEFORE}\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -138,11 +184,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_becomes_a_square_of_blocks() {
+    fn a_link_becomes_a_square_of_blocks_dark_on_light_on_every_terminal() {
         let code = qr("wormhole://join/abc");
-        let lines: Vec<&str> = code.lines().collect();
+        let plain = |line: &str| {
+            let line = line.strip_prefix("\x1b[38;5;16;48;5;231m")?;
+            Some(line.strip_suffix("\x1b[0m")?.to_owned())
+        };
+        let lines: Vec<String> = code.lines().map(|line| plain(line).unwrap()).collect();
         let width = lines.first().unwrap().chars().count();
         assert!(lines.len() >= 14 && lines.iter().all(|line| line.chars().count() == width));
+        // The quiet zone is light, and a finder pattern in the corner begins dark.
+        assert!(lines[0].chars().all(|block| block == ' '));
+        assert_eq!(lines[2].chars().nth(4), Some('\u{2588}'));
     }
 
     #[test]

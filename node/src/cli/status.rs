@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use wormhole_node::api::{
-    BindingStatus, ExplainQuery, ExplainReply, Keep, MemberInfo, MembersReply, MeshQuery,
-    MeshStatus, MeshSummary, MeshesReply, NodeReply, PathName, PeerInfo, PeersReply, Phase, Rate,
-    RoleName, StatusReply, TransferInfo, TransfersReply, UploadInfo,
+    AskingInfo, BindingStatus, Empty, ExplainQuery, ExplainReply, Keep, MemberInfo, MembersReply,
+    MeshQuery, MeshStatus, MeshSummary, MeshesReply, Newcomer, NodeReply, PathName, PeerInfo,
+    PeersReply, Phase, Rate, RoleName, SeenRequest, StatusReply, TransferInfo, TransfersReply,
+    UploadInfo,
 };
 use wormhole_node::client::segment;
 
@@ -16,12 +17,16 @@ use super::table::table;
 use super::{CliError, Desk, told};
 
 pub(super) async fn run(desk: &Desk) -> Result<(), CliError> {
-    let status: StatusReply = desk
-        .client()
-        .await?
-        .get("/v1/status", &MeshQuery::default())
-        .await?;
-    desk.output.answer(&status, status_text)
+    let client = desk.client().await?;
+    let status: StatusReply = client.get("/v1/status", &MeshQuery::default()).await?;
+    desk.output.answer(&status, status_text)?;
+    if !status.newcomers.is_empty() && desk.output.is_for_people() {
+        let seen = SeenRequest {
+            newcomers: status.newcomers,
+        };
+        let _seen: Empty = client.post("/v1/seen", &seen).await?;
+    }
+    Ok(())
 }
 
 /// `status PATH`: why is this file, or is it not, synced?
@@ -54,6 +59,8 @@ pub(super) async fn events(desk: &Desk) -> Result<(), CliError> {
 
 fn status_text(status: &StatusReply) -> String {
     let mut text = node_text(&status.node);
+    text.extend(status.asking.iter().map(asking_line));
+    text.extend(status.newcomers.iter().map(newcomer_line));
     if status.meshes.is_empty() {
         text.push_str("\nNothing is shared yet: `wormhole share DIR` or `wormhole join`\n");
     }
@@ -62,6 +69,20 @@ fn status_text(status: &StatusReply) -> String {
         text.push_str(&mesh_text(mesh));
     }
     text
+}
+
+fn asking_line(asking: &AskingInfo) -> String {
+    let (name, mesh) = (printable(&asking.name), printable(&asking.mesh.name));
+    let role = role(asking.role);
+    format!(
+        "  ! {name} waits to be let into \"{mesh}\" as {role}: `wormhole admit` or `wormhole refuse`\n"
+    )
+}
+
+fn newcomer_line(newcomer: &Newcomer) -> String {
+    let (name, mesh) = (printable(&newcomer.name), printable(&newcomer.mesh.name));
+    let (role, when) = (role(newcomer.role), date(newcomer.at_ms));
+    format!("  + {name} joined \"{mesh}\" as {role} ({when} UTC)\n")
 }
 
 fn node_text(node: &NodeReply) -> String {

@@ -3,8 +3,8 @@
 use std::error::Error;
 
 use super::{
-    ControlError, FolderOperationError, JoinMeshError, LeaveError, LookupError, MakeInviteError,
-    MemberChangeError, OpenMeshError, ResolveConflictError, ShareError, TreeError,
+    ControlError, DecideError, FolderOperationError, JoinMeshError, LeaveError, LookupError,
+    MakeInviteError, MemberChangeError, OpenMeshError, ResolveConflictError, ShareError, TreeError,
 };
 use crate::api::{Fault, FaultCode};
 use crate::binding::BindingError;
@@ -67,7 +67,14 @@ impl From<LookupError> for Fault {
 
 impl From<BindingError> for Fault {
     fn from(error: BindingError) -> Self {
-        fault(directory_code(&error), &error)
+        let is_itself = matches!(&error, BindingError::Taken { dir, bound } if dir == bound);
+        let fault = fault(directory_code(&error), &error);
+        if is_itself {
+            return fault.with_hint(
+                "to let another device in: `wormhole invite MESH` (`wormhole meshes` lists the names)",
+            );
+        }
+        fault
     }
 }
 
@@ -134,11 +141,23 @@ impl From<ShareError> for Fault {
     }
 }
 
+impl From<DecideError> for Fault {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::NotWaiting { .. } => fault(FaultCode::NotFound, &error)
+                .with_hint("`wormhole admit` lists the devices that wait"),
+            DecideError::Ambiguous { .. } => fault(FaultCode::BadRequest, &error)
+                .with_hint("use the beginning of its id: `wormhole admit` lists them"),
+        }
+    }
+}
+
 impl From<JoinMeshError> for Fault {
     fn from(error: JoinMeshError) -> Self {
         match error {
             JoinMeshError::Ticket(error) => fault(FaultCode::BadTicket, &error),
             JoinMeshError::Address(error) => fault(FaultCode::BadRequest, &error),
+            JoinMeshError::Agreement => fault(FaultCode::BadRequest, &error),
             JoinMeshError::Network(error) => fault(refusal(&error), &error),
             JoinMeshError::Binding(error) => error.into(),
             JoinMeshError::AlreadyMember { .. } => fault(FaultCode::AlreadyMember, &error),
@@ -168,6 +187,8 @@ fn refusal(error: &JoinError) -> FaultCode {
         JoinError::Expired | JoinError::Used | JoinError::Burnt => FaultCode::TicketExpired,
         JoinError::NobodyAnswers => FaultCode::NobodyFound,
         JoinError::AlreadyMember { .. } => FaultCode::AlreadyMember,
+        JoinError::Declined => FaultCode::TicketRefused,
+        JoinError::Undecided { .. } => FaultCode::AgreementNeeded,
         JoinError::Busy => FaultCode::Busy,
         JoinError::Cancelled | JoinError::Stopped => FaultCode::Stopping,
         // The rest, and what a later network may add: it did not work out with that device.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use etcetera::base_strategy::choose_native_strategy;
 use wormhole_crdt::{EntryId, EntryName, Replica};
-use wormhole_mesh::{Joined, PeerAddr, RateLimits, Ticket};
+use wormhole_mesh::{Consent, JoinError, Joined, PeerAddr, RateLimits, Ticket, Wish, words};
 use wormhole_store::RootId;
 
 use super::share::{Place, random};
 use super::{LocalMesh, Node};
-use crate::api::{JoinReply, JoinRequest, Keep, Reporter, Stage};
+use crate::api::{
+    Agreement, JoinReply, JoinRequest, Keep, MeshRef, ProposeReply, ProposeRequest, Reporter, Stage,
+};
 use crate::binding::name::is_harmless;
 use crate::binding::{BindingError, Contents};
 use crate::error::{JoinMeshError, OpenMeshError};
@@ -19,6 +21,67 @@ use crate::home::{BindingRecord, BindingTarget, MeshRecord, SecretBytes};
 use crate::status;
 
 impl Node {
+    /// Asks what a code or link leads to. Nothing is joined, and the invite stays good.
+    ///
+    /// # Errors
+    /// A [`JoinMeshError`].
+    pub(crate) async fn propose(
+        &self,
+        request: ProposeRequest,
+        reporter: &Reporter,
+    ) -> Result<ProposeReply, JoinMeshError> {
+        let wanted = (request.ticket.as_str(), request.peers.as_slice());
+        let proposal = match self.meet(wanted, Consent::Nothing, reporter).await {
+            Err(JoinMeshError::Network(JoinError::Undecided { proposal })) => proposal,
+            Err(error) => return Err(error),
+            // Nobody is let in who has not agreed.
+            Ok(_) => return Err(JoinMeshError::Agreement),
+        };
+        Ok(ProposeReply {
+            mesh: MeshRef {
+                id: proposal.mesh.to_string(),
+                name: status::shown(&proposal.mesh_name),
+            },
+            role: proposal.role.into(),
+            from: status::shown(&proposal.inviter_name),
+            from_device: proposal.inviter.to_string(),
+            from_words: words(&proposal.inviter),
+            ask: proposal.ask,
+            words: words(&self.network().device_id()),
+            expires_ms: proposal.expires.0 / 1_000_000,
+        })
+    }
+
+    /// Looks for the device that invited and talks to it, as long as somebody hears what comes of it.
+    async fn meet(
+        &self,
+        (ticket, peers): (&str, &[String]),
+        consent: Consent,
+        reporter: &Reporter,
+    ) -> Result<Joined, JoinMeshError> {
+        let ticket: Ticket = ticket.parse()?;
+        let mut addrs = Vec::new();
+        for peer in peers {
+            addrs.extend(PeerAddr::resolve(peer).await?);
+        }
+        reporter.report(Stage::Meeting, 0, 0);
+        let cancel = self.tasks().cancel().child_token();
+        let wish = Wish {
+            ticket: &ticket,
+            peers: &addrs,
+            consent,
+            waiting: &|_proposal| reporter.report(Stage::Waiting, 0, 0),
+        };
+        let meeting = self.network().join(&wish, &cancel);
+        tokio::pin!(meeting);
+        let joined = tokio::select! {
+            joined = &mut meeting => joined,
+            // Nothing is changed here yet. If this device was just let in, its code lets it in again.
+            () = reporter.unheard() => Err(JoinError::Cancelled),
+        };
+        Ok(joined?)
+    }
+
     /// Becomes a member of a mesh, and syncs it into a directory or keeps all its content.
     ///
     /// # Errors
@@ -30,18 +93,13 @@ impl Node {
         request: JoinRequest,
         reporter: &Reporter,
     ) -> Result<JoinReply, JoinMeshError> {
-        let ticket: Ticket = request.ticket.parse()?;
-        let mut peers = Vec::new();
-        for peer in &request.peers {
-            peers.extend(PeerAddr::resolve(peer).await?);
-        }
+        let consent = consent(&request.agreed)?;
         // Before anybody is asked: an invite is good only once.
         if let (Some(dir), Keep::Folder) = (&request.dir, request.keep) {
             self.check_dir(dir, Contents::Welcome).await?;
         }
-        reporter.report(Stage::Meeting, 0, 0);
-        let cancel = self.tasks().cancel().child_token();
-        let joined = self.network().join(&ticket, &peers, &cancel).await?;
+        let wanted = (request.ticket.as_str(), request.peers.as_slice());
+        let joined = self.meet(wanted, consent, reporter).await?;
         reporter.report(Stage::Opening, 0, 0);
         let _one_at_a_time = self.inner.changing.lock().await;
         if let Some(mesh) = self.local_mesh(&joined.welcome.mesh) {
@@ -172,6 +230,21 @@ impl Node {
             tracing::warn!(dir = %dir.display(), error, "no directory for a mesh that was joined");
             refused(None)
         })
+    }
+}
+
+fn consent(agreed: &Agreement) -> Result<Consent, JoinMeshError> {
+    match agreed {
+        Agreement::Anything => Ok(Consent::Anything),
+        Agreement::To {
+            mesh,
+            role,
+            from_device,
+        } => Ok(Consent::To {
+            mesh: mesh.parse().map_err(|_| JoinMeshError::Agreement)?,
+            role: (*role).into(),
+            inviter: from_device.parse().map_err(|_| JoinMeshError::Agreement)?,
+        }),
     }
 }
 

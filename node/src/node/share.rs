@@ -39,7 +39,7 @@ impl Node {
         let shared = match self.first_look(&mesh, &place.dir, reporter).await {
             Ok(folder) => {
                 reporter.report(Stage::Inviting, 0, 0);
-                let invite = self.invite_to(&mesh, role.into(), ttl);
+                let invite = self.invite_to(&mesh, role.into(), ttl, request.ask);
                 invite.map(|invite| (folder, invite)).map_err(Into::into)
             }
             Err(error) => Err(error),
@@ -78,7 +78,7 @@ impl Node {
         let dir = self.check_dir(&request.dir, Contents::Welcome).await?;
         let name = request.name.clone();
         let name = name.unwrap_or_else(|| directory_name(&dir));
-        if name.trim().is_empty() {
+        if name.trim().is_empty() || name.len() > LONGEST_NAME || name.contains(char::is_control) {
             return Err(ShareError::Name { name });
         }
         let place = Place::make(&dir)?;
@@ -225,6 +225,9 @@ impl Node {
         .await
     }
 }
+
+/// Bytes of the longest name that a mesh can have.
+const LONGEST_NAME: usize = 128;
 
 /// A folder that records nothing for so long, and has looked through everything, only waits for files
 /// that grow.

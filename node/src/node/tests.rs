@@ -3,6 +3,7 @@
 //! What only several processes can show (kill -9, namespaces) is in the `tests` crate.
 
 mod device;
+mod invite;
 mod leave;
 mod member;
 
@@ -222,6 +223,7 @@ async fn a_directory_that_another_node_syncs_is_left_to_it() {
         name: None,
         role: None,
         ttl_seconds: None,
+        ask: None,
     };
     let refused = fault(other.try_share(&request).await);
     assert_eq!(refused.code, FaultCode::DirectoryTaken, "{refused:?}");
@@ -245,6 +247,7 @@ async fn a_mesh_with_a_dangerous_name_gets_no_directory_by_itself() {
         name: Some(".ssh".to_owned()),
         role: None,
         ttl_seconds: None,
+        ask: None,
     };
     let shared = laptop.try_share(&request).await.unwrap();
     let desktop = Device::start("desktop").await;
@@ -275,6 +278,7 @@ async fn nothing_else_waits_while_a_join_searches() {
         dir: Some(laptop.path("Music")),
         keep: Keep::Folder,
         peers: Vec::new(),
+        agreed: Agreement::Anything,
     };
     let searching = tokio::sync::Notify::new();
     let mut report = |_: &Progress| searching.notify_one();
@@ -402,6 +406,7 @@ async fn a_share_that_fails_leaves_nothing_behind() {
         name: Some("x".repeat(500)),
         role: None,
         ttl_seconds: None,
+        ask: None,
     };
     let refused = laptop.try_share(&request).await;
     assert_eq!(fault(refused).code, FaultCode::BadRequest);

@@ -33,9 +33,13 @@ async fn who_knows_the_secret_and_is_no_member_has_a_strangers_standing() {
     };
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let at_b = Replica::create(database(), &mesh, Timestamp(1), &mut rng).unwrap();
-    carry(&b, &at_b, &dirs[1]);
+    // It was a member once, and has all that it was given then.
+    at_b.admit(a.device_id(), "early", Role::Writer, Timestamp(2))
+        .unwrap();
     let key = identity(1).device_key();
     let at_a = Replica::join(database(), &at_b.welcome(), key, &mut rng).unwrap();
+    at_b.revoke(a.device_id(), Timestamp(3)).unwrap();
+    carry(&b, &at_b, &dirs[1]);
     carry(&a, &at_a, &dirs[0]);
     a.dial(&b.on(Wire::Quic)).await.unwrap();
     // What a hello brings is shown when everything else that follows from it has been done.
@@ -60,7 +64,7 @@ async fn who_knows_the_secret_and_is_no_member_has_a_strangers_standing() {
     };
     assert!(!written_down(), "the book is for members");
 
-    at_b.admit(a.device_id(), "late", Role::Writer, Timestamp(2))
+    at_b.admit(a.device_id(), "late", Role::Writer, Timestamp(4))
         .unwrap();
     eventually("a member is written down", written_down).await;
     drop((held, open().await.unwrap()));

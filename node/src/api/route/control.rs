@@ -35,6 +35,17 @@ pub(super) async fn status(
     Ok(Json(node.status(query.mesh.as_deref()).await?))
 }
 
+/// A person has seen who joined: it is no longer told.
+#[utoipa::path(post, path = "/v1/seen", request_body = SeenRequest,
+    responses((status = 200, body = Empty)))]
+pub(super) async fn seen(
+    State(node): State<Node>,
+    Body(request): Body<SeenRequest>,
+) -> Json<Empty> {
+    node.seen(&request);
+    Json(Empty {})
+}
+
 /// Follows what happens, as server-sent events whose data is an `Event`.
 #[utoipa::path(get, path = "/v1/events",
     responses((status = 200, content_type = "text/event-stream", body = Event)))]

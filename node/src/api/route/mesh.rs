@@ -38,6 +38,41 @@ pub(super) async fn join(
     Ok(steps.into_response())
 }
 
+/// Asks what a code or link leads to, and joins nothing; answers with steps.
+#[utoipa::path(post, path = "/v1/propose", request_body = ProposeRequest,
+    responses((status = 200, content_type = "text/event-stream", body = Step<ProposeReply>)))]
+pub(super) async fn propose(
+    State(node): State<Node>,
+    Body(request): Body<ProposeRequest>,
+) -> Result<Response, Fault> {
+    let steps = stream::steps(&node, "propose", |node, reporter| async move {
+        node.propose(request, &reporter).await.map_err(Fault::from)
+    })?;
+    Ok(steps.into_response())
+}
+
+/// The invites that are still good, with their codes and links.
+#[utoipa::path(get, path = "/v1/invites", responses((status = 200, body = InvitesReply)))]
+pub(super) async fn invites(State(node): State<Node>) -> Reply<InvitesReply> {
+    Ok(Json(node.invites()))
+}
+
+/// The devices that wait for somebody here to admit them.
+#[utoipa::path(get, path = "/v1/asking", responses((status = 200, body = AskingReply)))]
+pub(super) async fn asking(State(node): State<Node>) -> Reply<AskingReply> {
+    Ok(Json(node.asking()))
+}
+
+/// Admits or refuses one of them.
+#[utoipa::path(post, path = "/v1/decide", request_body = DecideRequest,
+    responses((status = 200, body = DecideReply), (status = "4XX", body = Fault)))]
+pub(super) async fn decide(
+    State(node): State<Node>,
+    Body(request): Body<DecideRequest>,
+) -> Reply<DecideReply> {
+    Ok(Json(node.decide(&request)?))
+}
+
 /// Makes another invite, good for one device.
 #[utoipa::path(post, path = "/v1/invites", request_body = InviteRequest,
     responses((status = 200, body = InviteReply), (status = "4XX", body = Fault)))]

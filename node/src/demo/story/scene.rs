@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use wormhole_node::api::{
-    DialRequest, InviteReply, InviteRequest, JoinReply, JoinRequest, Keep, LimitRequest, MeshRef,
-    PauseRequest, Rate, ShareReply, ShareRequest, TransfersReply, WaitReply, WaitRequest,
+    Agreement, DialRequest, InviteReply, InviteRequest, JoinReply, JoinRequest, Keep, LimitRequest,
+    MeshRef, PauseRequest, Rate, ShareReply, ShareRequest, TransfersReply, WaitReply, WaitRequest,
 };
 
 use super::Who::{Desktop, Laptop, Tablet};
@@ -54,6 +54,7 @@ impl Story {
             name: Some("Shared".to_owned()),
             role: None,
             ttl_seconds: None,
+            ask: None,
         };
         let clock = Instant::now();
         let reply: ShareReply = self.actor(Laptop).steps("/v1/share", &request).await?;
@@ -125,6 +126,7 @@ impl Story {
             mesh: mesh.id.clone(),
             role: None,
             ttl_seconds: None,
+            ask: None,
         };
         self.actor(Laptop).post("/v1/invites", &request).await
     }
@@ -135,6 +137,7 @@ impl Story {
             dir: Some(guest.folder.clone()),
             keep: Keep::Folder,
             peers: vec![self.actor(Laptop).address()],
+            agreed: Agreement::Anything,
         };
         guest.steps("/v1/join", &request).await
     }

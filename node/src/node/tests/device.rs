@@ -85,6 +85,7 @@ impl Device {
             name: None,
             role: None,
             ttl_seconds: None,
+            ask: None,
         };
         self.try_share(&request).await.unwrap()
     }
@@ -101,6 +102,7 @@ impl Device {
             mesh: mesh.to_owned(),
             role: None,
             ttl_seconds: None,
+            ask: None,
         };
         self.client.post("/v1/invites", &request).await.unwrap()
     }
@@ -132,6 +134,7 @@ impl Device {
             dir,
             keep,
             peers,
+            agreed: Agreement::Anything,
         };
         self.client.steps("/v1/join", &request, &mut |_| {}).await
     }
