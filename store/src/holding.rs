@@ -3,6 +3,7 @@
 //! Answers come from the index alone and may be optimistic about references; reading decides.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
@@ -274,10 +275,9 @@ impl Store {
             let mut pages: HashMap<ChunkId, Vec<Held>> = HashMap::new();
             let manifest = self.manifest(content)?;
             for (number, page) in manifest.pages().iter().enumerate() {
-                if !pages.contains_key(&page.id) {
+                if let Entry::Vacant(place) = pages.entry(page.id) {
                     let chunks = self.page(content, &manifest, number)?;
-                    let held = chunks.iter().map(look).collect::<Result<_, _>>()?;
-                    pages.insert(page.id, held);
+                    place.insert(chunks.iter().map(look).collect::<Result<_, _>>()?);
                 }
                 for held in pages.get(&page.id).into_iter().flatten() {
                     bitmap.push(slots, *held);
