@@ -157,7 +157,7 @@ pub(crate) struct Limits {
     up: Bucket,
     down: Bucket,
     /// Those that hold in the place of these now.
-    instead: OnceLock<Arc<Limits>>,
+    instead: OnceLock<Arc<Self>>,
 }
 
 impl Limits {

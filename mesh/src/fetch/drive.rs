@@ -90,7 +90,7 @@ pub(super) struct Drive {
     surveys: BTreeMap<JobId, u32>,
     /// The part that comes next of jobs that have several.
     parts: BTreeMap<JobId, u64>,
-    surveying: JoinSet<(Vec<(JobId, Surveyed)>, Vec<JobId>)>,
+    surveying: JoinSet<sink::Survey>,
     writing: JoinSet<(DeviceId, Vec<(ItemId, Wrote)>)>,
     results: Vec<Option<Result<(), FetchError>>>,
     open: usize,

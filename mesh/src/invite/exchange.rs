@@ -177,15 +177,7 @@ where
         } = offer;
         return Err(ExchangeError::AlreadyMember { mesh, name });
     }
-    let proposal = Proposal {
-        mesh: offer.mesh,
-        mesh_name: shortened(offer.mesh_name),
-        role: offer.role,
-        inviter,
-        inviter_name: shortened(offer.inviter_name),
-        ask: offer.ask,
-        expires: offer.expires,
-    };
+    let proposal = proposed(offer, inviter);
     (joiner.offered)(&proposal);
     if !joiner.consent.covers(&proposal) {
         let answer = &Answer::Undecided;
@@ -213,6 +205,19 @@ where
         role: proposal.role,
         inviter_name: proposal.inviter_name,
     })
+}
+
+/// What an offer leads to, with names that are fit to be shown.
+fn proposed(offer: Offer, inviter: DeviceId) -> Proposal {
+    Proposal {
+        mesh: offer.mesh,
+        mesh_name: shortened(offer.mesh_name),
+        role: offer.role,
+        inviter,
+        inviter_name: shortened(offer.inviter_name),
+        ask: offer.ask,
+        expires: offer.expires,
+    }
 }
 
 /// The inviter's side.

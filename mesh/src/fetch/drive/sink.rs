@@ -14,15 +14,14 @@ pub(super) enum Surveyed {
     Failed(WriteError),
 }
 
+/// What was looked at, and what was left for another time.
+pub(super) type Survey = (Vec<(JobId, Surveyed)>, Vec<JobId>);
+
 /// Slots after which a survey ends: a few of the largest jobs, or thousands of small ones.
 const ENOUGH_SLOTS: usize = 4 * Lack::MAX_SLOTS;
 
 /// Looks what each job lacks, from a part on, until there is enough to do; the others are given back.
-pub(super) fn survey(
-    store: &Store,
-    jobs: &[FetchJob],
-    batch: Vec<(JobId, u64)>,
-) -> (Vec<(JobId, Surveyed)>, Vec<JobId>) {
+pub(super) fn survey(store: &Store, jobs: &[FetchJob], batch: Vec<(JobId, u64)>) -> Survey {
     let look = |id: JobId, part: u64| {
         let job = jobs.get(id.0)?;
         let surveyed = match store.missing_manifest(&job.content) {
