@@ -78,6 +78,14 @@ async fn network_event(node: &Node, event: NetworkEvent) {
             });
         }
         NetworkEvent::SameKey { addr } => node.note_twin(addr),
+        event => invite_event(node, event),
+    }
+}
+
+/// What became of an invite.
+fn invite_event(node: &Node, event: NetworkEvent) {
+    let events = node.events();
+    match event {
         NetworkEvent::InviteUsed { mesh, device } => {
             let local = node.local_mesh(&mesh);
             let role = local.and_then(|mesh| mesh.replica().role_of(&device));

@@ -257,6 +257,8 @@ mod tests {
                 mesh_name: "Designs".into(),
                 inviter_name: "laptop".into(),
                 role: Role::Writer,
+                ask: true,
+                expires: Timestamp(1),
             }),
             right(&Answer::Consent {
                 device_name: "desktop".into(),
