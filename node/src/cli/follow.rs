@@ -162,8 +162,8 @@ impl Sum {
     /// What stands beside the bar, the most telling first: a narrow terminal cuts the rest off.
     fn beside(self, per_second: u64) -> String {
         let mut text = format!("{}/{}", bytes(self.bytes_done), bytes(self.bytes_total));
-        if per_second > 0 {
-            let left = self.bytes_total.saturating_sub(self.bytes_done) / per_second;
+        let left = self.bytes_total.saturating_sub(self.bytes_done);
+        if let Some(left) = left.checked_div(per_second) {
             let left = duration(Duration::from_secs(left));
             text.push_str(&format!(", {}, {left} left", speed(per_second)));
         }

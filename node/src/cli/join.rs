@@ -17,7 +17,8 @@ use super::{CliError, Desk, interruptible, told};
 
 pub(super) async fn run(desk: &Desk, join: Join) -> Result<(), CliError> {
     // Before anything is read: the code would be typed in vain.
-    if !join.yes && !(io::stdin().is_terminal() && desk.output.is_for_people()) {
+    let can_ask = io::stdin().is_terminal() && desk.output.is_for_people();
+    if !join.yes && !can_ask {
         return Err(CliError::Usage {
             problem: "nobody can be asked here whether to join what the code leads to",
             advice: "say --yes to join it, whatever it is",
