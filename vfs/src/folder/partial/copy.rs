@@ -71,6 +71,9 @@ impl PartialFile {
         let opened = self.opened()?;
         let there = opened.file.metadata()?.blocks().saturating_mul(512);
         let disk = rustix::fs::fstatvfs(&opened.file)?;
+        if disk.f_blocks == 0 {
+            return Ok(()); // it does not say how big it is, as ramfs
+        }
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if needed.saturating_sub(there) > free {
             return Err(io::ErrorKind::StorageFull.into());
