@@ -18,6 +18,10 @@ pub const MAX_CHANGE_BYTES: usize = 256 << 10;
 /// Operations in one change. More in one change would make one small envelope slow for everybody.
 pub const MAX_CHANGE_OPS: usize = 4096;
 
+/// Bytes of a change that each operation takes at least: its key alone is a letter and an id of 22 characters.
+/// Columns are run-length encoded, so that without this a hundred bytes could stand for [`MAX_CHANGE_OPS`].
+pub const CHANGE_OP_BYTES: usize = 16;
+
 /// Earlier operations that one change may name as replaced. One for each operation is usual.
 pub const MAX_CHANGE_REPLACED: usize = 16 * MAX_CHANGE_OPS;
 

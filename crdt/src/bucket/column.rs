@@ -2,17 +2,21 @@
 //!
 //! The columns of an Automerge change are run-length encoded: a hundred bytes can stand for four
 //! thousand million operations, or for one that replaces as many. The codec unfolds whatever it is
-//! given, so that [`check`] must come first. It reads the chunk as the Automerge binary format lays it
-//! out, but judges only lengths; what the columns mean is the codec's business.
+//! given, so that [`check`] must come first: it lets pass only what unfolds to a constant times the bytes that
+//! came. It reads the chunk as the Automerge binary format lays it out, but judges only lengths; what the
+//! columns mean is the codec's business.
 
 use crate::error::ChangeFault;
-use crate::limit::{MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
+use crate::limit::{CHANGE_OP_BYTES, MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
 
 /// Number of the column group that lists what the operations replace.
 const REPLACED: u64 = 7;
 
 /// Checks the body of an uncompressed change chunk: what follows the chunk's type.
 pub(super) fn check(body: &[u8]) -> Result<(), ChangeFault> {
+    // Every operation has a key of its own, and whatever it replaces beyond one value an actor of its own.
+    let most_ops = (body.len() / CHANGE_OP_BYTES).min(MAX_CHANGE_OPS) as u64;
+    let most_replaced = body.len().min(MAX_CHANGE_REPLACED) as u64;
     let mut columns = Vec::new();
     let data = read_header(body, &mut columns).ok_or(ChangeFault::Malformed)?;
     let mut data = Reader(data);
@@ -31,7 +35,7 @@ pub(super) fn check(body: &[u8]) -> Result<(), ChangeFault> {
             0
         };
         let listed = group == REPLACED && kind != GROUP;
-        if (!listed && items > MAX_CHANGE_OPS as u64) || replaced > MAX_CHANGE_REPLACED as u64 {
+        if (!listed && items > most_ops) || replaced > most_replaced {
             return Err(ChangeFault::OpCount);
         }
     }

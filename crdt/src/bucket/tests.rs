@@ -12,7 +12,7 @@ use crate::entry::{Mode, Version};
 use crate::error::ChangeFault;
 use crate::id::{Author, Branch, BucketId, DeviceTag, EntryId};
 use crate::lab::key;
-use crate::limit::{MAX_CHANGE_OPS, MAX_CHANGE_REPLACED};
+use crate::limit::MAX_CHANGE_OPS;
 use crate::register::{Attributes, Packed, Put, Register};
 
 pub(super) fn author(number: u8) -> Author {
@@ -275,16 +275,30 @@ fn a_small_change_that_unfolds_to_a_big_one_is_refused_before_it_is_unfolded() {
 }
 
 #[test]
-fn a_change_may_replace_as_many_values_as_the_limit_says() {
-    let writers = u64::try_from(MAX_CHANGE_REPLACED).unwrap();
-    for (count, taken) in [(writers, true), (writers + 1, false)] {
+fn a_change_replaces_no_more_values_than_it_has_bytes() {
+    let actors = |count: u8| (0..count).map(|number| ActorId::from([number + 7; 16].as_slice()));
+    let apart: Vec<OpId> = actors(200).map(|actor| OpId(3, actor)).collect();
+    let one = ActorId::from([1; 16].as_slice());
+    let folded: Vec<OpId> = (1..=2000).map(|at| OpId(at, one.clone())).collect();
+    for (replaced, taken) in [(apart, true), (folded, false)] {
         let mut change = honest();
-        let actor = ActorId::from(author(2).actor().as_slice());
-        let replaced: Vec<OpId> = (1..=count).map(|at| OpId(at, actor.clone())).collect();
         change.operations[0].pred = SortedVec::from(replaced);
         let bytes = Change::from(change).raw_bytes().to_vec();
         assert_eq!(offer(&mut Desk::new(), &bytes).is_ok(), taken);
     }
+}
+
+/// 2,048 such changes fit into one envelope, and each would take a megabyte.
+#[test]
+fn operations_that_take_no_bytes_are_refused_before_they_are_unfolded() {
+    let fault = refused(|change| {
+        let first = change.operations[0].clone();
+        change.operations = vec![first; MAX_CHANGE_OPS];
+        for op in &mut change.operations {
+            op.action = OpType::Put(ScalarValue::Null);
+        }
+    });
+    assert_eq!(fault, ChangeFault::OpCount);
 }
 
 #[test]
