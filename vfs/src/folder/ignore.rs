@@ -125,6 +125,10 @@ impl Rules {
         shape: Shape,
     ) -> Option<Rule> {
         let is_dir = shape == Shape::Directory;
+        if !is_dir && path.file_name().is_some_and(|name| name == name::IGNORE) {
+            // An allow list (`*`, then what is wanted) must not leave itself out: nobody else would have the rules.
+            return None;
+        }
         if let Some(local) = self.of_file(root, PathBuf::from(name::LOCAL_IGNORE)) {
             match local.matched(path, is_dir) {
                 Match::Ignore(glob) => {
@@ -249,6 +253,28 @@ mod tests {
             ignored("build", Shape::Other),
             None,
             "a file may have that name"
+        );
+    }
+
+    #[test]
+    fn rules_never_leave_themselves_out() {
+        let (_dir, root) = folder(&[
+            (".wormholeignore", "*\n!*.mp4\n!sub/\n"),
+            (".wormhole/ignore", ".wormholeignore\n"),
+        ]);
+        let mut rules = Rules::default();
+        let mut is_ignored = |path: &str| {
+            rules
+                .ignored(&root, Path::new(path), Shape::Other)
+                .is_some()
+        };
+        assert!(is_ignored("notes.txt"));
+        assert!(!is_ignored("film.mp4"));
+        assert!(!is_ignored(".wormholeignore"));
+        assert!(!is_ignored("sub/.wormholeignore"));
+        assert!(
+            is_ignored("other/.wormholeignore"),
+            "of a directory that is left out"
         );
     }
 
