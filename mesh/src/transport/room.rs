@@ -3,7 +3,7 @@
 //! Bytes that come in wait in the windows of streams and connections until somebody reads them, and a stranger
 //! decides when. So a connection begins with the room of a stranger, unless its device is known already, and
 //! gets the rest when the device becomes known. The actor says who is known; the muxers ask at every turn.
-//! What one connection of a stranger can cost is [`STRANGER_BYTES`]; how many there may be is the gate's business.
+//! What one connection of a stranger can cost is [`stranger_bytes`]; how many there may be is the gate's business.
 
 use std::{
     collections::{HashMap, HashSet},
