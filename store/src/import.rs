@@ -21,7 +21,8 @@ use crate::id::{ChunkId, Content};
 use crate::index::{FilePlace, NodeId, Place};
 use crate::manifest::{Builder, ChunkRef, TooManyPages};
 use crate::reference::open::open_below;
-use crate::reference::{FilePath, FileStamp, components, tree as files};
+use crate::reference::{FilePath, components, tree as files};
+use crate::stamp::FileStamp;
 use crate::store::{Store, Ticket};
 
 /// What became of a file.

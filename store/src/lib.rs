@@ -45,6 +45,7 @@
 #[cfg(test)]
 #[path = "../../tests/bend.rs"]
 mod bend;
+mod cache;
 mod chunker;
 mod codec;
 mod error;
@@ -60,6 +61,7 @@ mod pack;
 mod reader;
 mod reference;
 mod sink;
+mod stamp;
 mod store;
 mod verify;
 
@@ -74,7 +76,8 @@ pub use self::manifest::{
     ChunkRef, Manifest, ManifestError, PAGE_CHUNKS, PageRef, Slot, decode_page,
 };
 pub use self::reader::ContentReader;
-pub use self::reference::{FilePath, FileStamp};
+pub use self::reference::FilePath;
 pub use self::sink::{ChunkSink, FetchJob, Lack};
+pub use self::stamp::FileStamp;
 pub use self::store::{Recovery, Store, StoreOptions, Usage};
 pub use self::verify::{ScrubPosition, ScrubReport, ScrubScope};

@@ -15,17 +15,15 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
 
 pub use self::content::ContentReader;
 use crate::codec::{Codec, Encoded};
 use crate::error::{IndexError, ReadError};
 use crate::id::ChunkId;
 use crate::index::{FilePlace, NodeId, PackPlace, Place};
-use crate::reference::FileStamp;
 use crate::reference::open::{Refused, open_below};
 use crate::reference::tree::{self, Location};
+use crate::stamp::FileStamp;
 use crate::store::Store;
 
 /// References that may fail before a chunk counts as unreadable. Only a user who changes many equal
@@ -36,38 +34,6 @@ const MAX_TRIES: usize = 16;
 /// References looked up at once, at first; each further time more.
 const BATCH: usize = 16;
 const BATCH_GROWTH: usize = 4;
-
-/// Verified chunks in RAM, bounded by their bytes.
-pub(crate) struct ChunkCache(Cache<ChunkId, Bytes, ByLength>);
-
-#[derive(Clone)]
-struct ByLength;
-
-impl Weighter<ChunkId, Bytes> for ByLength {
-    fn weight(&self, _: &ChunkId, bytes: &Bytes) -> u64 {
-        bytes.len() as u64 + 128 // the entry itself
-    }
-}
-
-impl ChunkCache {
-    /// A cache of about `capacity` bytes.
-    pub(crate) fn new(capacity: u64) -> Self {
-        let chunks = usize::try_from(capacity / (128 * 1024))
-            .unwrap_or(usize::MAX)
-            .max(16);
-        Self(Cache::with_weighter(chunks, capacity, ByLength))
-    }
-
-    /// Bytes held.
-    pub(crate) fn weight(&self) -> u64 {
-        self.0.weight()
-    }
-
-    /// Drops a chunk, so that the next read goes to the disk.
-    pub(crate) fn remove(&self, id: &ChunkId) {
-        self.0.remove(id);
-    }
-}
 
 /// What becomes of bytes that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +94,7 @@ impl Store {
             return Ok(bytes);
         }
         let (_, plain) = self.read_places(id, Use::Often)?;
-        self.inner.cache.0.insert(*id, plain.clone());
+        self.inner.cache.insert(*id, plain.clone());
         Ok(plain)
     }
 
@@ -170,7 +136,7 @@ impl Store {
         if *id == self.inner.zero.chunk.id {
             return Some(self.inner.zero.bytes.clone());
         }
-        self.inner.cache.0.get(id)
+        self.inner.cache.get(id)
     }
 
     /// Decodes what another device sent as chunk `id`. Allocates at most 1 MiB, whatever is sent.

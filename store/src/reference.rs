@@ -1,6 +1,6 @@
 //! References: chunks that are ranges of files in synced folders, so that content is on disk once.
 //!
-//! Here are the words of it: [`FilePath`], [`FileStamp`], and the calls that tell the store what
+//! Here are the words of it: [`FilePath`], and the calls that tell the store what
 //! became of files. The tree that rows hang from is in [`tree`], opening without following links
 //! in [`open`]. A reference is a hint: what is read through it is compared by stat before and
 //! after, and by hash always, and is forgotten when the file was written to since (`reader`). A file
@@ -10,8 +10,6 @@
 pub(crate) mod open;
 pub(crate) mod tree;
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{PathError, WriteError};
@@ -38,43 +36,6 @@ impl FilePath {
             root,
             path: path.into(),
         }
-    }
-}
-
-/// What tells that a file has changed, without reading it.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct FileStamp {
-    /// Device of the file system.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-    /// Length in bytes.
-    pub size: u64,
-    /// Modification time, in nanoseconds since 1970; saturates in the year 2262.
-    pub mtime_ns: i64,
-    /// Time of the last change of the inode, in nanoseconds since 1970.
-    pub ctime_ns: i64,
-}
-
-impl FileStamp {
-    /// Takes the stamp out of a file's metadata.
-    pub fn of(metadata: &Metadata) -> Self {
-        let join = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
-        Self {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-            size: metadata.size(),
-            mtime_ns: join(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: join(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether the bytes are likely to be the same, to be confirmed by hash.
-    ///
-    /// A rename or chmod moves ctime, and some file systems get another device number at each
-    /// mount; neither is a reason to hash half a terabyte again.
-    pub(crate) fn may_match(&self, seen: &Self) -> bool {
-        (self.ino, self.size, self.mtime_ns) == (seen.ino, seen.size, seen.mtime_ns)
     }
 }
 

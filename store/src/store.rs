@@ -23,6 +23,7 @@ use bytes::Bytes;
 
 pub(crate) use self::flight::{InFlight, Ticket};
 pub use self::open::Recovery;
+use crate::cache::ChunkCache;
 use crate::chunker::MAX_CHUNK;
 use crate::codec::Codec;
 use crate::error::{IndexError, WriteError};
@@ -30,7 +31,6 @@ use crate::id::{ChunkId, ContentKey};
 use crate::index::{Index, NodeId, PackPlace, Place};
 use crate::manifest::ChunkRef;
 use crate::pack::Packs;
-use crate::reader::ChunkCache;
 
 /// What can be chosen about a store. `Default` is right for a node that serves people.
 #[derive(Clone, Debug, Eq, PartialEq)]

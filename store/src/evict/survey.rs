@@ -13,7 +13,8 @@ use crate::id::ChunkId;
 use crate::index::{FilePlace, Layers, NodeId, PackId, PackPlace, Place};
 use crate::pack::HEADER_BYTES;
 use crate::reference::open::open_below;
-use crate::reference::{FileStamp, tree};
+use crate::reference::tree;
+use crate::stamp::FileStamp;
 use crate::store::Store;
 
 /// Rows dropped under one lock; readers wait that long, well below a millisecond.

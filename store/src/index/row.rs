@@ -18,7 +18,7 @@ use crate::chunker::MAX_CHUNK;
 use crate::codec::Codec;
 use crate::error::IndexError;
 use crate::id::ChunkId;
-use crate::reference::FileStamp;
+use crate::stamp::FileStamp;
 
 /// Numbers a file or directory that references hang from; never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

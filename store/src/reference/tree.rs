@@ -8,10 +8,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::{FilePath, FileStamp, components};
+use super::{FilePath, components};
 use crate::error::{IndexError, PathError, WriteError};
 use crate::id::RootId;
 use crate::index::{Index, Layers, Node, NodeId};
+use crate::stamp::FileStamp;
 
 /// Directories remembered by path while a tree is imported; forgotten together when full.
 const MAX_DIRECTORIES: usize = 4096;

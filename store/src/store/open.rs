@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::{InFlight, Inner, Store, StoreOptions, Zero};
+use crate::cache::ChunkCache;
 use crate::chunker::{MAX_CHUNK, cut};
 use crate::error::{IndexError, OpenError};
 use crate::id::ContentKey;
 use crate::index::{FORMAT, Guard, Index, Meta, NodeId, PackId, PackPlace, Place};
 use crate::manifest::ChunkRef;
 use crate::pack::{Found, PACK_HEADER, PackOnDisk, Packs, scan, sync_directory};
-use crate::reader::ChunkCache;
 
 pub(super) const INDEX: &str = "index.redb";
 const DAMAGED_INDEX: &str = "index.redb.damaged";
