@@ -7,6 +7,7 @@
 //! What arrived stays in the sinks; the same call, made again after any interruption, asks for the rest.
 
 mod drive;
+mod error;
 mod holder;
 mod lane;
 mod plan;
@@ -16,31 +17,11 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::MeshId;
-use wormhole_store::{FetchJob, WriteError};
+use wormhole_store::FetchJob;
 
-pub use self::progress::Transfer;
 use self::{drive::Drive, progress::Running};
+pub use self::{error::FetchError, progress::Transfer};
 use crate::{attachment::Registry, streams::Streams};
-
-/// Why a content was not brought. What arrived of it stays in its sink.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// No connected member has all of it. Worth trying again when another one connects.
-    #[error("no connected device has this content; it comes when one that has it is online")]
-    NoHolder,
-    /// The caller gave up.
-    #[error("fetching was cancelled")]
-    Cancelled,
-    /// The mesh is paused on this device.
-    #[error("the mesh is paused on this device")]
-    Paused,
-    /// It could not be kept here, or its manifest makes no sense.
-    #[error("fetched content could not be kept")]
-    Sink(#[from] WriteError),
-    /// This node no longer carries the mesh, or is stopping.
-    #[error("the mesh is not carried by this node any more")]
-    Stopped,
-}
 
 /// Brings contents. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -33,7 +33,7 @@ pub(crate) use self::join::{Seeker, join};
 use self::link::Token;
 pub use self::{
     code::{Code, CodeError, Nameplate},
-    consent::{Consent, Proposal},
+    consent::{Asking, Consent, Proposal},
     join::JoinError,
     link::{Link, LinkError},
 };
@@ -83,21 +83,6 @@ pub struct Invite {
     pub mesh: MeshId,
     /// Whether a person here has to admit the device that comes with it.
     pub ask: bool,
-}
-
-/// A device that proved that it knows an invite's secret, and waits for a person here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asking {
-    /// Into which mesh.
-    pub mesh: MeshId,
-    /// Who.
-    pub device: DeviceId,
-    /// What it calls itself. Untrusted text.
-    pub name: String,
-    /// What it would be.
-    pub role: Role,
-    /// When its invite ends.
-    pub expires: Timestamp,
 }
 
 /// Why an invite could not be opened.

@@ -23,7 +23,7 @@ pub(crate) use self::{
     meter::{Meter, Traffic},
     throttle::Throttled,
 };
-use crate::{serve, streams::Protocol};
+use crate::{serve::message, streams::Protocol};
 
 /// Bandwidth limits: of this node, all meshes and peers together, or of one mesh within them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub(crate) enum Urgency {
 impl Urgency {
     /// That of a protocol.
     pub(crate) fn of(protocol: Protocol) -> Self {
-        if protocol == serve::PROTOCOL {
+        if protocol == message::PROTOCOL {
             Self::Bulk
         } else {
             Self::Talk

@@ -20,7 +20,7 @@ use wormhole_crdt::DeviceId;
 use wormhole_store::{ChunkId, Content, Encoded, ReadError, Store};
 
 pub use self::upload::Upload;
-pub(crate) use self::upload::Uploads;
+pub(crate) use self::{message::PROTOCOL, upload::Uploads};
 use self::{
     message::{MAX_IDS, MAX_REQUEST, Open, Refusal, Reply, Request, write_reply},
     upload::Counted,
@@ -31,11 +31,6 @@ use crate::{
     limit::{Throttled, Urgency},
     peer::{Misbehaviour, PathKind},
     streams::{Carrier, Handler, Patience, Patient, Protocol, Quota, Sign, Stream, Streams},
-};
-
-pub(crate) const PROTOCOL: Protocol = Protocol {
-    name: "chunks",
-    major: 1,
 };
 
 /// Bytes that are read in one go. Three groups of a stream are in memory at most: one being read, one

@@ -4,12 +4,13 @@
 //! give libp2p a connection on which streams can be opened. Which addresses to try, and which of several
 //! connections to use, is not decided here.
 
+mod handshake;
 mod quic;
 mod room;
 mod runtime;
 mod tcp;
 
-use std::{io, time::Duration};
+use std::io;
 
 use libp2p::{
     PeerId, Transport as _,
@@ -23,9 +24,6 @@ pub(crate) use self::{
     room::{Rooms, stranger_bytes},
 };
 use crate::error::BindError;
-
-/// How long a connection may take from the first packet to the proof of who is there.
-pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why there is no connection, by transport.
 #[derive(Debug, thiserror::Error)]

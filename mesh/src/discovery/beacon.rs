@@ -30,9 +30,8 @@ use wormhole_crdt::DeviceId;
 
 use self::ear::Ear;
 use super::{
-    MAX_NAMEPLATES, Presence, Sighting, Source,
     interface::{Scope, Subnet},
-    parse_nameplates,
+    sighting::{MAX_NAMEPLATES, Presence, Sighting, Source, parse_nameplates},
 };
 use crate::address::PeerAddr;
 

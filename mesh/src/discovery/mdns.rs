@@ -15,7 +15,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::DeviceId;
 
-use super::{Presence, Sighting, Source, interface::Scope, parse_nameplates};
+use super::{
+    interface::Scope,
+    sighting::{Presence, Sighting, Source, parse_nameplates},
+};
 use crate::address::PeerAddr;
 
 /// The service type of every Wormhole device.

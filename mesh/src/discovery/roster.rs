@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use wormhole_crdt::DeviceId;
 
-use super::{Sighting, Source};
+use super::sighting::{Sighting, Source};
 use crate::{address::PeerAddr, streams::Discovered};
 
 /// Devices that are remembered; a LAN with more is an attack or needs addresses by hand.

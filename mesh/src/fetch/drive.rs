@@ -26,7 +26,7 @@ use self::{
     sink::{Surveyed, Wrote},
 };
 use super::{
-    FetchError,
+    error::FetchError,
     holder::Holding,
     lane::{self, Event, Lane, LaneError, LaneId, What},
     plan::{ItemId, JobId, Outcome, Plan},

@@ -8,7 +8,7 @@ use std::{
 };
 
 use wormhole_crdt::{Replica, Role};
-use wormhole_store::{ChunkSink, Content, Lack, Slot};
+use wormhole_store::{ChunkSink, Content, Lack, Slot, WriteError};
 
 use self::holder::{Counting, Habit, Late, Liar};
 use super::*;

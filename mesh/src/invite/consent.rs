@@ -1,4 +1,4 @@
-//! What a joiner is shown before it joins, and what its person has agreed to.
+//! What a joiner is shown before it joins, and what the persons at both ends have to agree to.
 //!
 //! A stranger learns not even names: a proposal is made once both sides have proved that they know the secret.
 
@@ -60,4 +60,19 @@ impl Consent {
             Self::Anything => true,
         }
     }
+}
+
+/// A device that proved that it knows an invite's secret, and waits for a person here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Into which mesh.
+    pub mesh: MeshId,
+    /// Who.
+    pub device: DeviceId,
+    /// What it calls itself. Untrusted text.
+    pub name: String,
+    /// What it would be.
+    pub role: Role,
+    /// When its invite ends.
+    pub expires: Timestamp,
 }

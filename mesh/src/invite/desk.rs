@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 use self::source::Begins;
 pub(super) use self::source::Source;
 use super::{
-    Asking,
     code::{Code, Nameplate},
+    consent::Asking,
     link::Token,
     message::{Handle, Refusal},
 };

@@ -15,7 +15,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use wormhole_crdt::MeshId;
 use wormhole_store::{Bitmap, ChunkId, Codec, Content, Encoded, Holding, MAX_CHUNK};
 
-use crate::frame::FrameError;
+use crate::{frame::FrameError, streams::Protocol};
+
+/// How such streams are asked for.
+pub(crate) const PROTOCOL: Protocol = Protocol {
+    name: "chunks",
+    major: 1,
+};
 
 /// Ids in one request. A request is one round trip at most, and many are under way.
 pub(crate) const MAX_IDS: usize = 512;

@@ -32,9 +32,9 @@ use libp2p::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::muxer::Connection;
 use self::{listener::Listener, setting::Settings};
-pub(super) use self::{muxer::Connection, setting::MAX_STREAMS};
-use super::{HANDSHAKE_DEADLINE, Rooms, runtime::Tracked};
+use super::{room::Rooms, runtime::Tracked};
 use crate::{
     address::{PeerAddr, Wire},
     error::BindError,

@@ -20,6 +20,9 @@ use libp2p::PeerId;
 
 use crate::address::Wire;
 
+/// Streams that a peer may have open on one connection. Every protocol has smaller quotas of its own.
+pub(super) const MAX_STREAMS: u32 = 256;
+
 /// Unread bytes of a stranger on a QUIC connection, and as many of ours that it has not acknowledged: a quarter of
 /// a second at the rate that strangers get, and an invite's messages but the last are 4 KiB.
 pub(super) const STRANGER_WINDOW: u32 = 128 * 1024;

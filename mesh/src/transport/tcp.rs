@@ -24,7 +24,7 @@ use libp2p::{
 };
 
 use self::muxer::Upgrade;
-use super::{HANDSHAKE_DEADLINE, Rooms};
+use super::{handshake::HANDSHAKE_DEADLINE, room::Rooms};
 use crate::error::BindError;
 
 /// What QUIC gets before TCP begins: several round trips on any LAN, little to a person.

@@ -21,10 +21,10 @@ use futures::{
 use libp2p::core::transport::{ListenerId, TransportEvent};
 use quinn::Incoming;
 
-use super::{Connecting, Error, HANDSHAKE_DEADLINE, PathClass, finish, setting::Settings};
+use super::{Connecting, Error, PathClass, finish, setting::Settings};
 use crate::{
     address::{Wire, to_multiaddr},
-    transport::Rooms,
+    transport::{handshake::HANDSHAKE_DEADLINE, room::Rooms},
 };
 
 /// Open handshakes above which an address must be proved first.

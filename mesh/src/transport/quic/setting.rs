@@ -10,10 +10,7 @@ use quinn::{
 };
 
 use super::PathClass;
-use crate::transport::room::STRANGER_WINDOW;
-
-/// Streams that a peer may have open on one connection. Every protocol has smaller quotas of its own.
-pub(in crate::transport) const MAX_STREAMS: u32 = 256;
+use crate::transport::room::{MAX_STREAMS, STRANGER_WINDOW};
 
 /// Bytes that a stream may hold here unread. quinn ends a connection when a stream collects more than
 /// 1,024 gaps, which a larger window reaches on a lossy link; bulk data uses several streams anyway.

@@ -22,10 +22,7 @@ use libp2p::core::{
 };
 use yamux::{Config, ConnectionError, Mode};
 
-use crate::transport::{
-    quic::MAX_STREAMS,
-    room::{Room, STRANGER_STREAMS, YAMUX_WINDOW},
-};
+use crate::transport::room::{MAX_STREAMS, Room, STRANGER_STREAMS, YAMUX_WINDOW};
 
 /// By how much the windows of a member's streams may grow together, on a long line.
 const GROWTH: usize = 64 << 20;

@@ -191,10 +191,25 @@ fn code(text: &str) -> String {
                 _ => break,
             }
         }
-        code.push_str(line.split("//").next().unwrap_or_default());
+        push_without_reach(&mut code, line.split("//").next().unwrap_or_default());
         code.push('\n');
     }
     code
+}
+
+/// How far something is seen names a module, but does not use it: `pub(in crate::a)` is read as `pub`.
+fn push_without_reach(code: &mut String, line: &str) {
+    let mut rest = line;
+    while let Some((before, inside)) = rest.split_once("(in ") {
+        code.push_str(before);
+        if !before.ends_with("pub") {
+            code.push_str("(in ");
+            rest = inside;
+            continue;
+        }
+        rest = inside.split_once(')').map_or("", |(_, after)| after);
+    }
+    code.push_str(rest);
 }
 
 fn segments(module: &str) -> Vec<String> {
@@ -215,7 +230,8 @@ mod tests {
         let child = Source::new("crdt/src/a/b/c.rs".to_owned(), String::new());
         let files = BTreeMap::from([("a::b::c".to_owned(), &child)]);
         let text = "use crate::{x::{Y, z::W}, V};\nuse super::super::top::T;\npub(crate) use c::X;\n\
-                    fn f() { c::run(); other::c::run(); self::g(); }\n";
+                    fn f() { c::run(); other::c::run(); self::g(); }\n\
+                    pub(in crate::far) fn h() {}\n";
         let found = named("a::b", text, &files);
         let shown: Vec<String> = found
             .iter()
