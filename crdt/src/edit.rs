@@ -105,6 +105,9 @@ pub enum Edit {
         parent: EntryId,
         /// Its name there.
         name: EntryName,
+        /// The version in hand. It lives on where others remove it apart, what is shown by now may not: its user
+        /// knows nothing of that. Of no account for directories.
+        base: Option<Version>,
     },
     /// A rename over something: `over` takes the content of `key`, which disappears. An empty directory
     /// can be replaced by a directory.

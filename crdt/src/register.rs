@@ -147,6 +147,9 @@ pub(crate) struct Placement {
     /// Of a trashed entry: the contents that the remover saw. One not listed revives the entry. An entry
     /// that lives again still lists what was removed of it before.
     pub(crate) seen: Vec<Version>,
+    /// Of one that was moved: the contents that its mover had. Nobody's removal of those counts that did not
+    /// know of the move.
+    pub(crate) had: Vec<Version>,
     /// Of a conflict copy that became an entry of its own, until a user moves it.
     pub(crate) copy_of: Option<CopyOf>,
     pub(crate) extensions: Extensions,
@@ -307,14 +310,14 @@ pub(crate) trait Packed: Serialize + DeserializeOwned {
 }
 
 impl Packed for Placement {
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = 3;
 
     fn extensions(&self) -> &Extensions {
         &self.extensions
     }
 
     fn listed(&self) -> usize {
-        self.seen.len()
+        self.seen.len().max(self.had.len())
     }
 
     fn lamport(&self) -> u64 {
@@ -391,6 +394,7 @@ mod tests {
                 name,
             }),
             seen: versions.clone(),
+            had: versions.clone(),
             copy_of: Some(CopyOf {
                 id: EntryId::from_bytes([0xff; 16]),
                 name: EntryName::parse(&"n".repeat(255)).unwrap(),
@@ -488,6 +492,7 @@ mod tests {
                 written: version(8),
                 from: None,
                 seen: vec![version(6)],
+                had: Vec::new(),
                 copy_of: None,
                 extensions: Extensions::default(),
             };

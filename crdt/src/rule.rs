@@ -177,27 +177,31 @@ pub(crate) fn read(
 /// repair of the place that was removed does not. Then the latest user operation wins, then the
 /// latest write.
 pub(crate) fn winner(placements: &[Placement]) -> Option<&Placement> {
+    counted(placements).max_by_key(|placement| {
+        (
+            placement.state,
+            placement.moved,
+            placement.written,
+            *placement,
+        )
+    })
+}
+
+/// The placements without the repairs of a place that was removed.
+fn counted(placements: &[Placement]) -> impl Iterator<Item = &Placement> {
     let trashed: HashSet<Version> = placements
         .iter()
         .filter(|placement| placement.state == State::Trashed)
         .map(|placement| placement.moved)
         .collect();
-    let removed = |repair: &Placement| {
+    let removed = move |repair: &Placement| {
         repair.state == State::Live
             && repair.written > repair.moved
             && trashed.contains(&repair.moved)
     };
     placements
         .iter()
-        .filter(|placement| !removed(placement))
-        .max_by_key(|placement| {
-            (
-                placement.state,
-                placement.moved,
-                placement.written,
-                *placement,
-            )
-        })
+        .filter(move |placement| !removed(placement))
 }
 
 /// The contents that are there, greatest version first: not replaced by another that knew them, not
@@ -248,18 +252,21 @@ impl Listed {
     }
 }
 
-/// The contents that were removed with the entry, as far as that counts.
+/// The contents that were removed with the entry: all that somebody removed, whether the entry lives or not,
+/// but what those had who moved it without knowing of that. Whoever edits and removes a file takes that version
+/// with it, also where somebody else has moved the file meanwhile: nobody may have its bytes any more.
 pub(crate) fn removed(placements: &[Placement]) -> Vec<Version> {
-    let Some(winner) = winner(placements) else {
-        return Vec::new();
-    };
-    match winner.state {
-        State::Live => winner.seen.clone(),
-        State::Trashed => {
-            let seen = placements.iter().flat_map(|placement| &placement.seen);
-            seen.copied().collect()
-        }
-    }
+    let had: HashSet<Version> = had(placements).into_iter().collect();
+    let seen = placements.iter().flat_map(|placement| &placement.seen);
+    seen.filter(|version| !had.contains(version))
+        .copied()
+        .collect()
+}
+
+/// The contents that those had who moved the entry.
+pub(crate) fn had(placements: &[Placement]) -> Vec<Version> {
+    let live = counted(placements).filter(|placement| placement.state == State::Live);
+    live.flat_map(|placement| &placement.had).copied().collect()
 }
 
 fn merge(placement: &Placement, alive: Vec<ContentRecord>, attributes: &[Attributes]) -> Merged {

@@ -23,7 +23,7 @@ use crate::register::{
     Attributes, ContentRecord, CopyOf, Extensions, MAX_INHERITED_VERSIONS, MAX_LISTED_VERSIONS,
     Node, Placement, Registers, Stamped, State,
 };
-use crate::rule::{alive, read, removed, winner};
+use crate::rule::{alive, had, read, removed, winner};
 
 mod overlay;
 #[cfg(test)]
@@ -226,6 +226,7 @@ impl<'a> Draft<'a> {
                 state: State::Trashed,
                 written,
                 seen,
+                had: Vec::new(),
                 ..old
             },
         );
@@ -237,6 +238,13 @@ impl<'a> Draft<'a> {
         let mut removed = removed(&self.registers.placements(id)?);
         shorten(&mut removed, MAX_LISTED_VERSIONS);
         Ok(removed)
+    }
+
+    /// What a new placement of an entry that is not moved must go on to list of those who moved it.
+    fn had(&self, id: &EntryId) -> Result<Vec<Version>, IndexError> {
+        let mut had = had(&self.registers.placements(id)?);
+        shorten(&mut had, MAX_LISTED_VERSIONS);
+        Ok(had)
     }
 
     /// Brings the index up to date with the writes so far.
@@ -340,7 +348,7 @@ impl<'a> Draft<'a> {
             return Err(IndexError::Damaged.into());
         };
         // Before opening, which removes what is hidden: this is to be shown again.
-        let seen = self.removed(id)?;
+        let (seen, had) = (self.removed(id)?, self.had(id)?);
         match old.node {
             Node::Directory => self.pin_fallbacks_above(&parent)?,
             Node::Leaf => self.open(id)?,
@@ -355,6 +363,7 @@ impl<'a> Draft<'a> {
                 state,
                 written,
                 seen,
+                had,
                 copy_of,
                 ..old
             },
@@ -508,6 +517,7 @@ impl<'a> Draft<'a> {
                 written,
                 from: None,
                 seen: Vec::new(),
+                had: Vec::new(),
                 copy_of,
                 extensions: Extensions::default(),
             },

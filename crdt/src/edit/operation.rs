@@ -32,9 +32,14 @@ impl Draft<'_> {
                 let target = target.clone();
                 self.rewrite(key, Body::Link { target }, *base)?;
             }
-            Edit::Move { key, parent, name } => {
+            Edit::Move {
+                key,
+                parent,
+                name,
+                base,
+            } => {
                 let parent = self.directory(parent)?;
-                self.move_to(key, parent, name, None)?;
+                self.move_to(key, *base, parent, name, None)?;
             }
             Edit::Replace { key, over, base } => self.replace(key, over, *base)?,
             Edit::Remove { key, base } => self.remove(key, *base)?,
@@ -89,6 +94,7 @@ impl Draft<'_> {
                 written: moved,
                 from: None,
                 seen: Vec::new(),
+                had: Vec::new(),
                 copy_of: None,
                 extensions: Extensions::default(),
             },
@@ -304,18 +310,24 @@ impl Draft<'_> {
     fn move_to(
         &mut self,
         key: &EntryKey,
+        base: Option<Version>,
         parent: EntryId,
         name: &EntryName,
         over: Option<&EntryKey>,
     ) -> Result<(), TreeError> {
         let entry = self.entry(key)?;
+        let mut had = Vec::new();
         let group = if entry.is_directory() {
             self.check_outside(&entry.key, &parent)?;
             self.pin_fallbacks_above(&parent)?;
             self.update()?;
             self.index.members(&entry.key.id)?
         } else {
-            vec![self.leaf(key)?.key.id]
+            let entry = self.leaf(key)?;
+            if !unseen(&entry, key, base) {
+                had.push(entry.version);
+            }
+            vec![entry.key.id]
         };
         let mut holders = group.clone();
         if let Some(over) = over {
@@ -326,7 +338,7 @@ impl Draft<'_> {
         self.check_depth(&parent)?;
         // In this order the first keeps standing for the others.
         for id in group {
-            self.place_at(&id, parent, name)?;
+            self.place_at(&id, parent, name, &had)?;
         }
         Ok(())
     }
@@ -336,6 +348,7 @@ impl Draft<'_> {
         id: &EntryId,
         parent: EntryId,
         name: &EntryName,
+        had: &[Version],
     ) -> Result<(), TreeError> {
         self.mean(id)?;
         let record = self.index.record(id)?.ok_or(IndexError::Damaged)?;
@@ -366,6 +379,7 @@ impl Draft<'_> {
                 written: moved,
                 from,
                 seen,
+                had: had.to_vec(),
                 copy_of: None,
                 extensions: old.extensions.of_entry(),
             },
@@ -392,7 +406,7 @@ impl Draft<'_> {
                         return Err(TreeError::NotEmpty { key: *over });
                     }
                 }
-                return self.move_to(key, target.parent, &target.name, Some(&target.key));
+                return self.move_to(key, None, target.parent, &target.name, Some(&target.key));
             }
             (false, false) => {}
         }

@@ -97,6 +97,7 @@ fn in_place(rival: &Rival) -> Result<Edit, ResolveError> {
             key: copy.key,
             parent: copy.parent,
             name: name.clone(),
+            base: seen(copy),
         },
     })
 }
@@ -114,6 +115,7 @@ fn kept(copy: &Entry) -> Edit {
         key: copy.key,
         parent: copy.parent,
         name: copy.name.clone(),
+        base: seen(copy),
     }
 }
 

@@ -99,9 +99,15 @@ impl<'a> Sight<'a> {
     fn check_write(&mut self, bucket: BucketId, write: &IncomingWrite) -> Result<(), Wrong> {
         match write.key.register {
             Register::Placement => {
-                let placement = Placement::decode(&write.value)?;
-                self.is_own(placement.written)?;
-                self.was_seen([placement.moved].iter().chain(&placement.seen))
+                let Placement {
+                    moved,
+                    written,
+                    seen,
+                    had,
+                    ..
+                } = Placement::decode(&write.value)?;
+                self.is_own(written)?;
+                self.was_seen([moved].iter().chain(&seen).chain(&had))
             }
             Register::Attributes => {
                 let Attributes {

@@ -88,6 +88,7 @@ impl Shift {
                 self.of(&mut placement.moved);
                 self.of(&mut placement.written);
                 self.all(&mut placement.seen);
+                self.all(&mut placement.had);
                 placement.encode()
             }
             Register::Content => {

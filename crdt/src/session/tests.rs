@@ -551,6 +551,7 @@ fn random_edit(replica: &Replica, rng: &mut rand_chacha::ChaCha8Rng, step: u64) 
                 key: EntryKey { ..entry.key },
                 parent: EntryId::ROOT,
                 name: name(&format!("moved-{step}")),
+                base: None,
             },
         }
     };

@@ -16,7 +16,15 @@ fn remove(replica: &Replica, key: EntryKey) {
 fn rename(replica: &Replica, key: EntryKey, text: &str) {
     let (parent, name) = (EntryId::ROOT, name(text));
     replica
-        .edit(&[Edit::Move { key, parent, name }], NOW)
+        .edit(
+            &[Edit::Move {
+                key,
+                parent,
+                name,
+                base: None,
+            }],
+            NOW,
+        )
         .unwrap();
 }
 
@@ -70,6 +78,90 @@ fn a_rename_beats_a_removal_made_apart() {
     remove(&replicas[0], late.into());
     meet(&replicas);
     assert_eq!(listing(&replicas[0]), ["a 2", "b 1", "other 9"]);
+}
+
+/// A file that one device writes anew and removes, while another one, apart, moves it.
+fn removed_and_moved(base: Option<crate::entry::Version>) -> (Vec<Replica>, EntryId) {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    let id = create(&replicas[0], "a", 1, 1);
+    meet(&replicas);
+    write(&replicas[1], id, 2);
+    remove(&replicas[1], id.into());
+    let (key, parent, name) = (id.into(), EntryId::ROOT, name("b"));
+    let moved = Edit::Move {
+        key,
+        parent,
+        name,
+        base,
+    };
+    replicas[0].edit(&[moved], NOW).unwrap();
+    (replicas, id)
+}
+
+#[test]
+fn a_move_brings_back_no_version_that_its_mover_did_not_have() {
+    let (replicas, _) = removed_and_moved(None);
+    meet(&replicas);
+    assert_eq!(listing(&replicas[0]), Vec::<String>::new());
+    let (replicas, id) = removed_and_moved(None);
+    write(&replicas[0], id, 3);
+    meet(&replicas);
+    assert_eq!(listing(&replicas[0]), ["b 3"]);
+    // Nor do later operations.
+    for text in ["c", "d"] {
+        rename(&replicas[2], id.into(), text);
+        meet(&replicas);
+        assert_eq!(listing(&replicas[0]), [format!("{text} 3")]);
+    }
+}
+
+#[test]
+fn a_move_keeps_no_version_that_its_device_had_only_heard_of() {
+    let replicas = mesh(&[Role::Writer]);
+    let id = create(&replicas[0], "a", 1, 1);
+    meet(&replicas);
+    let base = Some(replicas[0].entry(&id.into()).unwrap().unwrap().version);
+    write(&replicas[1], id, 2);
+    meet(&replicas);
+    remove(&replicas[1], id.into());
+    let (key, parent, name) = (id.into(), EntryId::ROOT, name("b"));
+    let moved = Edit::Move {
+        key,
+        parent,
+        name,
+        base,
+    };
+    replicas[0].edit(&[moved], NOW).unwrap();
+    meet(&replicas);
+    assert_eq!(listing(&replicas[0]), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_mover_had_outlives_a_removal_though_the_place_is_written_down_or_another_move_wins() {
+    let (replicas, late, first) = clash();
+    // The removal is heard of by nobody yet.
+    remove(&replicas[2], late.into());
+    rename(&replicas[1], late.into(), "c");
+    create(&replicas[0], "later", 8, 8);
+    rename(&replicas[0], late.into(), "b");
+    sync(&replicas[0], &replicas[1]);
+    // Who takes the name away from beside it writes down its place.
+    rename(&replicas[0], first.into(), "d");
+    meet(&replicas);
+    assert_eq!(marks(&replicas[2]), [1, 2, 8, 9]);
+    remove(&replicas[0], late.into());
+    meet(&replicas);
+    assert_eq!(marks(&replicas[2]), [2, 8, 9]);
+}
+
+#[test]
+fn a_copy_goes_when_somebody_who_saw_its_version_removed_it_and_others_moved_the_file() {
+    let (replicas, id) = split();
+    rename(&replicas[2], id.into(), "b");
+    assert_eq!(marks(&replicas[2]), [2, 3, 9]);
+    remove(&replicas[0], id.into());
+    meet(&replicas);
+    assert_eq!(marks(&replicas[0]), [3, 9]);
 }
 
 /// Two versions made apart. The third device has seen both, the first, whose version is the copy, only its

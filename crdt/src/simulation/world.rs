@@ -1,5 +1,6 @@
 //! The generator: what users do, who meets whom, and the laws.
 
+mod holding;
 mod meeting;
 mod planned;
 
@@ -9,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wormhole_store::{Content, ContentId};
 
+use self::holding::Holding;
 use super::Peer;
 use super::disk::{Disk, File, Refused, join, path};
 use crate::edit::{Edit, FileInput, NewAttributes, NewNode};
@@ -28,6 +30,7 @@ pub(super) struct World<P> {
     sides: Vec<bool>,
     /// What programs on each peer have open.
     handles: Vec<Vec<(EntryKey, Version)>>,
+    holding: Holding,
     written: BTreeSet<[u8; 32]>,
     /// Contents that some user saw and replaced or removed.
     retired: BTreeSet<[u8; 32]>,
@@ -64,7 +67,10 @@ impl<P: Peer> World<P> {
         println!("seed {seed}");
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let count = rng.random_range(4..=5);
+        let mut holding = Holding::default();
+        (0..count).for_each(|_| holding.add());
         Self {
+            holding,
             peers: P::mesh(count, &mut rng),
             rng,
             sides: vec![false; count],
@@ -151,6 +157,8 @@ impl<P: Peer> World<P> {
                 self.retired.extend(retires);
                 self.replaced.extend(replaces);
                 self.removed.extend(removes);
+                let own = writes.iter().copied().collect();
+                self.holding.show(peer, &after, &own);
                 self.wanted.extend(wants);
                 let again = writes.iter().filter(|write| self.written.contains(*write));
                 self.wanted.extend(again);
@@ -168,8 +176,7 @@ impl<P: Peer> World<P> {
             for one in 0..self.peers.len() {
                 for other in 0..self.peers.len() {
                     if one != other {
-                        let (one, two) = pair(&mut self.peers, one, other);
-                        one.pull_all(two, &mut self.rng);
+                        self.pull_all(one, other);
                     }
                 }
             }
@@ -192,6 +199,12 @@ impl<P: Peer> World<P> {
                 self.history
             );
         }
+        assert_eq!(
+            self.holding.missing(&entries),
+            None,
+            "what is shown is on no disk: {:#?}",
+            self.history
+        );
         for (content, entry) in &self.replaced {
             let excused = self.wanted.contains(content) || self.removed.contains(entry);
             assert!(
@@ -231,11 +244,19 @@ impl<P: Peer> World<P> {
             (0..30, _) | (_, None) => self.plan_create(peer, entries, parent, &name, &mut plan),
             (30..34, _) => self.plan_unpack(peer, entries, parent, &name, &mut plan),
             (34..54, Some(entry)) => self.plan_write(peer, entries, entry, &mut plan),
+            // Of a file of which an earlier version is here the name can be moved, but not the bytes.
+            (54..74, Some(entry)) if !self.holding.has_some(peer, entry) => {
+                self.plan_create(peer, entries, parent, &name, &mut plan);
+            }
+            (74..82, Some(entry)) if !self.holding.has(peer, entry) => {
+                self.plan_create(peer, entries, parent, &name, &mut plan);
+            }
             (54..74, Some(entry)) => {
                 plan.edits.push(Edit::Move {
                     key: entry.key,
                     parent,
                     name: name.clone(),
+                    base: self.holding.in_hand(peer, entry),
                 });
                 plan.wants.extend(body(entry));
                 let (from, to) = (path(entries, &entry.key), path(entries, &parent.into()));

@@ -26,7 +26,12 @@ fn old_mesh() -> Vec<Replica> {
     }
     let (parent, key) = (EntryId::ROOT, EntryKey::from(ids[0]));
     let name = name("moved");
-    let moved = Edit::Move { key, parent, name };
+    let moved = Edit::Move {
+        key,
+        parent,
+        name,
+        base: None,
+    };
     replicas[0].edit(&[moved], NOW).unwrap();
     let key = EntryKey::from(ids[1]);
     replicas[0]

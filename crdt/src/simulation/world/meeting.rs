@@ -11,6 +11,8 @@ impl<P: Peer> World<P> {
             self.peers.push(peer);
             self.sides.push(self.sides[from]);
             self.handles.push(Vec::new());
+            self.holding.add();
+            self.fetch(number, from);
             self.history.push((number, "joins", Vec::new()));
         }
     }
@@ -22,8 +24,8 @@ impl<P: Peer> World<P> {
         if witness == peer {
             return;
         }
+        self.pull_all(peer, witness);
         let (one, two) = pair(&mut self.peers, peer, witness);
-        one.pull_all(two, &mut self.rng);
         if !one.restore(two) {
             return;
         }
@@ -32,8 +34,22 @@ impl<P: Peer> World<P> {
         for _ in 0..self.rng.random_range(0..4) {
             self.operate(peer);
         }
-        let (one, two) = pair(&mut self.peers, peer, witness);
+        self.pull_all(peer, witness);
+    }
+
+    /// Two devices meet for as long as it takes.
+    pub(super) fn pull_all(&mut self, peer: usize, other: usize) {
+        let (one, two) = pair(&mut self.peers, peer, other);
         one.pull_all(two, &mut self.rng);
+        self.fetch(peer, other);
+        self.fetch(other, peer);
+    }
+
+    /// A device brings what it is shown and the other one has.
+    fn fetch(&mut self, peer: usize, from: usize) {
+        let entries = self.peers[peer].entries();
+        self.holding
+            .show(peer, &entries, &self.holding.bodies(from));
     }
 
     pub(super) fn meet(&mut self, peer: usize) {
@@ -48,5 +64,8 @@ impl<P: Peer> World<P> {
         }
         one.assert_derived();
         assert_sound(&one.entries());
+        // Perhaps they part before it has what it was told of.
+        let parts = self.rng.random_range(0..4) == 0;
+        self.fetch(peer, if parts { peer } else { other });
     }
 }

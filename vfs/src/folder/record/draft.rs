@@ -85,13 +85,7 @@ impl Step<'_> {
         };
         match (row, entry) {
             (Some(row), Some(entry)) => {
-                // What is shown now was seen, too, if it is the same: somebody has written it once more.
-                let same = node_of(&entry).as_ref() == Some(&row.node);
-                let base = if same {
-                    version_of(&entry)
-                } else {
-                    row.version
-                };
+                let base = in_hand(&row, &entry);
                 let edits = differences(&row, &new, base);
                 self.push_draft(edits, place, path, After::Put(new));
                 Ok(())
@@ -189,7 +183,7 @@ impl Step<'_> {
         };
         if shown_there && free && row.seen.kind == new.seen.kind && at != *place {
             // The old spelling went away and the new one came: a rename of the same entry.
-            let edits = vec![move_edit(row.key, place)];
+            let edits = vec![move_edit(&row, other, place)];
             self.batch.relocate(&at, place)?;
             self.push_draft(edits, place, path, After::Done);
             self.todo.paths.push(path.to_owned());
@@ -244,7 +238,7 @@ impl Step<'_> {
         let Some(to) = self.living_place(to)? else {
             return Ok(false);
         };
-        self.push_draft(vec![move_edit(row.key, &to)], &to, path, After::Done);
+        self.push_draft(vec![move_edit(row, &entry, &to)], &to, path, After::Done);
         Ok(true)
     }
 
@@ -533,11 +527,21 @@ fn is_ours(entry: &Entry, row: &Row, tag: DeviceTag) -> bool {
     }
 }
 
-fn move_edit(key: EntryKey, to: &Place) -> Edit {
+/// The version that this device has, where the mesh shows `entry`. What is shown now was seen, too, if it is the
+/// same: somebody has written it once more.
+fn in_hand(row: &Row, entry: &Entry) -> Option<Version> {
+    match node_of(entry).as_ref() == Some(&row.node) {
+        true => version_of(entry),
+        false => row.version,
+    }
+}
+
+fn move_edit(row: &Row, shown: &Entry, to: &Place) -> Edit {
     Edit::Move {
-        key,
+        key: row.key,
         parent: to.parent,
         name: to.name.clone(),
+        base: in_hand(row, shown),
     }
 }
 

@@ -207,6 +207,34 @@ fn a_file_edited_there_and_deleted_here_comes_back() {
     assert_eq!(devices[0].read("plan"), "edited");
 }
 
+/// Whose bytes were deleted where they were made, and never came anywhere else.
+#[test]
+fn nobody_waits_for_a_version_that_its_writer_deleted_while_others_moved_the_file() {
+    for (heard, edited) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut devices = pair();
+        devices[0].write("plan", "start");
+        converge(&mut devices);
+        devices[1].write("plan", "edited there");
+        devices[1].settle(&[]);
+        if heard {
+            sync(&devices[0], &devices[1]);
+        }
+        std::fs::remove_file(devices[1].path("plan")).unwrap();
+        devices[1].settle(&[]);
+        std::fs::rename(devices[0].path("plan"), devices[0].path("moved")).unwrap();
+        if edited {
+            devices[0].write("moved", "edited here");
+        }
+        devices[0].settle(&[]);
+        converge(&mut devices);
+        let left = edited.then(|| ("moved".to_owned(), "edited here".to_owned()));
+        for device in &devices {
+            assert_eq!(device.tree(), left.clone().into_iter().collect());
+            assert!(!device.is_waiting());
+        }
+    }
+}
+
 /// A file arrives, and another program does something to it before the folder has looked at it.
 fn touched_on_arrival(act: fn(&Path)) -> [Device; 2] {
     let mut devices = pair();
