@@ -73,6 +73,21 @@ impl Step<'_> {
             self.todo.keys.push(key);
             return Ok(());
         }
+        if read_only
+            && let (Some(row), Some(_)) = (&row, &entry)
+            && differ_in_time_only(&row.node, &node)
+        {
+            // What was put back is as the mesh has it, however late that was.
+            self.batch.put(
+                place,
+                &Row {
+                    seen,
+                    ..row.clone()
+                },
+            )?;
+            self.engine.problems.clear(path);
+            return Ok(());
+        }
         if read_only {
             return self.keep_local(place, path, row.as_ref(), entry.as_ref());
         }
@@ -542,6 +557,21 @@ fn move_edit(row: &Row, shown: &Entry, to: &Place) -> Edit {
         parent: to.parent,
         name: to.name.clone(),
         base: in_hand(row, shown),
+    }
+}
+
+/// Whether two files have the same bytes and permissions.
+fn differ_in_time_only(one: &Node, other: &Node) -> bool {
+    match (one, other) {
+        (
+            Node::File { content, mode, .. },
+            Node::File {
+                content: bytes,
+                mode: shown,
+                ..
+            },
+        ) => content == bytes && mode == shown,
+        _ => false,
     }
 }
 

@@ -374,6 +374,30 @@ fn a_reader_keeps_its_changes_to_itself_and_loses_none() {
     assert_eq!(devices[0].tree().len(), 1);
 }
 
+#[test]
+fn what_a_reader_puts_back_is_no_change_any_more() {
+    let one = Device::found();
+    let reader = one.join(1, Role::Reader);
+    let mut devices = [one, reader];
+    devices[0].write("plan.txt", "start");
+    converge(&mut devices);
+    devices[1].write("plan.txt", "reader's own");
+    devices[1].settle(&[]);
+    assert_eq!(devices[1].problem("plan.txt"), Some(Reason::ReadOnlyMember));
+    devices[1].write("plan.txt", "start");
+    devices[1].settle(&[]);
+    assert_eq!(devices[1].problem("plan.txt"), None);
+    devices[0].write("plan.txt", "next");
+    for _ in 0..2 {
+        devices[0].settle(&[]);
+        sync(&devices[0], &devices[1]);
+        let store = devices[0].store.clone();
+        devices[1].settle(&[&store]);
+    }
+    assert_eq!(devices[1].tree().len(), 1, "nothing was set aside");
+    assert_eq!(devices[1].read("plan.txt"), "next");
+}
+
 /// One thing a person does. Every text is written once, so that loss can be seen.
 fn act(device: &Device, rng: &mut ChaCha8Rng, text: &str) -> BTreeSet<String> {
     let mut files = Vec::new();
