@@ -10,6 +10,7 @@
 //! | `WORMHOLE_MDNS`, `WORMHOLE_BEACON` | the one or the other: `on`, `off` |
 //! | `WORMHOLE_CACHE_DIR`, `WORMHOLE_CACHE_MEMORY` | `cache.dir`, `cache.memory` |
 //! | `WORMHOLE_UP`, `WORMHOLE_DOWN` | `limits.up`, `limits.down` |
+//! | `WORMHOLE_CHECK_RATE` | `check.rate` |
 //! | `WORMHOLE_LOG_LEVEL`, `WORMHOLE_LOG_FORMAT` | `log.level`, `log.format` |
 //!
 //! `WORMHOLE_HOME` is read by `home`, because the file with the other settings is in it. An empty
