@@ -539,9 +539,8 @@ impl Entry {
             {
                 Err(Refusal::Expired)
             }
-            State::Reserved(by, _) | State::Asked(by) | State::Granted(by) if by != joiner => {
-                Err(Refusal::Busy)
-            }
+            State::Reserved(by, _) | State::Granted(by) if by != joiner => Err(Refusal::Busy),
+            State::Asked(by) if by != joiner => Err(Refusal::Taken),
             State::Open
             | State::Reserved(..)
             | State::Asked(_)

@@ -134,6 +134,8 @@ pub(super) enum Refusal {
     Waiting,
     /// A person there refused it.
     Declined,
+    /// Another device came first, and a person there has not decided about it yet.
+    Taken,
 }
 
 /// Who invites into what.

@@ -240,7 +240,7 @@ async fn a_device_that_has_to_be_admitted_waits_over_broken_connections_and_then
         // Its conversations end and begin; nobody else gets the place, and it is asked for once.
         tokio::time::sleep(Duration::from_secs(100)).await;
         let other = join(&lab, &c, ticket.clone()).await;
-        assert!(matches!(other, Err(JoinError::Busy)), "{other:?}");
+        assert!(matches!(other, Err(JoinError::Taken)), "{other:?}");
         assert_eq!(at_a.role_of(&b.id), None);
         lab.memory.cut(b.id, false);
         tokio::time::sleep(Duration::from_secs(60)).await;

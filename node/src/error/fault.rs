@@ -189,7 +189,7 @@ fn refusal(error: &JoinError) -> FaultCode {
         JoinError::AlreadyMember { .. } => FaultCode::AlreadyMember,
         JoinError::Declined => FaultCode::TicketRefused,
         JoinError::Undecided { .. } => FaultCode::AgreementNeeded,
-        JoinError::Busy => FaultCode::Busy,
+        JoinError::Busy | JoinError::Taken => FaultCode::Busy,
         JoinError::Cancelled | JoinError::Stopped => FaultCode::Stopping,
         // The rest, and what a later network may add: it did not work out with that device.
         _ => FaultCode::Unreachable,

@@ -159,7 +159,7 @@ fn asked() -> (Desk, Opened, InviteId) {
 fn a_device_that_waits_keeps_its_place_until_the_invite_expires() {
     let (mut desk, opened, id) = asked();
     let other = desk.claim(by_code(&opened), from(BOB), at(2));
-    assert_eq!(refusal(other), Refusal::Busy);
+    assert_eq!(refusal(other), Refusal::Taken, "it hears why");
     desk.claim(by_code(&opened), from(ALICE), at(3)).unwrap();
     let hold = first(desk.judge(id, from(ALICE), at(3), || true));
     assert_eq!(desk.ask(id, hold, "alice"), None, "that is no news");

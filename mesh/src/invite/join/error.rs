@@ -64,6 +64,12 @@ pub enum JoinError {
     /// Another device is joining, or too many tried lately.
     #[error("the inviting device is busy with another join; try again in a few seconds")]
     Busy,
+    /// Another device came first and waits for a person there.
+    #[error(
+        "another device waits to be admitted with this invite; try again when somebody there has answered it, or ask \
+         for an invite of your own"
+    )]
+    Taken,
     /// A person there has to admit this device, and has not yet.
     #[error("nobody at the inviting device has admitted this one yet")]
     Waiting,
@@ -148,6 +154,7 @@ impl From<ExchangeError> for JoinError {
                 Refusal::CannotAdmit => Self::CannotAdmit,
                 Refusal::Waiting => Self::Waiting,
                 Refusal::Declined => Self::Declined,
+                Refusal::Taken => Self::Taken,
             },
         }
     }
