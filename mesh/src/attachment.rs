@@ -23,8 +23,9 @@ use self::herald::Herald;
 use crate::{
     limit::{Limits, RateLimits},
     peer::NetworkEvent,
+    report::Report,
     serve::Uploads,
-    version::Terms,
+    version::{Capabilities, Terms},
 };
 
 /// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
@@ -97,11 +98,34 @@ pub(crate) struct Attachment {
     paused: watch::Sender<bool>,
     present: watch::Sender<Presence>,
     news: watch::Sender<u64>,
-    in_sync: Mutex<BTreeMap<DeviceId, (bool, Hash)>>,
+    exchanges: Mutex<BTreeMap<DeviceId, State>>,
+    /// What this device says of itself to the others.
+    report: watch::Sender<Report>,
     /// The membership that some device last said to have, too. Outlasts the exchange with it.
     agreed: watch::Sender<Option<Hash>>,
     herald: Arc<Herald>,
     _subscription: Subscription,
+}
+
+/// Metadata that is exchanged with another device, as far as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The other device.
+    pub device: DeviceId,
+    /// Whether both know the same.
+    pub in_sync: bool,
+    /// What it said of itself last; `None` before the first time.
+    pub report: Option<Report>,
+    /// Whether it will say anything of itself: older programs do not.
+    pub reports: bool,
+}
+
+/// What is known of an exchange.
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// Whether both know the same, and the mark of the membership that this holds for; `None` before the first step.
+    in_sync: Option<(bool, Hash)>,
+    report: Option<Report>,
 }
 
 /// The connected devices that have proved the secret, each with the number of its visit.
@@ -179,7 +203,8 @@ impl Attachment {
             paused: watch::Sender::new(mesh.paused),
             present: watch::Sender::default(),
             news,
-            in_sync: Mutex::default(),
+            exchanges: Mutex::default(),
+            report: watch::Sender::default(),
             agreed: watch::Sender::default(),
             herald,
             _subscription: subscription,
@@ -276,7 +301,7 @@ impl Attachment {
     ///
     /// It holds for the membership that has this mark.
     pub(crate) fn set_in_sync(&self, device: DeviceId, in_sync: bool, mark: Hash) {
-        self.in_sync().insert(device, (in_sync, mark));
+        self.exchanges().entry(device).or_default().in_sync = Some((in_sync, mark));
         if in_sync {
             self.agreed.send_replace(Some(mark));
         }
@@ -288,21 +313,50 @@ impl Attachment {
     }
 
     pub(crate) fn sync_ended(&self, device: DeviceId) {
-        self.in_sync().remove(&device);
+        self.exchanges().remove(&device);
     }
 
-    /// For each device that we are exchanging metadata with, whether both know the same.
-    pub(crate) fn sync_state(&self) -> Vec<(DeviceId, bool)> {
+    /// The devices that we are exchanging metadata with.
+    pub(crate) fn sync_state(&self) -> Vec<Exchange> {
         let now = self.replica.membership_mark();
-        self.in_sync()
-            .iter()
-            .map(|(device, (in_sync, mark))| (*device, *in_sync && *mark == now))
-            .collect()
+        let states = self.exchanges().clone().into_iter();
+        let exchanges = states.filter_map(|(device, state)| {
+            let (in_sync, mark) = state.in_sync?;
+            let terms = self.terms(&device);
+            Some(Exchange {
+                device,
+                in_sync: in_sync && mark == now,
+                report: state.report,
+                reports: terms.is_some_and(|terms| terms.capabilities.has(Capabilities::REPORTS)),
+            })
+        });
+        exchanges.collect()
     }
 
-    fn in_sync(&self) -> MutexGuard<'_, BTreeMap<DeviceId, (bool, Hash)>> {
+    /// Notes what the device says of itself.
+    pub(crate) fn set_report(&self, device: DeviceId, report: Report) {
+        self.exchanges().entry(device).or_default().report = Some(report);
+    }
+
+    /// Tells the others this of this device, from now on.
+    pub(crate) fn report(&self, report: Report) {
+        self.report.send_if_modified(|told| {
+            let is_news = *told != report;
+            *told = report;
+            is_news
+        });
+    }
+
+    /// What the others are told of this device.
+    pub(crate) fn own_report(&self) -> watch::Receiver<Report> {
+        self.report.subscribe()
+    }
+
+    fn exchanges(&self) -> MutexGuard<'_, BTreeMap<DeviceId, State>> {
         // The map is whole after each call on it: a panic elsewhere does not spoil it.
-        self.in_sync.lock().unwrap_or_else(PoisonError::into_inner)
+        self.exchanges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

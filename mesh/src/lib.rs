@@ -30,6 +30,7 @@ mod network;
 mod peer;
 mod protocol;
 mod rate;
+mod report;
 mod serve;
 mod streams;
 mod sync;
@@ -37,7 +38,7 @@ mod transport;
 mod version;
 
 pub use address::{AddrError, PeerAddr, Wire};
-pub use attachment::{AttachedMesh, MeshSecret};
+pub use attachment::{AttachedMesh, Exchange, MeshSecret};
 pub use config::{Discovery, NetworkConfig};
 pub use error::{BindError, DialError};
 pub use fetch::{FetchError, Transfer};
@@ -49,5 +50,6 @@ pub use invite::{
 pub use limit::RateLimits;
 pub use network::Network;
 pub use peer::{Misbehaviour, Neighbour, NetworkEvent, PathKind, PeerStatus};
+pub use report::{Hindrance, Report, mark};
 pub use serve::Upload;
 pub use version::{VersionMismatch, VersionRange};

@@ -29,7 +29,7 @@ use self::{membership::Membership, wiring::Wiring};
 use crate::{
     actor::{Actor, Parts, Statuses},
     address::PeerAddr,
-    attachment::AttachedMesh,
+    attachment::{AttachedMesh, Exchange},
     behaviour::Behaviour,
     config::NetworkConfig,
     discovery::{self, Book, Presence},
@@ -40,6 +40,7 @@ use crate::{
     limit::{Limits, RateLimits},
     peer::{Neighbour, NetworkEvent, PeerStatus},
     protocol::{LocalDevice, Protocols},
+    report::Report,
     serve::Upload,
     streams::{Discovered, Handler, Streams},
     transport::{self, Endpoints, Rooms},
@@ -269,8 +270,13 @@ impl Network {
         self.inner.protocols.until_members_agreed(mesh).await;
     }
 
-    /// For each member that metadata is exchanged with, whether both know the same.
-    pub fn sync_state(&self, mesh: MeshId) -> Vec<(DeviceId, bool)> {
+    /// Tells the members of a mesh this of this device: now, and whenever one connects, until another is given.
+    pub fn report(&self, mesh: MeshId, report: Report) {
+        self.inner.protocols.report(mesh, report);
+    }
+
+    /// The members that metadata is exchanged with.
+    pub fn sync_state(&self, mesh: MeshId) -> Vec<Exchange> {
         self.inner.protocols.sync_state(mesh)
     }
 

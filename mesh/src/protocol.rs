@@ -23,7 +23,7 @@ use wormhole_store::FetchJob;
 use self::{greeter::Greeter, keeper::Syncer};
 use crate::{
     address::PeerAddr,
-    attachment::{AttachedMesh, Registry},
+    attachment::{AttachedMesh, Exchange, Registry},
     fetch::{FetchError, Fetcher, Transfer},
     hello::Introduction,
     invite::{
@@ -32,6 +32,7 @@ use crate::{
     },
     limit::RateLimits,
     peer::NetworkEvent,
+    report::Report,
     serve::{Server, Upload},
     streams::{Handler, Streams},
 };
@@ -250,8 +251,15 @@ impl Protocols {
         }
     }
 
-    /// For each device that metadata is exchanged with, whether both know the same.
-    pub(crate) fn sync_state(&self, mesh: MeshId) -> Vec<(DeviceId, bool)> {
+    /// Tells the members of a mesh this of this device, from now on.
+    pub(crate) fn report(&self, mesh: MeshId, report: Report) {
+        if let Some(mesh) = self.inner.registry.get(mesh) {
+            mesh.report(report);
+        }
+    }
+
+    /// The devices that metadata is exchanged with.
+    pub(crate) fn sync_state(&self, mesh: MeshId) -> Vec<Exchange> {
         self.inner
             .registry
             .get(mesh)

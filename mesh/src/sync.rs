@@ -4,17 +4,18 @@
 //! its database work is kept off the runtime's threads. News is pushed the moment the replica commits it: there
 //! is no interval anywhere. Everything queued is bounded; a peer that neither reads nor writes is given up.
 //!
-//! On the wire: one [`Open`] frame, one [`Opened`] frame back, then frames with session messages; an empty
-//! frame says "still here".
+//! On the wire: one [`Open`] frame, one [`Opened`] frame back, then frames whose first byte says what they are: a
+//! message of the session, or a [`Report`] of the device about itself; others are a later version's and are passed
+//! over. An empty frame says "still here".
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf, split},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, Interval, MissedTickBehavior, interval, timeout},
 };
 use wormhole_crdt::{
@@ -25,6 +26,7 @@ use crate::{
     attachment::{Attachment, Registry},
     frame::{self, FrameError},
     limit::{Throttled, Urgency},
+    report::Report,
     streams::{Carrier, Patience, Patient, Protocol, Sign},
 };
 
@@ -58,6 +60,15 @@ const INBOX: usize = 4;
 
 /// Messages applied in one go, so that many small ones do not cost a thread switch each.
 const BATCH: usize = 32;
+
+/// First byte of a frame with a message of the session.
+const SESSION: u8 = 0;
+
+/// First byte of a frame with a report.
+const REPORT: u8 = 1;
+
+/// Room for a frame of any kind.
+const MAX_FRAME: usize = 1 + MAX_MESSAGE_BYTES;
 
 /// Envelopes are added to the queue only while it is shorter than this many bytes.
 const QUEUE_LOW: usize = MAX_MESSAGE_BYTES;
@@ -227,16 +238,18 @@ where
     let (reader, writer) = split(Patient::new(stream, patience));
     let (inbox_tx, inbox) = mpsc::channel(INBOX);
     let (outbox, outbox_rx) = mpsc::channel(1);
+    let reports = mesh.own_report();
     let driver = Driver {
         mesh: Arc::clone(mesh),
         peer,
         inbox,
         outbox,
+        reports,
         queue: VecDeque::new(),
         queue_bytes: 0,
     };
     let ended = tokio::select! {
-        ended = read(reader, inbox_tx) => ended,
+        ended = read(reader, inbox_tx, peer, mesh) => ended,
         ended = write(writer, outbox_rx) => ended,
         ended = driver.run() => ended,
         () = mesh.until_paused() => Err(SyncError::Paused),
@@ -253,15 +266,27 @@ where
 async fn read<S>(
     mut reader: ReadHalf<Patient<S>>,
     inbox: mpsc::Sender<Bytes>,
+    peer: DeviceId,
+    mesh: &Attachment,
 ) -> Result<(), SyncError>
 where
     S: Carrier,
 {
     loop {
-        let frame = frame::read_bytes(&mut reader, MAX_MESSAGE_BYTES).await?;
-        let frame = frame.ok_or(SyncError::Closed)?;
-        if !frame.is_empty() && inbox.send(frame).await.is_err() {
-            return Ok(()); // the driver has ended, and says why
+        let frame = frame::read_bytes(&mut reader, MAX_FRAME).await?;
+        let mut frame = frame.ok_or(SyncError::Closed)?;
+        match frame.try_get_u8() {
+            Ok(SESSION) => {
+                if inbox.send(frame).await.is_err() {
+                    return Ok(()); // the driver has ended, and says why
+                }
+            }
+            Ok(REPORT) => match Report::decode(&frame) {
+                Some(report) => mesh.set_report(peer, report),
+                None => tracing::debug!(%peer, "a report that cannot be read"),
+            },
+            Ok(kind) => tracing::debug!(%peer, kind, "a frame of a kind that is not known here"),
+            Err(_empty) => {} // still here
         }
     }
 }
@@ -275,7 +300,7 @@ where
 {
     let mut writer = BufWriter::new(writer);
     while let Some(message) = outbox.recv().await {
-        frame::write_bytes(&mut writer, &message, MAX_MESSAGE_BYTES).await?;
+        frame::write_bytes(&mut writer, &message, MAX_FRAME).await?;
         if outbox.is_empty() {
             writer.flush().await.map_err(FrameError::from)?;
         }
@@ -289,6 +314,8 @@ struct Driver {
     peer: DeviceId,
     inbox: mpsc::Receiver<Bytes>,
     outbox: mpsc::Sender<Vec<u8>>,
+    /// What this device says of itself. Only the newest is sent, however long the peer takes.
+    reports: watch::Receiver<Report>,
     queue: VecDeque<Vec<u8>>,
     queue_bytes: usize,
 }
@@ -311,6 +338,8 @@ impl Driver {
         let mut last_sent = Instant::now();
         let (mut session, greeting) = start(self.mesh.replica.clone(), self.peer).await?;
         self.enqueue(greeting)?;
+        // Whether this device has something else to say of itself than it said last.
+        let mut has_report = true;
         // Whether the session may have more to push than it gave last time.
         let mut has_news = false;
         loop {
@@ -319,9 +348,13 @@ impl Driver {
             if !may_push {
                 tokio::select! {
                     biased;
-                    sent = self.outbox.reserve(), if !self.queue.is_empty() => {
+                    sent = self.outbox.reserve(), if has_report || !self.queue.is_empty() => {
                         let Ok(slot) = sent else { return Ok(()) };
-                        if let Some(message) = self.queue.pop_front() {
+                        if has_report {
+                            has_report = false;
+                            slot.send(framed(REPORT, &self.reports.borrow_and_update().encode()));
+                            last_sent = Instant::now();
+                        } else if let Some(message) = self.queue.pop_front() {
                             self.queue_bytes -= message.len();
                             slot.send(message);
                             last_sent = Instant::now();
@@ -332,6 +365,13 @@ impl Driver {
                         Some(message) => batch.push(message),
                         None => return Ok(()), // the reader has ended, and says why
                     },
+                    changed = self.reports.changed(), if !has_report => {
+                        if changed.is_err() {
+                            return Ok(());
+                        }
+                        has_report = true;
+                        continue;
+                    }
                     changed = news.changed() => {
                         if changed.is_err() {
                             return Ok(());
@@ -391,7 +431,7 @@ impl Driver {
 
     fn enqueue(&mut self, messages: Vec<Message>) -> Result<(), SyncError> {
         for message in messages {
-            let message = message.into_bytes();
+            let message = framed(SESSION, &message.into_bytes());
             self.queue_bytes += message.len();
             self.queue.push_back(message);
         }
@@ -401,6 +441,14 @@ impl Driver {
             Ok(())
         }
     }
+}
+
+/// A frame of a kind.
+fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(1 + body.len());
+    frame.push(kind);
+    frame.extend_from_slice(body);
+    frame
 }
 
 /// Begins a session, where it may block.

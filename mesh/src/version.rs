@@ -81,8 +81,11 @@ impl fmt::Display for VersionRange {
 pub(crate) struct Capabilities(u64);
 
 impl Capabilities {
-    /// Those of this program: version 1 needs none.
-    pub(crate) const OURS: Self = Self(0);
+    /// Tells the others how far it shows what it knows.
+    pub(crate) const REPORTS: Self = Self(1 << 4);
+
+    /// Those of this program.
+    pub(crate) const OURS: Self = Self::REPORTS;
 
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
@@ -90,6 +93,11 @@ impl Capabilities {
 
     pub(crate) const fn bits(self) -> u64 {
         self.0
+    }
+
+    /// Whether all of `wanted` is there.
+    pub(crate) const fn has(self, wanted: Self) -> bool {
+        self.0 & wanted.0 == wanted.0
     }
 
     /// What both can do.
@@ -195,10 +203,11 @@ mod tests {
 
     #[test]
     fn capabilities_that_one_side_does_not_know_are_ignored() {
-        let (older, newer) = (Capabilities::from_bits(0b01), Capabilities::from_bits(0b11));
+        let (older, newer) = (Capabilities::OURS, Capabilities::from_bits(u64::MAX));
         assert_eq!(older.common(newer), older);
         assert_eq!(newer.common(older), older);
-        assert_eq!(Capabilities::OURS.common(newer), Capabilities::OURS);
+        assert!(newer.common(older).has(Capabilities::REPORTS));
+        assert!(!Capabilities::from_bits(0).has(Capabilities::REPORTS));
     }
 
     #[test]

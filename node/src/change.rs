@@ -4,7 +4,7 @@
 //! bounded queue; a task for each mesh ([`follow`]) takes it out. When the queue is full the lists
 //! are lost but not the fact: the next news says that everything may have changed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,7 +56,11 @@ pub(crate) struct Feed {
 struct Relay {
     queue: mpsc::Sender<News>,
     lost: AtomicBool,
+    /// News that were put into the queue, and those that were carried.
+    told: AtomicU64,
+    carried: AtomicU64,
     dirty: Notify,
+    stir: Arc<Notify>,
 }
 
 impl Observer for Relay {
@@ -67,6 +71,8 @@ impl Observer for Relay {
             Entries::Listed(_) | Entries::Everything => None,
         };
         if !change.members && entries.as_ref().is_some_and(Vec::is_empty) {
+            // Nothing is shown in another way, and yet more is known.
+            self.stir.notify_one();
             return;
         }
         let origin = if change.local {
@@ -79,20 +85,26 @@ impl Observer for Relay {
             origin,
             members: change.members,
         };
+        // Counted first: nobody shall think that all is carried while it is on its way into the queue.
+        self.told.fetch_add(1, Ordering::AcqRel);
         if self.queue.try_send(news).is_err() {
             self.lost.store(true, Ordering::Release);
+            self.carried.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
 
 impl Feed {
-    /// Listens to a replica from now on.
-    pub(crate) fn new(replica: &Replica) -> Self {
+    /// Listens to a replica from now on; `stir` is told when more is known.
+    pub(crate) fn new(replica: &Replica, stir: Arc<Notify>) -> Self {
         let (sender, queue) = mpsc::channel(WAITING_NEWS);
         let relay = Arc::new(Relay {
             queue: sender,
             lost: AtomicBool::new(false),
+            told: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
             dirty: Notify::new(),
+            stir,
         });
         let subscription = replica.subscribe(relay.clone());
         Self {
@@ -100,6 +112,13 @@ impl Feed {
             queue: Mutex::new(Some(queue)),
             _subscription: subscription,
         }
+    }
+
+    /// Whether all news was carried: what is wanted now is known to whoever fetches it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let carried = self.relay.carried.load(Ordering::Acquire);
+        !self.relay.lost.load(Ordering::Acquire)
+            && self.relay.told.load(Ordering::Acquire) == carried
     }
 }
 
@@ -130,6 +149,8 @@ pub(crate) async fn follow(node: Node, mesh: Arc<LocalMesh>) {
             Origin::Here => outbound::carry(&node, &mesh, news).await,
             Origin::Elsewhere => inbound::carry(&node, &mesh, news).await,
         }
+        relay.carried.fetch_add(1, Ordering::AcqRel);
+        relay.stir.notify_one();
     }
 }
 

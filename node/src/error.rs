@@ -5,6 +5,7 @@
 //! all this is decided in `error/fault`, and only there.
 
 mod fault;
+mod leave;
 
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::home::HomeError;
 use crate::tasks::Closed;
 
 pub(crate) use fault::sentence;
+pub use leave::{KeptBack, LeaveError};
 
 /// Why a node could not be started. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -327,34 +329,6 @@ pub enum JoinMeshError {
     /// The mesh could not be opened here.
     #[error(transparent)]
     Open(#[from] OpenMeshError),
-}
-
-/// Why this device did not leave a mesh.
-#[derive(Debug, thiserror::Error)]
-pub enum LeaveError {
-    /// The mesh is not clear.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    /// The others would have nobody who can admit or remove a device.
-    #[error("this device is the only admin of mesh {name:?}")]
-    LastAdmin {
-        /// The name of the mesh.
-        name: String,
-    },
-    /// That this device goes could not be recorded.
-    #[error("the others cannot be told that this device goes")]
-    Member(#[source] wormhole_crdt::MemberError),
-    /// What only this device has would be lost to the others.
-    #[error(
-        "no other device of mesh {name:?} is connected and known to have all that this one has"
-    )]
-    NotHandedOver {
-        /// The name of the mesh.
-        name: String,
-    },
-    /// The record could not be changed.
-    #[error(transparent)]
-    Record(#[from] OpenMeshError),
 }
 
 /// Why a member was not changed.

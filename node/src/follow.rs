@@ -18,7 +18,7 @@ use wormhole_vfs::{Folder, FolderStatus};
 
 use crate::api::{MeshRef, TransferInfo};
 use crate::event::EventKind;
-use crate::node::Node;
+use crate::node::{LocalMesh, Node};
 use crate::status;
 
 /// How often transfers are looked at, while somebody follows.
@@ -275,15 +275,17 @@ fn compare(
 /// Follows a folder: its phase and its problems.
 pub(crate) fn folder(
     node: Node,
-    mesh: MeshRef,
+    mesh: &LocalMesh,
     dir: PathBuf,
     folder: &Folder,
 ) -> impl Future<Output = ()> + Send + use<> {
     let mut statuses = folder.watch();
+    let (mesh, stir) = (mesh.reference(), Arc::clone(&mesh.stir));
     async move {
         let mut before = FolderStatus::default();
         loop {
             let now = statuses.borrow_and_update().clone();
+            stir.notify_one();
             for event in differences(&mesh, &dir, &before, &now) {
                 node.events().raise(event);
             }

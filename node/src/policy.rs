@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{Entry, EntryChange, EntryId, EntryPath, Replica, StorageError};
-use wormhole_mesh::FetchError;
+use wormhole_mesh::{FetchError, Hindrance};
 use wormhole_store::{Content, FetchJob, Holding, Store, WriteError};
 
 use crate::api::Phase;
@@ -57,6 +57,16 @@ pub(crate) struct SeedProgress {
     pub(crate) obstacle: Option<Obstacle>,
     /// Whether the seed has looked at everything and has it.
     pub(crate) complete: bool,
+}
+
+impl From<Obstacle> for Hindrance {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::NoHolder => Self::NoHolder,
+            Obstacle::Disk => Self::Failed,
+            Obstacle::Full => Self::DiskFull,
+        }
+    }
 }
 
 /// Why a seed does not get on.
@@ -153,6 +163,7 @@ pub(crate) async fn fill(node: Node, mesh: Arc<LocalMesh>, seed: Arc<Seed>) {
             }
         };
         seed.lock().progress = progress;
+        mesh.stir.notify_one();
         teller.tell(&progress);
         if progress.missing_bytes < before.missing_bytes {
             pause = RETRY_FIRST;

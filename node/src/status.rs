@@ -4,6 +4,7 @@
 //! changes anything; `status/wait` and `status/explain` answer the two questions people ask most.
 
 mod explain;
+mod report;
 mod wait;
 
 use std::path::Path;
@@ -21,6 +22,8 @@ use crate::error::{LookupError, TreeError};
 use crate::node::{Bound, BrokenMesh, FolderState, LocalMesh, Node, blocking};
 use crate::policy::{Obstacle, SeedProgress};
 
+pub(crate) use report::{Other, Standing, follow as follow_report, others};
+
 /// A mesh of which nothing can be told but what its record says, and why it is not open.
 fn broken_status(broken: BrokenMesh) -> MeshStatus {
     let binding = |dir: &Path| BindingStatus {
@@ -35,6 +38,7 @@ fn broken_status(broken: BrokenMesh) -> MeshStatus {
         members: 0,
         connected: 0,
         in_sync: 0,
+        hindered: Vec::new(),
         files: 0,
         directories: 0,
         symlinks: 0,
@@ -110,7 +114,8 @@ impl Node {
                 Some(crate::error::sentence(&error)),
             ),
         };
-        let sync = self.network().sync_state(mesh.id());
+        let others = others(self, &mesh);
+        let in_sync = |other: &&Other| other.standing == Standing::InSync;
         let paused = mesh.record().paused;
         let mut bindings: Vec<BindingStatus> = Vec::new();
         for bound in mesh.bound() {
@@ -123,8 +128,9 @@ impl Node {
             role: mesh.role().into(),
             paused,
             members: small(mesh.replica().members().len()),
-            connected: small(sync.len()),
-            in_sync: small(sync.iter().filter(|(_, in_sync)| *in_sync).count()),
+            connected: small(others.len()),
+            in_sync: small(others.iter().filter(in_sync).count()),
+            hindered: report::hindered(self, &mesh),
             files: counts.files,
             directories: counts.directories,
             symlinks: counts.symlinks,
@@ -159,6 +165,7 @@ impl Node {
             meshes.push(MeshSummary {
                 mesh: mesh.reference(),
                 role: mesh.role().into(),
+                removed: self.removal(&mesh),
                 paused: mesh.record().paused,
                 members: small(mesh.replica().members().len()),
                 connected: small(self.network().sync_state(mesh.id()).len()),
@@ -177,13 +184,17 @@ impl Node {
     /// A [`LookupError`].
     pub fn members(&self, mesh: &str) -> Result<MembersReply, LookupError> {
         let mesh = self.lookup(mesh)?;
-        let sync = self.network().sync_state(mesh.id());
+        let others = others(self, &mesh);
         let mut members = mesh.replica().members();
         members.sort_by_key(|member| (member.admitted_at, member.device));
         let mut stranded = mesh.replica().stranded();
         stranded.sort_by_key(|member| (member.admitted_at, member.device));
         let describe = |member: wormhole_crdt::Member| {
-            let in_sync = sync.iter().find(|(device, _)| *device == member.device);
+            let other = others.iter().find(|other| other.device == member.device);
+            let hindrances = match other.map(|other| &other.standing) {
+                Some(Standing::Hindered(hindrances)) => report::infos(hindrances),
+                Some(Standing::Apart | Standing::Applying | Standing::InSync) | None => Vec::new(),
+            };
             MemberInfo {
                 device: member.device.to_string(),
                 words: wormhole_mesh::words(&member.device),
@@ -192,8 +203,9 @@ impl Node {
                 this_device: member.device == self.device(),
                 admitted_by: member.admitted_by.map(|device| device.to_string()),
                 admitted_ms: member.admitted_at.0 / 1_000_000,
-                connected: in_sync.is_some(),
-                in_sync: in_sync.map(|(_, in_sync)| *in_sync),
+                connected: other.is_some(),
+                in_sync: other.map(|other| other.standing == Standing::InSync),
+                hindrances,
             }
         };
         Ok(MembersReply {
@@ -219,13 +231,17 @@ impl Node {
 
     fn peer(&self, peer: PeerStatus) -> PeerInfo {
         let meshes = peer.meshes.iter().filter_map(|mesh| self.local_mesh(mesh));
+        let meshes: Vec<_> = meshes.collect();
+        let device = peer.device.to_string();
+        let hindered = meshes.iter().flat_map(|mesh| report::hindered(self, mesh));
         PeerInfo {
-            device: peer.device.to_string(),
+            hindered: hindered.filter(|at| at.device == device).collect(),
+            device,
             name: crate::follow::name_of(self, &peer.device),
             connected: peer.connected,
             path: peer.path.map(PathName::from),
             address: peer.addr.map(|addr| addr.to_string()),
-            meshes: meshes.map(|mesh| mesh.reference()).collect(),
+            meshes: meshes.iter().map(|mesh| mesh.reference()).collect(),
             rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             up_bytes_per_s: peer.up_rate,
             down_bytes_per_s: peer.down_rate,

@@ -52,7 +52,7 @@ async fn fetch(node: &Node, mesh: &Replica, jobs: Vec<FetchJob>) -> Vec<Result<(
 async fn knows_members(node: &Node, mesh: &Replica) {
     let in_sync = || node.protocols.sync_state(mesh.mesh_id());
     eventually("members are known", || {
-        in_sync().iter().any(|(_, in_sync)| *in_sync)
+        in_sync().iter().any(|exchange| exchange.in_sync)
     })
     .await;
 }

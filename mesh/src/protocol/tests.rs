@@ -36,7 +36,7 @@ async fn a_change_reaches_every_member_through_whoever_is_connected() {
     }
     let in_sync = || a.protocols.sync_state(at_a.mesh_id());
     eventually("a is in sync with both", || {
-        in_sync().len() == 2 && in_sync().iter().all(|(_, in_sync)| *in_sync)
+        in_sync().len() == 2 && in_sync().iter().all(|exchange| exchange.in_sync)
     })
     .await;
 }

@@ -85,7 +85,10 @@ async fn news_is_pushed_without_being_asked_for() {
     let (ours, theirs) = duplex(64 * 1024);
     let pushing = async {
         eventually("in sync", || {
-            pair.mesh().sync_state().iter().any(|(_, same)| *same)
+            pair.mesh()
+                .sync_state()
+                .iter()
+                .any(|exchange| exchange.in_sync)
         })
         .await;
         for n in 1..=20 {
@@ -134,6 +137,7 @@ async fn a_peer_hears_from_a_device_that_is_busy_for_long() {
         peer: pair.a.0.id,
         inbox,
         outbox,
+        reports: pair.mesh().own_report(),
         queue: VecDeque::from([vec![7; 3]]),
         queue_bytes: 3,
     };
@@ -207,7 +211,7 @@ async fn garbage_is_the_peers_fault() {
         frame::write(&mut theirs, &Opened::Yes, MAX_OPEN)
             .await
             .unwrap();
-        frame::write_bytes(&mut theirs, &[0xee; 100], MAX_OPEN)
+        frame::write_bytes(&mut theirs, &framed(SESSION, &[0xee; 100]), MAX_OPEN)
             .await
             .unwrap();
         std::future::pending::<()>().await;
@@ -215,6 +219,81 @@ async fn garbage_is_the_peers_fault() {
     tokio::select! {
         error = pair.open(ours) => assert!(error.is_peer_fault(), "{error}"),
         () = garbage => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_device_says_of_itself_is_heard_and_heard_anew_when_it_changes() {
+    let pair = Pair::new();
+    let (ours, theirs) = duplex(64 * 1024);
+    let at_b = pair.b.2.get(pair.b.1.mesh_id()).unwrap();
+    let heard = || pair.mesh().sync_state().into_iter().next()?.report;
+    let telling = async {
+        eventually("nothing special is heard", || {
+            heard() == Some(Report::default())
+        })
+        .await;
+        for count in 1..=3 {
+            let report = Report {
+                hindrances: [(crate::Hindrance::DiskFull, count)].into(),
+                ..Report::default()
+            };
+            at_b.report(report.clone());
+            eventually("it is heard", || heard().as_ref() == Some(&report)).await;
+        }
+        assert!(pair.mesh().sync_state()[0].reports);
+    };
+    tokio::select! {
+        error = pair.open(ours) => panic!("{error}"),
+        ended = accept(theirs, pair.a.0.id, &pair.b.2) => panic!("{ended:?}"),
+        () = telling => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_a_later_version_and_reports_that_cannot_be_read_are_passed_over() {
+    let pair = Pair::new();
+    let (ours, mut theirs) = duplex(64 * 1024);
+    let odd = async {
+        frame::read::<Open, _>(&mut theirs, MAX_OPEN).await.unwrap();
+        frame::write(&mut theirs, &Opened::Yes, MAX_OPEN)
+            .await
+            .unwrap();
+        let report = Report {
+            keeps_all: true,
+            ..Report::default()
+        };
+        for frame in [
+            framed(200, b"a later version"),
+            framed(REPORT, &[0xff; 100]),
+            framed(REPORT, &report.encode()),
+        ] {
+            frame::write_bytes(&mut theirs, &frame, MAX_FRAME)
+                .await
+                .unwrap();
+        }
+        theirs.flush().await.unwrap();
+        let session = {
+            let mut session = Session::new(&pair.b.1, pair.a.0.id);
+            session.start().unwrap()
+        };
+        for message in session {
+            let frame = framed(SESSION, &message.into_bytes());
+            frame::write_bytes(&mut theirs, &frame, MAX_FRAME)
+                .await
+                .unwrap();
+        }
+        eventually("the exchange goes on", || {
+            let state = pair.mesh().sync_state();
+            state
+                .first()
+                .is_some_and(|exchange| exchange.report.as_ref() == Some(&report))
+        })
+        .await;
+    };
+    tokio::select! {
+        error = pair.open(ours) => panic!("{error}"),
+        () = odd => {}
     }
 }
 

@@ -21,7 +21,10 @@ pub use self::check::{CheckInfo, CheckReply};
 pub use self::conflict::ResolveReply;
 pub use self::entry::{EntriesReply, EntryInfo};
 pub use self::invite::*;
-pub use self::member::{MemberInfo, MemberReply, MembersReply, RecoveryReply, RemovedInfo};
+pub use self::member::{
+    Hindered, HindranceInfo, HindranceName, MemberInfo, MemberReply, MembersReply, RecoveryReply,
+    RemovedInfo,
+};
 pub use self::trash::{RestoreReply, TrashEntry, TrashInfo, TrashReply};
 use super::{Fault, Keep, Rate};
 
@@ -99,8 +102,10 @@ pub struct MeshStatus {
     pub members: u32,
     /// How many other members are connected now.
     pub connected: u32,
-    /// How many of the connected members know all that this device knows, and the reverse.
+    /// How many of the connected members know all that this device knows, and the reverse, and have applied it.
     pub in_sync: u32,
+    /// The connected members that cannot apply something, and why.
+    pub hindered: Vec<Hindered>,
     /// Files in the tree.
     pub files: u64,
     /// Directories in the tree.
@@ -334,6 +339,8 @@ pub struct MeshSummary {
     pub mesh: MeshRef,
     /// This device's role in it.
     pub role: RoleName,
+    /// That this device was removed from it, when it was.
+    pub removed: Option<RemovedInfo>,
     /// Whether the user paused it.
     pub paused: bool,
     /// How many devices are members, this one included.
@@ -383,6 +390,8 @@ pub struct PeerInfo {
     pub version: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// The meshes of which it cannot apply something, and why.
+    pub hindered: Vec<Hindered>,
 }
 
 /// `GET /v1/transfers`: content in flight, both ways.

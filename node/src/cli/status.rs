@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use wormhole_node::api::{
-    AskingInfo, BindingStatus, Empty, ExplainQuery, ExplainReply, Keep, MemberInfo, MembersReply,
-    MeshQuery, MeshStatus, MeshSummary, MeshesReply, Newcomer, NodeReply, PathName, PeerInfo,
-    PeersReply, Phase, Rate, RoleName, SeenRequest, StatusReply, TransferInfo, TransfersReply,
-    UploadInfo,
+    AskingInfo, BindingStatus, Empty, ExplainQuery, ExplainReply, Hindered, Keep, MemberInfo,
+    MembersReply, MeshQuery, MeshStatus, MeshSummary, MeshesReply, Newcomer, NodeReply, PathName,
+    PeerInfo, PeersReply, Phase, Rate, RemovedInfo, RoleName, SeenRequest, StatusReply,
+    TransferInfo, TransfersReply, UploadInfo,
 };
 use wormhole_node::client::segment;
 
@@ -123,7 +123,7 @@ fn mesh_text(mesh: &MeshStatus) -> String {
         "{name}  {}, {} ({}){paused}\n",
         many(mesh.files, "file"),
         bytes(mesh.bytes),
-        role(mesh.role)
+        standing(mesh.role, mesh.removed.as_ref())
     );
     let others = mesh.members.saturating_sub(1);
     text.push_str(&format!(
@@ -132,6 +132,7 @@ fn mesh_text(mesh: &MeshStatus) -> String {
         mesh.connected,
         mesh.in_sync
     ));
+    text.extend(mesh.hindered.iter().map(hindered_line));
     if mesh.conflicts > 0 {
         let versions = many(mesh.conflicts, "second version");
         text.push_str(&format!(
@@ -157,6 +158,19 @@ fn mesh_text(mesh: &MeshStatus) -> String {
         text.push_str(&binding_text(binding));
     }
     text
+}
+
+fn hindered_line(hindered: &Hindered) -> String {
+    let reasons: Vec<&str> = hindered
+        .hindrances
+        .iter()
+        .map(|hindrance| hindrance.reason.as_str())
+        .collect();
+    let name = printable(&hindered.name);
+    format!(
+        "  ! {name} cannot apply everything: {}\n",
+        reasons.join("; ")
+    )
 }
 
 fn binding_text(binding: &BindingStatus) -> String {
@@ -222,7 +236,7 @@ fn mesh_row(mesh: &MeshSummary) -> [String; 6] {
     }
     [
         mesh.mesh.name.clone(),
-        role(mesh.role).to_owned(),
+        standing(mesh.role, mesh.removed.as_ref()).to_owned(),
         format!("{}/{}", mesh.connected + 1, mesh.members),
         count(mesh.files),
         bytes(mesh.bytes),
@@ -253,7 +267,9 @@ pub(super) async fn members(desk: &Desk, mesh: &str) -> Result<(), CliError> {
 }
 
 fn member_row(member: &MemberInfo) -> [String; 6] {
+    let hindered = !member.hindrances.is_empty();
     let state = match (member.this_device, member.connected, member.in_sync) {
+        (false, true, _) if hindered => "cannot apply all",
         (true, _, _) => "this device",
         (false, false, _) => "not connected",
         (false, true, Some(true)) => "in sync",
@@ -276,7 +292,7 @@ pub(super) async fn peers(desk: &Desk) -> Result<(), CliError> {
             return "No other device is known yet".to_owned();
         }
         let rows: Vec<_> = reply.peers.iter().map(peer_row).collect();
-        table(
+        let mut text = table(
             [
                 "DEVICE",
                 "HOW",
@@ -287,7 +303,12 @@ pub(super) async fn peers(desk: &Desk) -> Result<(), CliError> {
                 "MESHES",
             ],
             &rows,
-        )
+        );
+        for hindered in reply.peers.iter().flat_map(|peer| &peer.hindered) {
+            let mesh = printable(&hindered.mesh.name);
+            text.push_str(&format!("\n{mesh}:{}", hindered_line(hindered).trim_end()));
+        }
+        text
     })
 }
 
@@ -412,6 +433,14 @@ pub(super) fn role(role: RoleName) -> &'static str {
     }
 }
 
+/// What this device is in a mesh. One that was removed has no role, though it reads on what it has.
+fn standing(role: RoleName, removed: Option<&RemovedInfo>) -> &'static str {
+    match removed {
+        Some(_) => "removed",
+        None => self::role(role),
+    }
+}
+
 fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Scanning => "looking through the folder",
@@ -448,6 +477,7 @@ mod tests {
             up_bytes_per_s: 0,
             down_bytes_per_s: 0,
             version: None,
+            hindered: Vec::new(),
             last_error: Some("the other device is older: update it".to_owned()),
         };
         let [_, how, ..] = peer_row(&peer);

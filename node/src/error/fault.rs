@@ -3,8 +3,9 @@
 use std::error::Error;
 
 use super::{
-    ControlError, DecideError, FolderOperationError, JoinMeshError, LeaveError, LookupError,
-    MakeInviteError, MemberChangeError, OpenMeshError, ResolveConflictError, ShareError, TreeError,
+    ControlError, DecideError, FolderOperationError, JoinMeshError, KeptBack, LeaveError,
+    LookupError, MakeInviteError, MemberChangeError, OpenMeshError, ResolveConflictError,
+    ShareError, TreeError,
 };
 use crate::api::{Fault, FaultCode};
 use crate::binding::BindingError;
@@ -237,10 +238,17 @@ impl From<LeaveError> for Fault {
             LeaveError::LastAdmin { .. } => fault(FaultCode::NotAllowed, &error)
                 .with_hint("make another device admin first: `wormhole role DEVICE admin`"),
             LeaveError::Member(_) => fault(FaultCode::Storage, &error),
-            LeaveError::NotHandedOver { .. } => fault(FaultCode::NotHandedOver, &error).with_hint(
-                "connect another device and try again after `wormhole wait`, or leave all the same with --yes; \
-                 the files in synced folders stay either way",
-            ),
+            LeaveError::NotHandedOver { ref reason, .. } => {
+                let what = match reason {
+                    KeptBack::Alone => "connect another device",
+                    KeptBack::Seed => "have another device keep all content first",
+                    KeptBack::Behind { .. } => "try again after `wormhole wait`",
+                    KeptBack::Partly { .. } => "`wormhole members` says how the others stand",
+                };
+                fault(FaultCode::NotHandedOver, &error).with_hint(format!(
+                    "{what}; or leave all the same with --yes: the files in synced folders stay either way"
+                ))
+            }
         }
     }
 }

@@ -54,7 +54,7 @@ impl Node {
         };
         let (folder, task) = opened?;
         self.tasks().spawn("folder", task)?;
-        let watch = follow::folder(self.clone(), mesh.reference(), dir.to_owned(), &folder);
+        let watch = follow::folder(self.clone(), mesh, dir.to_owned(), &folder);
         self.tasks().spawn("folder events", watch)?;
         Ok(folder)
     }

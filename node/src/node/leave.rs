@@ -6,15 +6,23 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, interval, timeout};
 
 use super::{LocalMesh, Node, blocking, now};
 use crate::api::{LeaveReply, LeaveRequest};
-use crate::error::{LeaveError, OpenMeshError};
+use crate::error::{KeptBack, LeaveError, OpenMeshError};
 use crate::event::EventKind;
+use crate::follow::name_of;
+use crate::status::{Standing, others};
 
 /// How long the others have to say that they know. They answer at once; only a line that just broke does not.
 const TELLING: Duration = Duration::from_secs(10);
+
+/// How long what is under way may take: what was just changed arrives at the others a moment later.
+const HANDING_OVER: Duration = Duration::from_secs(10);
+
+/// How often is looked whether it has arrived.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Node {
     /// Tells the others, unbinds the folders of a mesh and removes all that this device keeps of it.
@@ -31,10 +39,8 @@ impl Node {
             });
         }
         // Who was removed has nothing that the others would take.
-        if is_member && !request.confirmed && !self.is_handed_over(&mesh) {
-            return Err(LeaveError::NotHandedOver {
-                name: mesh.name().to_owned(),
-            });
+        if is_member && !request.confirmed {
+            self.hand_over(&mesh).await?;
         }
         let is_alone = mesh.replica().members().len() == 1;
         let told = !is_member || is_alone || self.tell_of_leaving(&mesh).await?;
@@ -72,16 +78,48 @@ impl Node {
         Ok(timeout(TELLING, known).await.is_ok())
     }
 
-    /// Whether somebody who is connected knows all that this device knows, and nobody is fetching from here. Who holds
-    /// which content is asked for only while it is fetched, so more cannot be told. That is enough where the files stay;
-    /// a seed has nothing else than what it would remove.
-    fn is_handed_over(&self, mesh: &LocalMesh) -> bool {
-        if mesh.seed().is_some() {
-            return false;
+    /// Waits a moment until a connected device that keeps everything has applied all that this device knows, and nobody
+    /// is still getting it from here. A seed has nothing else than what it would remove, and is asked in any case.
+    async fn hand_over(&self, mesh: &LocalMesh) -> Result<(), LeaveError> {
+        let until = Instant::now() + HANDING_OVER;
+        let mut tick = interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
+            match self.kept_back(mesh) {
+                None => return Ok(()),
+                Some(reason) if reason.passes() && Instant::now() < until => {}
+                Some(reason) => {
+                    return Err(LeaveError::NotHandedOver {
+                        name: mesh.name().to_owned(),
+                        reason,
+                    });
+                }
+            }
         }
-        let sync = self.network().sync_state(mesh.id());
-        let uploads = self.network().uploads();
-        sync.iter().any(|(_, in_sync)| *in_sync)
-            && uploads.iter().all(|upload| upload.mesh != mesh.id())
+    }
+
+    /// Why what this device has may be nowhere else.
+    fn kept_back(&self, mesh: &LocalMesh) -> Option<KeptBack> {
+        if mesh.seed().is_some() {
+            return Some(KeptBack::Seed);
+        }
+        let others = others(self, mesh);
+        let Some(first) = others.first() else {
+            return Some(KeptBack::Alone);
+        };
+        let name = |device| name_of(self, device);
+        let is_behind =
+            |standing: &Standing| matches!(standing, Standing::Apart | Standing::Applying);
+        if let Some(behind) = others.iter().find(|other| is_behind(&other.standing)) {
+            return Some(KeptBack::Behind {
+                device: name(&behind.device),
+            });
+        }
+        let keeps = others
+            .iter()
+            .any(|other| other.standing == Standing::InSync && other.keeps_all);
+        (!keeps).then(|| KeptBack::Partly {
+            device: name(&first.device),
+        })
     }
 }

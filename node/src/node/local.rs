@@ -24,6 +24,7 @@ use crate::error::{CloseError, OpenMeshError};
 use crate::home;
 use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord};
 use crate::policy::{self, Seed};
+use crate::status;
 use crate::upkeep::health::Health;
 
 const REPLICA_FILE: &str = "replica.redb";
@@ -46,6 +47,8 @@ pub(crate) struct LocalMesh {
     seed: Mutex<Option<Arc<Seed>>>,
     /// Told when content may have become wanted or reachable.
     pub(crate) wake: Notify,
+    /// Told when what this device has applied may be more or less than it was.
+    pub(crate) stir: Arc<Notify>,
     /// Ends the tasks of this mesh.
     pub(crate) stop: CancellationToken,
     feed: Feed,
@@ -148,6 +151,16 @@ impl LocalMesh {
             .clone()
     }
 
+    /// Whether every folder of the record is there, open or failed: one that is being opened again is not, for a moment.
+    pub(crate) fn is_whole(&self) -> bool {
+        let bound = self.bound();
+        let is_there = |binding: &BindingRecord| match binding.target {
+            BindingTarget::Folder { .. } => bound.iter().any(|bound| bound.id == binding.id),
+            BindingTarget::Seed => true,
+        };
+        self.record().bindings.iter().all(is_there)
+    }
+
     /// The folders that are open.
     pub(crate) fn folders(&self) -> Vec<Folder> {
         let open = |bound: &Arc<Bound>| match &bound.state {
@@ -168,6 +181,7 @@ impl LocalMesh {
     pub(super) fn take_bound(&self, dir: &Path) -> Option<Arc<Bound>> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let place = bound.iter().position(|bound| bound.dir == dir)?;
+        self.stir.notify_one();
         Some(bound.remove(place))
     }
 
@@ -308,11 +322,12 @@ impl Node {
             })
             .await?
         };
+        let stir = Arc::new(Notify::new());
         let mesh = Arc::new(LocalMesh {
             id: record.mesh,
             name: record.name.clone(),
             dir,
-            feed: Feed::new(&replica),
+            feed: Feed::new(&replica, stir.clone()),
             known_members: Mutex::new(replica.members().iter().map(|m| m.device).collect()),
             known_role: Mutex::new(replica.role_of(&replica.device())),
             replica,
@@ -320,6 +335,7 @@ impl Node {
             bound: Mutex::default(),
             seed: Mutex::default(),
             wake: Notify::new(),
+            stir,
             stop: self.tasks().cancel().child_token(),
             record: Mutex::new(record.clone()),
             saving: Mutex::default(),
@@ -344,6 +360,8 @@ impl Node {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(mesh.id, mesh.clone());
+        self.tasks()
+            .spawn("report", status::follow_report(self.clone(), mesh.clone()))?;
         Ok(mesh)
     }
 
@@ -389,6 +407,7 @@ impl Node {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(bound);
+                mesh.stir.notify_one();
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ mod device;
 mod invite;
 mod leave;
 mod member;
+mod report;
 
 use crate::api::*;
 use crate::event::EventKind;

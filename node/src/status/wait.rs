@@ -3,16 +3,17 @@
 //! Everything means, for each mesh: what is on disk has been looked at since the question was asked
 //! and is recorded; what is recorded is known to every connected member, and the reverse; what is
 //! known is shown in every folder and kept by the seed. Files that cannot be synced at all (a name
-//! that is not valid, no permission) are waited for too: the answer then names them.
+//! that is not valid, no permission) are waited for too: the answer then names them. So are the
+//! connected members until they have applied everything; `status/report` says how they stand.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use wormhole_crdt::DeviceId;
 use wormhole_vfs::{FolderStatus, Phase, Reason};
 
-use super::{LISTED, shown};
+use super::report::{Other, Standing, others, sentence};
+use super::{LISTED, shown, update_needed};
 use crate::api::{MeshRef, WaitReply, WaitRequest, Waiting};
 use crate::error::LookupError;
 use crate::follow::name_of;
@@ -42,15 +43,15 @@ impl Node {
             let mut tick = tokio::time::interval(LOOK_EVERY);
             loop {
                 tick.tick().await;
-                let seems_done = self.unfinished_all(request)?.is_empty();
+                let seems_done = self.coming(request)?.is_empty();
                 if self.tasks().cancel().is_cancelled() {
                     return Ok(false);
                 }
                 if seems_done {
                     // A folder may not have noticed yet what was known when we looked.
                     catch_up(&self.waited_for(request)?).await;
-                    if self.unfinished_all(request)?.is_empty() {
-                        return Ok(true);
+                    if self.coming(request)?.is_empty() {
+                        return Ok(self.unfinished_all(request)?.is_empty());
                     }
                 }
             }
@@ -78,6 +79,19 @@ impl Node {
         }
     }
 
+    /// What is still to come by itself. To a device that was removed nothing comes any more.
+    fn coming(&self, request: &WaitRequest) -> Result<Vec<Waiting>, LookupError> {
+        let meshes = self.waited_for(request)?;
+        let over: Vec<MeshRef> = meshes
+            .iter()
+            .filter(|mesh| self.removal(mesh).is_some())
+            .map(|mesh| mesh.reference())
+            .collect();
+        let mut waiting = self.unfinished_all(request)?;
+        waiting.retain(|waiting| over.iter().all(|mesh| mesh.id != waiting.mesh.id));
+        Ok(waiting)
+    }
+
     fn unfinished_all(&self, request: &WaitRequest) -> Result<Vec<Waiting>, LookupError> {
         let meshes = self.waited_for(request)?;
         let mut waiting: Vec<Waiting> = meshes
@@ -99,11 +113,19 @@ impl Node {
     fn unfinished(&self, mesh: &LocalMesh, members: u32) -> Vec<Waiting> {
         let reference = mesh.reference();
         let mut waiting = Vec::new();
-        let sync = self.network().sync_state(mesh.id());
+        if let Some(removed) = self.removal(mesh) {
+            let reason = format!(
+                "this device was removed from it by {}; your files stay",
+                removed.by_name
+            );
+            return vec![about_mesh(&reference, &reason, "wormhole leave")];
+        }
+        waiting.extend(update_needed(mesh).map(|reason| about_mesh(&reference, &reason, "")));
+        let others = others(self, mesh);
         if mesh.record().paused {
             waiting.push(about_mesh(&reference, "it is paused", "wormhole resume"));
-        } else if (sync.len() as u64) < u64::from(members) {
-            let reason = format!("{} of {members} other members are connected", sync.len());
+        } else if (others.len() as u64) < u64::from(members) {
+            let reason = format!("{} of {members} other members are connected", others.len());
             let action = "start Wormhole on the others, or give an address with --peer";
             waiting.push(about_mesh(&reference, &reason, action));
         }
@@ -114,7 +136,13 @@ impl Node {
             reason: problem.reason,
             action: problem.action,
         }));
-        waiting.extend(behind(&reference, &sync, |device| name_of(self, device)));
+        waiting.extend(others.iter().filter_map(|other| {
+            let name = || name_of(self, &other.device);
+            other_waits(&reference, other, name)
+        }));
+        if !mesh.is_whole() {
+            waiting.push(about_mesh(&reference, "a folder is being opened", ""));
+        }
         for bound in mesh.bound() {
             match &bound.state {
                 FolderState::Open(folder) => {
@@ -145,25 +173,32 @@ impl Node {
 ///
 /// A folder answers questions in turn, between one round of work and the next. The first answer may
 /// come before it looked at its news; the second comes after a whole round that did.
-async fn catch_up(meshes: &[Arc<LocalMesh>]) {
+pub(super) async fn catch_up(meshes: &[Arc<LocalMesh>]) {
     for folder in meshes.iter().flat_map(|mesh| mesh.folders()) {
         folder.explain("").await;
         folder.explain("").await;
     }
 }
 
-fn behind(
-    mesh: &MeshRef,
-    sync: &[(DeviceId, bool)],
-    name: impl Fn(&DeviceId) -> String,
-) -> Vec<Waiting> {
-    let behind = sync.iter().filter(|(_, in_sync)| !in_sync);
-    behind
-        .map(|(device, _)| {
-            let reason = format!("{} and this device do not know the same yet", name(device));
-            about_mesh(mesh, &reason, "")
-        })
-        .collect()
+/// What another device is waited for.
+fn other_waits(mesh: &MeshRef, other: &Other, name: impl Fn() -> String) -> Option<Waiting> {
+    let (reason, action) = match &other.standing {
+        Standing::InSync => return None,
+        Standing::Apart => (
+            format!("{} and this device do not know the same yet", name()),
+            "",
+        ),
+        Standing::Applying => (format!("{} has not applied everything yet", name()), ""),
+        Standing::Hindered(hindrances) => (
+            format!(
+                "{} cannot apply everything: {}",
+                name(),
+                sentence(hindrances)
+            ),
+            "see `wormhole status` on that device",
+        ),
+    };
+    Some(about_mesh(mesh, &reason, action))
 }
 
 /// What a folder still waits for; empty when it is settled.
@@ -215,12 +250,12 @@ fn keeps_waiting(reason: &Reason) -> bool {
         | Reason::ReadOnlyDisk
         | Reason::NoSpace { .. }
         | Reason::DeletionHeld { .. }
+        | Reason::ReadOnlyMember
         | Reason::Io { .. }
         | Reason::Refused { .. } => true,
         Reason::SpecialFile
         | Reason::OtherFileSystem
         | Reason::WatchLimit
-        | Reason::ReadOnlyMember
         | Reason::KeptAside { .. }
         | Reason::KeptDirectory
         | Reason::IgnoreRule { .. } => false,
@@ -241,6 +276,8 @@ fn about_mesh(mesh: &MeshRef, reason: &str, action: &str) -> Waiting {
 
 #[cfg(test)]
 mod tests {
+    use wormhole_crdt::DeviceId;
+    use wormhole_mesh::Hindrance;
     use wormhole_vfs::{Problem, WaitingFor};
 
     use super::*;
@@ -315,10 +352,38 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_does_not_know_all_is_named() {
-        let device = DeviceId::from_bytes([1; 32]);
-        let waiting = behind(&mesh(), &[(device, false)], |_| "laptop".to_owned());
-        assert!(waiting[0].reason.starts_with("laptop"), "{waiting:?}");
-        assert_eq!(behind(&mesh(), &[(device, true)], |_| String::new()), []);
+    fn a_member_that_does_not_know_or_show_all_is_named_with_the_reason() {
+        let reason = |standing| {
+            let other = Other {
+                device: DeviceId::from_bytes([1; 32]),
+                standing,
+                keeps_all: true,
+            };
+            other_waits(&mesh(), &other, || "laptop".to_owned()).map(|waiting| waiting.reason)
+        };
+        for standing in [Standing::Apart, Standing::Applying] {
+            let reason = reason(standing).unwrap();
+            assert!(reason.starts_with("laptop"), "{reason}");
+        }
+        let full = Standing::Hindered([(Hindrance::DiskFull, 1)].into());
+        assert_eq!(
+            reason(full).unwrap(),
+            "laptop cannot apply everything: its disk is full (1 file or directory)"
+        );
+        assert_eq!(reason(Standing::InSync), None);
+    }
+
+    #[test]
+    fn what_a_reader_changed_is_waited_for() {
+        let problem = Problem {
+            path: "b".into(),
+            reason: Reason::ReadOnlyMember,
+        };
+        let status = FolderStatus {
+            problems: vec![problem],
+            ..settled()
+        };
+        let waiting = folder_waits(&mesh(), &status);
+        assert_eq!(waiting[0].path.as_deref(), Some("b"));
     }
 }

@@ -67,6 +67,60 @@ pub struct MemberInfo {
     pub admitted_ms: i64,
     /// Whether it is connected now.
     pub connected: bool,
-    /// Whether it knows all that this device knows, and the reverse; absent when not connected.
+    /// Whether it knows all that this device knows, and the reverse, and has applied it; absent when not connected.
     pub in_sync: Option<bool>,
+    /// What keeps it from applying something, each kind once.
+    pub hindrances: Vec<HindranceInfo>,
+}
+
+/// A connected member that cannot apply something of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hindered {
+    /// Which mesh.
+    pub mesh: MeshRef,
+    /// The device's id.
+    pub device: String,
+    /// Its name, safe to print.
+    pub name: String,
+    /// What keeps it, each kind once.
+    pub hindrances: Vec<HindranceInfo>,
+}
+
+/// What keeps a device from applying something, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HindranceInfo {
+    /// The kind.
+    pub hindrance: HindranceName,
+    /// How many files or directories it concerns, as far as that device counts them.
+    pub count: u64,
+    /// The same in words.
+    pub reason: String,
+}
+
+/// Kinds of hindrances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HindranceName {
+    /// Its disk is full.
+    DiskFull,
+    /// Its disk is mounted read-only.
+    DiskReadOnly,
+    /// Its user may not read or write there.
+    NotPermitted,
+    /// Its file system cannot hold a name.
+    NameImpossible,
+    /// It may only read, and files were changed on it.
+    OwnEdits,
+    /// Deletions wait there for a person.
+    DeletionsHeld,
+    /// Its folder is stopped.
+    FolderStopped,
+    /// No device that it is connected with has the content.
+    NoHolder,
+    /// Reading or writing failed.
+    Failed,
+    /// It was removed from the mesh, and this device has not heard of it.
+    Removed,
+    /// Something that only a newer program can name.
+    Unknown,
 }

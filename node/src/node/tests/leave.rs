@@ -61,6 +61,10 @@ async fn what_may_be_nowhere_else_is_not_left_unasked() {
     laptop.share("Designs").await;
     let refused = fault(leave(&laptop, false).await);
     assert_eq!(refused.code, FaultCode::NotHandedOver, "{refused:?}");
+    assert!(
+        refused.message.contains("no other device is connected"),
+        "{refused:?}"
+    );
     assert!(refused.hint.unwrap().contains("--yes"));
     assert_eq!(laptop.meshes().await.len(), 1);
     laptop.settled().await;
@@ -71,6 +75,56 @@ async fn what_may_be_nowhere_else_is_not_left_unasked() {
     assert_eq!(laptop.read("Designs/a.txt"), b"a");
     // Nothing of it is in the way of a new beginning.
     laptop.share("Designs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_may_leave_as_soon_as_the_others_have_what_it_wrote() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/a.txt", b"a");
+    let shared = laptop.share("Designs").await;
+    let desktop = Device::start("desktop").await;
+    desktop.join(&shared.invite.code, "Copy", &laptop).await;
+    desktop.settled_with(&laptop).await;
+    // Its content has just been sent, which is no reason to stay.
+    desktop.write("Copy/large.bin", &vec![7; 300_000]);
+    desktop.settled_with(&laptop).await;
+    assert_eq!(laptop.read("Designs/large.bin").len(), 300_000);
+    leave(&desktop, false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_shows_a_part_only_does_not_take_over_all() {
+    let laptop = Device::start("laptop").await;
+    laptop.write("Designs/part/a.txt", b"a");
+    laptop.write("Designs/b.txt", b"b");
+    let shared = laptop.share("Designs").await;
+    let desktop = Device::start("desktop").await;
+    desktop.join(&shared.invite.code, "Copy", &laptop).await;
+    desktop.settled_with(&laptop).await;
+    let request = SyncRequest {
+        mesh: "Designs".to_owned(),
+        path: "part".to_owned(),
+        dir: desktop.path("Part"),
+    };
+    drop::<SyncReply>(desktop.client.post("/v1/sync", &request).await.unwrap());
+    let request = UnbindRequest {
+        dir: desktop.path("Copy"),
+    };
+    drop::<UnbindReply>(desktop.client.post("/v1/unbind", &request).await.unwrap());
+    let role = RoleRequest {
+        mesh: None,
+        device: "desktop".to_owned(),
+        role: RoleName::Admin,
+    };
+    drop::<MemberReply>(laptop.client.post("/v1/role", &role).await.unwrap());
+    laptop.settled_with(&desktop).await;
+    assert_eq!(desktop.read("Part/a.txt"), b"a");
+    let refused = fault(leave(&laptop, false).await);
+    assert_eq!(refused.code, FaultCode::NotHandedOver, "{refused:?}");
+    assert!(
+        refused.message.contains("no connected device keeps all"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
