@@ -356,7 +356,7 @@ impl Step<'_> {
             }
         };
         let synced = row.as_ref().map(|row| &row.node);
-        match plan::plan(synced, known.as_ref(), Some(&wanted)) {
+        match plan::plan_entry(synced, known.as_ref(), Some(&wanted)) {
             Action::Nothing | Action::Adopt => {
                 if let (Some(row), Some(seen)) = (row, seen) {
                     self.confirm(place, row, entry, wanted, seen)?;

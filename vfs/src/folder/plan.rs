@@ -28,6 +28,16 @@ impl Node {
         matches!(self, Self::Directory { .. })
     }
 
+    /// Whether both hold the same, whatever their times and permissions are.
+    pub(crate) fn holds_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Directory { .. }, Self::Directory { .. }) => true,
+            (Self::File { content, .. }, Self::File { content: other, .. }) => content == other,
+            (Self::Symlink { target }, Self::Symlink { target: other }) => target == other,
+            _ => false,
+        }
+    }
+
     /// The permissions that the mesh knows of it. A link has none.
     pub(crate) fn mode(&self) -> Option<Mode> {
         match self {
@@ -52,8 +62,21 @@ pub(crate) enum Action {
     Apply,
 }
 
+/// Decides about an entry. What was deleted here was deleted with what it held: other times and permissions that it
+/// got elsewhere bring it back no more than they would for a device that heard of the deletion first.
+pub(crate) fn plan_entry(
+    synced: Option<&Node>,
+    disk: Option<&Node>,
+    mesh: Option<&Node>,
+) -> Action {
+    match (synced, disk, mesh) {
+        (Some(synced), None, Some(mesh)) if synced.holds_same(mesh) => Action::Record,
+        _ => plan(synced, disk, mesh),
+    }
+}
+
 /// Decides. `None` is absence: never synced, not on disk, not in the mesh.
-pub(crate) fn plan<T: PartialEq>(synced: Option<&T>, disk: Option<&T>, mesh: Option<&T>) -> Action {
+fn plan<T: PartialEq>(synced: Option<&T>, disk: Option<&T>, mesh: Option<&T>) -> Action {
     if disk == mesh {
         return match disk {
             _ if synced == disk => Action::Nothing,

@@ -469,7 +469,7 @@ impl Step<'_> {
             None => self.shown_at(place)?,
         };
         let mesh = entry.as_ref().and_then(node_of);
-        let action = plan::plan(
+        let action = plan::plan_entry(
             row.as_ref().map(|row| &row.node),
             Some(&node),
             mesh.as_ref(),

@@ -121,7 +121,7 @@ impl Step<'_> {
     fn is_deletion(&mut self, place: &Place, row: &Row) -> Outcome<bool> {
         let entry = self.shown(&row.key)?;
         let mesh = entry.as_ref().and_then(node_of);
-        match plan::plan(Some(&row.node), None, mesh.as_ref()) {
+        match plan::plan_entry(Some(&row.node), None, mesh.as_ref()) {
             // Also when it was only renamed there: whoever deleted it knew what was in it.
             Action::Record => Ok(true),
             // Deleted here, changed there: it comes back as it is there.
@@ -193,7 +193,7 @@ impl Step<'_> {
                 continue;
             };
             let seen = match self.batch.by_key(&child.key)? {
-                Some((at, row)) if Some(&row.node) == node_of(&child).as_ref() => {
+                Some((at, row)) if node_of(&child).is_some_and(|now| now.holds_same(&row.node)) => {
                     self.is_below(&at, top)?.then_some((at, row))
                 }
                 Some(_) | None => None,

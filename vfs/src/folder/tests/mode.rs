@@ -3,7 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wormhole_crdt::{EntryId, Mode};
 
@@ -202,5 +202,39 @@ fn directories_made_on_both_sides_with_other_permissions_are_one() {
     for device in &devices {
         assert_eq!(mode(device, "dir"), 0o700);
         assert_eq!(device.tree().len(), 3, "{:?}", device.tree());
+    }
+}
+
+/// Whoever deletes decides over what a file holds: its times and permissions bring nothing back.
+#[test]
+fn what_was_deleted_here_stays_deleted_though_it_was_touched_there_before_that_was_heard() {
+    for restarted in [false, true] {
+        let mut devices = pair();
+        for path in ["plan", "dir/inside", "edited"] {
+            devices[0].write(path, "text");
+        }
+        converge(&mut devices);
+        set_mode(&devices[1], "plan", 0o600);
+        set_mode(&devices[1], "dir", 0o700);
+        let inside = std::fs::File::open(devices[1].path("dir/inside")).unwrap();
+        inside.set_modified(UNIX_EPOCH).unwrap();
+        devices[1].write("edited", "anew");
+        devices[1].settle(&[]);
+        for path in ["plan", "edited"] {
+            std::fs::remove_file(devices[0].path(path)).unwrap();
+        }
+        std::fs::remove_dir_all(devices[0].path("dir")).unwrap();
+        sync(&devices[0], &devices[1]);
+        if restarted {
+            devices[0].restart();
+        }
+        converge(&mut devices);
+        for device in &devices {
+            assert_eq!(
+                device.tree(),
+                [("edited".to_owned(), "anew".to_owned())].into(),
+                "{restarted}"
+            );
+        }
     }
 }
