@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use wormhole_tests::{Lab, Peer};
 
 fn pair(lab: &Lab) -> Result<(Peer, Peer)> {
@@ -15,6 +16,27 @@ fn pair(lab: &Lab) -> Result<(Peer, Peer)> {
     bob.join(&code, "work", Some(&alice))?.good()?;
     bob.settled(1)?;
     Ok((alice, bob))
+}
+
+/// Waits until bob has recorded and sent what he has, and is told why alice does not show it.
+fn goes_on_without(alice: &Peer, bob: &Peer) -> Result<()> {
+    let name = alice.name();
+    Lab::eventually(
+        "bob goes on, and hears that the other folder is stopped",
+        || {
+            let waited = bob.run(&["wait", "--timeout", "1"])?;
+            let waiting = waited.json()?;
+            let reasons = waiting.pointer("/waiting_for").and_then(Value::as_array);
+            let reasons = reasons.context("there are reasons")?;
+            ensure!(waited.code == 3 && reasons.len() == 1, "{waited:?}");
+            let told = reasons.iter().all(|reason| {
+                let text = reason.to_string();
+                text.contains(name) && text.contains("a folder is stopped there")
+            });
+            ensure!(told, "{waited:?}");
+            Ok(())
+        },
+    )
 }
 
 #[test]
@@ -32,7 +54,7 @@ fn a_folder_whose_marker_is_gone_is_stopped_not_emptied() -> Result<()> {
         Ok(())
     })?;
     bob.write("work/after.txt", "bob goes on")?;
-    bob.settled(0)?;
+    goes_on_without(&alice, &bob)?;
     ensure!(bob.tree("work")?.files() == 201, "nothing was deleted");
     ensure!(
         fs::read_dir(alice.dir("work"))?.next().is_none(),
@@ -56,7 +78,7 @@ fn a_folder_that_is_moved_away_while_the_node_runs_is_told_at_once_and_goes_on_w
     let status = alice.run(&["status"])?.good()?.json()?.to_string();
     ensure!(status.contains("not in its place"), "{status}");
     bob.write("work/after.txt", "bob goes on")?;
-    bob.settled(0)?;
+    goes_on_without(&alice, &bob)?;
     ensure!(bob.tree("work")?.files() == 201, "nothing was deleted");
     ensure!(!alice.dir("elsewhere/after.txt").exists());
     // Two times, so that what was opened again is noticed and let go again, too.
