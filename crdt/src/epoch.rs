@@ -1,7 +1,10 @@
 //! The secrets that bodies are sealed with, one for each epoch of the mesh.
 //!
 //! The first is made by the founder; a joiner is handed all of them. Which one is current, and who gets a new
-//! one, is the membership's business: a replica only keeps those that it was given, and writes under the last.
+//! one, is the membership's business: a replica only keeps those that it was given, for what is sealed with an old
+//! one stays. How a secret is sealed for a member stands in `epoch/keys`.
+
+pub(crate) mod keys;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,10 +13,13 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::id::EpochId;
+use crate::id::{DeviceId, EpochId, Hash};
 
 /// The context in which an epoch's name is derived from its secret.
 const NAME: &str = "wormhole 2026 name of an epoch";
+
+/// The context of a proof.
+const PROOF: &str = "wormhole 2026 proof of an epoch";
 
 /// What the members of one epoch share. Wiped when dropped; never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -40,6 +46,22 @@ impl EpochSecret {
         &self.0
     }
 
+    /// What `from` shows to `to` to prove that it knows the secret. It is told to nobody else, so it can be the same
+    /// each time.
+    pub(crate) fn proof(&self, from: &DeviceId, to: &DeviceId) -> Hash {
+        let mut hasher = blake3::Hasher::new_derive_key(PROOF);
+        hasher.update(&self.0);
+        hasher.update(from.as_bytes());
+        hasher.update(to.as_bytes());
+        Hash::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// A key for another use than sealing, which does not tell the secret.
+    #[must_use]
+    pub fn derive(&self, context: &'static str) -> [u8; 32] {
+        blake3::derive_key(context, &self.0)
+    }
+
     /// Its epoch's name, which does not tell the secret.
     #[must_use]
     pub fn id(&self) -> EpochId {
@@ -61,10 +83,11 @@ impl fmt::Debug for EpochSecret {
 pub(crate) struct Epochs {
     order: Vec<EpochSecret>,
     by_id: BTreeMap<EpochId, usize>,
+    current: usize,
 }
 
 impl Epochs {
-    /// Adds a secret, which becomes the one to write under. `false` when it was known.
+    /// Adds a secret. `false` when it was known.
     pub(crate) fn add(&mut self, secret: EpochSecret) -> bool {
         let new = !self.by_id.contains_key(&secret.id());
         if new {
@@ -81,7 +104,14 @@ impl Epochs {
 
     /// The one to write under; none in a replica that was never given any.
     pub(crate) fn current(&self) -> Option<&EpochSecret> {
-        self.order.last()
+        self.order.get(self.current)
+    }
+
+    /// From now on the first of `ranked` that is here is written under, else the mesh's first.
+    pub(crate) fn choose(&mut self, ranked: impl IntoIterator<Item = EpochId>) {
+        let mut ranked = ranked.into_iter();
+        let chosen = ranked.find_map(|id| self.by_id.get(&id));
+        self.current = chosen.copied().unwrap_or_default();
     }
 
     /// All of them, in the order in which they came.
@@ -110,6 +140,13 @@ mod tests {
         let mut epochs = Epochs::from_iter([one.clone(), two.clone()]);
         assert!(!epochs.add(one.clone()));
         assert_eq!(epochs.get(&one.id()), Some(&one));
+        assert_eq!(
+            epochs.current(),
+            Some(&one),
+            "the first, when nothing is said"
+        );
+        let unknown = EpochId::from_bytes([9; 16]);
+        epochs.choose([unknown, two.id(), one.id()]);
         assert_eq!(epochs.current(), Some(&two));
         assert_eq!(epochs.all().len(), 2);
         assert_eq!(epochs.get(&EpochId::from_bytes([0; 16])), None);

@@ -127,6 +127,13 @@ impl DeviceId {
         key.verify_strict(message, &Signature::from_bytes(signature))
             .is_ok()
     }
+
+    /// The X25519 key that secrets are sealed to for this device: the same point as its signing key, in the other
+    /// form. `None` when the bytes are no key at all.
+    pub(crate) fn sealing_key(&self) -> Option<[u8; 32]> {
+        let key = VerifyingKey::from_bytes(&self.0).ok()?;
+        (!key.is_weak()).then(|| key.to_montgomery().to_bytes())
+    }
 }
 
 impl EntryId {
@@ -292,6 +299,22 @@ impl DeviceKey {
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
+    }
+
+    /// What this device and the one who holds the secret of `point` share (X25519); `None` when the point makes it
+    /// the same for everybody.
+    pub(crate) fn agree(&self, point: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+        let secret = Zeroizing::new(self.0.to_scalar_bytes());
+        let shared = Zeroizing::new(x25519_dalek::x25519(*secret, *point));
+        (*shared != [0; 32]).then_some(shared)
+    }
+
+    /// A secret that only this device can make, another one for each context and input.
+    pub(crate) fn derive(&self, context: &'static str, input: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(self.0.as_bytes());
+        hasher.update(input);
+        *hasher.finalize().as_bytes()
     }
 }
 

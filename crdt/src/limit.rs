@@ -108,3 +108,13 @@ pub const MAX_SNAPSHOT_ENVELOPES: u64 = 1 << 48;
 /// Commits in a row that wait for a later one to become durable. The pages that they free cannot be used again
 /// before that, so that without a bound an import would blow up the database file.
 pub const MAX_VOLATILE_COMMITS: u32 = 32;
+
+/// The biggest list of an epoch's secret sealed for members: 6,553 of them. With a record of the largest size it fits
+/// into one message.
+pub const MAX_KEYS_BYTES: usize = 512 << 10;
+
+/// Epochs that one device tells another that it knows. With a proof of each they fit into one message.
+pub const MAX_TOLD_EPOCHS: usize = 16 * 1024;
+
+/// Members who left that one rotation names. There may be another right after it.
+pub const MAX_ROTATION_LEAVES: usize = 256;

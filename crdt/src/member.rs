@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::epoch::EpochSecret;
 use crate::id::{DeviceId, Hash, MeshId, Timestamp};
 use crate::limit::MAX_LABEL_BYTES;
-pub(crate) use log::{MemberLog, Told};
+pub(crate) use log::{MemberLog, Rotation, Told};
 pub(crate) use record::{Action, Record, label_fits};
 pub(crate) use state::State;
 
@@ -136,7 +136,7 @@ pub struct Welcome {
     pub name: String,
     /// The membership log, parents first.
     pub records: Vec<Vec<u8>>,
-    /// What envelopes are sealed with, the current one last.
+    /// What envelopes are sealed with, the mesh's first one first.
     pub epochs: Vec<EpochSecret>,
 }
 

@@ -20,6 +20,7 @@ mod observe;
 mod place;
 mod read;
 mod retract;
+mod rotate;
 mod sealed;
 mod snapshot;
 mod stage;
@@ -234,7 +235,9 @@ impl Replica {
             });
         }
         let members = Arc::new(header::members(&read)?);
-        let epochs = Arc::new(header::epochs(&read)?);
+        let mut epochs = header::epochs(&read)?;
+        epochs.choose(members.epochs());
+        let epochs = Arc::new(epochs);
         let ends = log::ends(&read)?;
         let gap = gap::read(&read)?.map(Arc::new);
         let littered = stage::is_littered(&read)?;
@@ -351,26 +354,6 @@ impl Replica {
     #[must_use]
     pub fn vector(&self) -> VersionVector {
         self.shared().vector.clone()
-    }
-
-    /// Takes the secret of an epoch: from now on this device reads what is sealed with it, and writes under it.
-    /// Durable on return.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`].
-    pub fn add_epoch(&self, secret: EpochSecret) -> Result<(), StorageError> {
-        let mut writer = self.inner.writer()?;
-        let mut epochs = Epochs::clone(&writer.epochs);
-        if !epochs.add(secret) {
-            return Ok(());
-        }
-        self.inner
-            .transact(&mut writer, Commit::Durable, |txn, writer| {
-                header::set_epochs(txn, &epochs)?;
-                writer.epochs = Arc::new(epochs);
-                Ok(())
-            })
     }
 
     /// A hash of everything that the tree is made from: equal on two devices exactly if they hold the

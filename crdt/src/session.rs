@@ -12,6 +12,7 @@
 mod below;
 #[cfg(test)]
 mod bent;
+mod key;
 mod push;
 mod snapshot;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crate::limit::{MAX_REASKS, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
 use crate::member::Told;
 use crate::replica::{Fetching, Fork, Replica, Shared, Way, Worth};
 use crate::vector::VersionVector;
+use key::Keys;
 use snapshot::{Incoming, Serving};
 use wire::{End, Hello, VERSION, Wire};
 
@@ -47,6 +49,7 @@ pub struct Session {
     pushed: Option<(Told, Told)>,
     /// Messages of membership records that the peer has not answered.
     unanswered: usize,
+    keys: Keys,
     /// Arrival number up to which envelopes were looked at for this peer.
     served: Option<u64>,
     /// What the membership log was at the last hello that told what this replica has, and how often its logs had
@@ -100,6 +103,7 @@ impl Session {
             their_members: None,
             pushed: None,
             unanswered: 0,
+            keys: Keys::default(),
             served: None,
             told_at: None,
             reasks: 0,
@@ -123,8 +127,11 @@ impl Session {
     ///
     /// [`SessionError::Storage`].
     pub fn start(&mut self) -> Result<Vec<Message>, SessionError> {
-        let told = self.told(&self.replica.shared());
-        Ok(vec![Message::new(&Wire::MemberHeads(told)), self.hello()?])
+        let shared = self.replica.shared();
+        let mut messages = vec![Message::new(&Wire::MemberHeads(self.told(&shared)))];
+        messages.extend(self.tell_epochs(&shared));
+        messages.push(self.hello()?);
+        Ok(messages)
     }
 
     /// Takes a message; gives the answers. Call [`Session::poll`] afterwards.
@@ -148,6 +155,11 @@ impl Session {
                 self.see_out()?;
                 Ok(Vec::new())
             }
+            Wire::Epochs(epochs) => {
+                self.keys.hear(epochs);
+                Ok(Vec::new())
+            }
+            Wire::Keys(lists) => self.on_keys(&lists),
             Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes, rng),
             Wire::Have(have) => {
                 let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
@@ -181,7 +193,9 @@ impl Session {
             let theirs = self.their_members.as_ref();
             return theirs.is_some_and(|theirs| shared.members.tells_of_leaving(theirs, &own));
         }
-        self.theirs.as_ref() == Some(&shared.vector) && self.knows_members()
+        self.theirs.as_ref() == Some(&shared.vector)
+            && self.knows_members()
+            && self.is_current(&shared)
     }
 
     /// Whether the peer has said that it has the same of the membership log.

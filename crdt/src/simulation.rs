@@ -6,7 +6,8 @@
 //! once and folded names are unique; the index equals the full derivation. In the end all peers show
 //! the same tree, and every content that no user saw and replaced is in it.
 //!
-//! The peers are registers in memory (`memory`), or whole replicas with their sessions (`replicas`).
+//! The peers are registers in memory (`memory`), or whole replicas with their sessions (`replicas`). In `epochs`
+//! devices come, leave and are removed meanwhile.
 //! `SIMULATION_SEEDS` and `SIMULATION_STEPS` ask for more, `SIMULATION_SEED` for one.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::entry::{Entry, EntryChange, EntryKey};
 use crate::id::EntryId;
 
 mod disk;
+mod epochs;
 mod memory;
 mod replicas;
 mod world;

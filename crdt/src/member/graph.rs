@@ -23,6 +23,8 @@ pub(super) struct Graph {
     weights: BTreeMap<DeviceId, usize>,
     about: BTreeMap<DeviceId, Vec<usize>>,
     recoveries: Vec<usize>,
+    rotations: Vec<usize>,
+    retentions: Vec<usize>,
     unknown: Vec<usize>,
     /// For each place, the records that take its effect away unless they have none themselves.
     foes: BTreeMap<usize, Vec<usize>>,
@@ -148,6 +150,8 @@ impl Graph {
                 }
                 Action::Recovery { .. }
                 | Action::Format { .. }
+                | Action::Rotate { .. }
+                | Action::Retention { .. }
                 | Action::Leave
                 | Action::Unknown => {}
             }
@@ -168,19 +172,50 @@ impl Graph {
         Some((least?, seat))
     }
 
-    /// The key that outranks the admins, by those records that `counts`.
-    pub(super) fn recovery(&self, counts: &dyn Fn(usize) -> bool) -> Option<DeviceId> {
-        let mut latest: Vec<&Node> = Vec::new();
-        for place in self.recoveries.iter().copied().filter(|at| counts(*at)) {
+    /// Those of `places` that `counts` and that no later one of them builds on.
+    fn latest(&self, places: &[usize], counts: &dyn Fn(usize) -> bool) -> Vec<&Node> {
+        let mut latest: Vec<(usize, &Node)> = Vec::new();
+        for place in places.iter().copied().filter(|at| counts(*at)) {
             let Some(node) = self.node(place) else {
                 continue;
             };
-            latest.retain(|other| {
-                let earlier = self.place(&other.record.hash);
-                earlier.is_none_or(|earlier| !node.past.contains(earlier))
-            });
-            latest.push(node);
+            latest.retain(|(earlier, _)| !node.past.contains(*earlier));
+            latest.push((place, node));
         }
+        latest.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// The rotations that counting ones do not build on, the one that counts most first.
+    pub(super) fn latest_rotations(&self, effective: &Places) -> Vec<&Node> {
+        let mut latest = self.latest(&self.rotations, &|at| effective.contains(at));
+        latest.sort_by_key(|node| node.record.hash);
+        latest
+    }
+
+    /// All rotations, whether they count or not.
+    pub(super) fn rotations(&self) -> impl DoubleEndedIterator<Item = (usize, &Node)> {
+        let places = self.rotations.iter();
+        places.filter_map(|place| self.node(*place).map(|node| (*place, node)))
+    }
+
+    /// Every device that any record was about.
+    pub(super) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.about.keys()
+    }
+
+    /// How many days of history are kept by all: of what was said apart, the most.
+    pub(super) fn retention(&self, effective: &Places) -> Option<u32> {
+        let latest = self.latest(&self.retentions, &|at| effective.contains(at));
+        let days = latest.iter().filter_map(|node| match node.record.action {
+            Action::Retention { days } => Some(days),
+            _ => None,
+        });
+        days.max()
+    }
+
+    /// The key that outranks the admins, by those records that `counts`.
+    pub(super) fn recovery(&self, counts: &dyn Fn(usize) -> bool) -> Option<DeviceId> {
+        let latest = self.latest(&self.recoveries, counts);
         let first = latest.into_iter().min_by_key(|node| node.record.hash)?;
         match first.record.action {
             Action::Recovery { key } => Some(key),
@@ -227,6 +262,8 @@ impl Graph {
         }
         match record.action {
             Action::Recovery { .. } => self.recoveries.push(place),
+            Action::Rotate { .. } => self.rotations.push(place),
+            Action::Retention { .. } => self.retentions.push(place),
             Action::Unknown => self.unknown.push(place),
             _ => {}
         }

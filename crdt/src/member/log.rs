@@ -4,6 +4,9 @@
 //! device took every other takes, in any order. One thing is bounded by what is here: how many records of one admin are
 //! kept. What is beyond waits aside until somebody else builds on it.
 
+mod rotation;
+
+pub(crate) use rotation::Rotation;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::Rng;

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{MemberFault, Role};
-use crate::id::{DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
+use crate::id::{DeviceId, DeviceKey, EpochId, Hash, Incarnation, MeshId, Timestamp};
 use crate::limit::{MAX_LABEL_BYTES, MAX_MEMBER_HEADS, MAX_MEMBER_RECORD_BYTES};
 
 const DOMAIN: &[u8] = b"wormhole membership record\0";
@@ -48,6 +48,16 @@ pub(crate) enum Action {
     Recovery { key: DeviceId },
     /// From now on only programs that know this format write.
     Format { minimum: u16 },
+    /// From now on envelopes are sealed with the secret of this epoch. It travels beside the record, sealed for each
+    /// member, in the list with this hash. `left` are admissions that their devices ended themselves, and that no
+    /// rotation before names: those devices are not in the list.
+    Rotate {
+        epoch: EpochId,
+        keys: Hash,
+        left: Vec<Hash>,
+    },
+    /// What of the mesh's history is younger than this is not given up by anybody.
+    Retention { days: u32 },
     /// A member says that it goes. Its only parent is its admission; it is no part of the graph.
     Leave,
     /// Something that only a later version understands.
@@ -76,6 +86,8 @@ mod kind {
     pub(super) const RECOVERY: u16 = 4;
     pub(super) const FORMAT: u16 = 5;
     pub(super) const LEAVE: u16 = 6;
+    pub(super) const ROTATE: u16 = 7;
+    pub(super) const RETENTION: u16 = 8;
 }
 
 /// A record whose signature, size and names have been checked.
@@ -159,9 +171,12 @@ impl Record {
             Action::Admit { device, .. }
             | Action::Revoke { device, .. }
             | Action::SetRole { device, .. } => Some(*device),
-            Action::Recovery { .. } | Action::Format { .. } | Action::Leave | Action::Unknown => {
-                None
-            }
+            Action::Recovery { .. }
+            | Action::Format { .. }
+            | Action::Rotate { .. }
+            | Action::Retention { .. }
+            | Action::Leave
+            | Action::Unknown => None,
         }
     }
 
@@ -175,6 +190,8 @@ impl Record {
             | Action::SetRole { .. }
             | Action::Recovery { .. }
             | Action::Format { .. }
+            | Action::Rotate { .. }
+            | Action::Retention { .. }
             | Action::Leave
             | Action::Unknown => return None,
         };
@@ -249,6 +266,11 @@ fn encode(at: Timestamp, action: &Action) -> Vec<u8> {
         ),
         Action::Recovery { key } => (kind::RECOVERY, plain(postcard::to_stdvec(key))),
         Action::Format { minimum } => (kind::FORMAT, plain(postcard::to_stdvec(minimum))),
+        Action::Rotate { epoch, keys, left } => (
+            kind::ROTATE,
+            plain(postcard::to_stdvec(&(epoch, keys, left))),
+        ),
+        Action::Retention { days } => (kind::RETENTION, plain(postcard::to_stdvec(days))),
         Action::Leave => (kind::LEAVE, Vec::new()),
         // Only ever read.
         Action::Unknown => (u16::MAX, Vec::new()),
@@ -298,6 +320,11 @@ fn decode(bytes: &[u8]) -> Result<(Timestamp, Action), MemberFault> {
         kind::FORMAT => Action::Format {
             minimum: whole(body)?,
         },
+        kind::ROTATE => {
+            let (epoch, keys, left) = whole(body)?;
+            Action::Rotate { epoch, keys, left }
+        }
+        kind::RETENTION => Action::Retention { days: whole(body)? },
         kind::LEAVE if body.is_empty() => Action::Leave,
         kind::LEAVE => return Err(MemberFault::Malformed),
         _ => Action::Unknown,
@@ -409,7 +436,13 @@ mod tests {
             fixed: 2 << 20,
             per_byte: 16,
         };
-        let right = [found.bytes, admit.bytes, revoke.bytes];
+        let rotate = Action::Rotate {
+            epoch: EpochId::from_bytes([3; 16]),
+            keys: admit.hash,
+            left: vec![admit.hash],
+        };
+        let rotate = Record::sign(&founder, mesh, vec![revoke.hash], NOW, rotate);
+        let right = [found.bytes, admit.bytes, revoke.bytes, rotate.bytes];
         bend("records", &right, "", budget, |bytes| {
             let _as_it_is = Record::decode(bytes);
             if let Some((_, encoded)) = bytes.split_first_chunk::<64>() {

@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) recovery: Option<DeviceId>,
     /// Only programs that know this format may write.
     pub(crate) format: u16,
+    /// Nobody gives up what of the history is younger than so many days; `None` when nobody said so.
+    pub(crate) retention: Option<u32>,
     /// How many records only a later version understands.
     pub(crate) unknown: usize,
 }
@@ -88,8 +90,12 @@ impl State {
                     self.recovery = graph.recovery(&|at| effective.contains(at));
                 }
                 Action::Format { minimum } => self.format = self.format.max(*minimum),
+                Action::Retention { .. } => self.retention = graph.retention(effective),
                 Action::Unknown => self.unknown += 1,
-                Action::Admit { .. } | Action::SetRole { .. } | Action::Leave => {}
+                Action::Admit { .. }
+                | Action::SetRole { .. }
+                | Action::Rotate { .. }
+                | Action::Leave => {}
             }
         }
         if let Some(device) = record.about() {

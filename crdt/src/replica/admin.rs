@@ -8,8 +8,8 @@ use super::{Change, Commit, Replica, Writer, header, renew};
 use crate::error::{MemberError, Misbehaviour, SessionError, StorageError};
 use crate::id::{DeviceId, DeviceKey, Hash, Incarnation, Timestamp};
 use crate::member::{
-    Action, Member, MemberFault, MemberLog, Record, Removed, Role, State, WRITES_FORMAT, Welcome,
-    free_name, label_fits,
+    Action, Member, MemberFault, MemberLog, Record, Removed, Role, Rotation, State, WRITES_FORMAT,
+    Welcome, free_name, label_fits,
 };
 
 impl Replica {
@@ -78,6 +78,31 @@ impl Replica {
         state.unknown > 0 || state.format > WRITES_FORMAT
     }
 
+    /// So many days of the mesh's history are not to be given up by anybody; `None` when nobody said so.
+    #[must_use]
+    pub fn retention_days(&self) -> Option<u32> {
+        self.shared().members.state().retention
+    }
+
+    /// Says how many days of the mesh's history nobody may give up. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]; nothing has then changed.
+    pub fn set_retention(&self, days: u32, now: Timestamp) -> Result<(), MemberError> {
+        self.extend(now, |_| Ok(Action::Retention { days }))
+    }
+
+    /// Has only programs write from now on that know this format. A device with an older one goes on receiving and says
+    /// that it needs an update. Never goes back. Durable on return.
+    ///
+    /// # Errors
+    ///
+    /// [`MemberError`]; nothing has then changed.
+    pub fn require_format(&self, minimum: u16, now: Timestamp) -> Result<(), MemberError> {
+        self.extend(now, |_| Ok(Action::Format { minimum }))
+    }
+
     /// What a newly admitted device needs to start.
     #[must_use]
     pub fn welcome(&self) -> Welcome {
@@ -126,7 +151,8 @@ impl Replica {
     }
 
     /// Removes a device. What it wrote and this device has seen stays; what others see of it
-    /// later does not count, nor does what it decided as an admin and this device has not seen. Durable on return.
+    /// later does not count, nor does what it decided as an admin and this device has not seen. From now on envelopes
+    /// are sealed with a secret that it is not given. Durable on return.
     ///
     /// # Errors
     ///
@@ -142,7 +168,18 @@ impl Replica {
                 return Err(MemberError::LastAdmin);
             }
             Ok(Action::Revoke { device, cut })
-        })
+        })?;
+        // Who goes by itself would know the secret: the next admin makes one.
+        if device != self.device()
+            && let Err(error) = self.rotate_if_needed(now)
+        {
+            // The device is removed; the secret is made when it is looked for the next time.
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no new secret was made"
+            );
+        }
+        Ok(())
     }
 
     /// Gives a member another role. When it writes no longer, what it wrote and this device has seen stays.
@@ -185,7 +222,7 @@ impl Replica {
                 let record = members.leave(&self.inner.key, now);
                 let record = record.ok_or(MemberError::NotMember { device: own })?;
                 members.insert(record).map_err(MemberError::Refused)?;
-                self.set_members(&mut writer, members, Origin::Here)?;
+                self.set_members(&mut writer, members, Origin::Here, None)?;
                 drop(writer);
                 self.inner.observers.deliver();
                 Ok(())
@@ -250,7 +287,7 @@ impl Replica {
         let mut members = MemberLog::clone(&writer.members);
         let record = members.next(key, now, action);
         members.insert(record).map_err(MemberError::Refused)?;
-        self.set_members(&mut writer, members, Origin::Here)?;
+        self.set_members(&mut writer, members, Origin::Here, None)?;
         drop(writer);
         self.inner.observers.deliver();
         Ok(())
@@ -285,7 +322,7 @@ impl Replica {
         }
         let record = members.next(&self.inner.key, now, action);
         members.insert(record).map_err(MemberError::Refused)?;
-        self.set_members(&mut writer, members, Origin::Here)?;
+        self.set_members(&mut writer, members, Origin::Here, None)?;
         drop(writer);
         self.inner.observers.deliver();
         Ok(())
@@ -313,19 +350,20 @@ impl Replica {
             }
         }
         if news {
-            self.set_members(&mut writer, members, Origin::Peer(rng))?;
+            self.set_members(&mut writer, members, Origin::Peer(rng), None)?;
         }
         drop(writer);
         self.inner.observers.deliver();
         fault.map_or(Ok(()), |fault| Err(Misbehaviour::Member(fault).into()))
     }
 
-    /// Stores the log and takes back what does not count any more.
-    fn set_members(
+    /// Stores the log, and an epoch that was made with it, and takes back what does not count any more.
+    pub(super) fn set_members(
         &self,
         writer: &mut Writer,
         members: MemberLog,
         origin: Origin<'_>,
+        made: Option<&Rotation>,
     ) -> Result<(), StorageError> {
         let own = self.device();
         let readmitted = is_readmitted(writer.members.state(), members.state(), &own);
@@ -335,6 +373,7 @@ impl Replica {
             .transact(writer, Commit::Durable, |txn, writer| {
                 header::set_members(txn, &members)?;
                 writer.members = Arc::new(members);
+                writer.follow_rotations(txn, made)?;
                 if let Origin::Peer(rng) = origin
                     && readmitted
                 {
@@ -354,7 +393,7 @@ impl Replica {
 }
 
 /// Who extended the membership log.
-enum Origin<'r> {
+pub(super) enum Origin<'r> {
     Here,
     Peer(&'r mut dyn Rng),
 }

@@ -1,6 +1,8 @@
 //! The few single rows of a replica's database: format, owner, incarnation, clock, and the
 //! membership log's records.
 
+use std::collections::BTreeSet;
+
 use redb::{
     ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
     WriteTransaction,
@@ -8,7 +10,7 @@ use redb::{
 
 use crate::epoch::{EpochSecret, Epochs};
 use crate::error::{Damage, OpenError, StorageError};
-use crate::id::{DeviceId, Incarnation};
+use crate::id::{DeviceId, EpochId, Incarnation};
 use crate::member::MemberLog;
 
 /// Another number means that older programs must not touch the database. Those below are not read any more.
@@ -17,8 +19,10 @@ const FORMAT: u32 = 4;
 const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
 /// Position in the log (parents first) → record.
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("member");
-/// Position, the current one last → the secret of an epoch.
+/// Position → the secret of an epoch.
 const EPOCHS: TableDefinition<'_, u64, &[u8; 32]> = TableDefinition::new("epoch");
+/// Epoch → the list of its secret sealed for members, while no other rotation replaced it.
+const KEYS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("keys");
 /// Admission → record by which its device said that it goes.
 const LEAVES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("leave");
 
@@ -39,6 +43,7 @@ pub(super) fn create(txn: &WriteTransaction, header: Header) -> Result<(), Stora
     table.insert("clock", header.clock.to_be_bytes().as_slice())?;
     txn.open_table(MEMBERS)?;
     txn.open_table(EPOCHS)?;
+    txn.open_table(KEYS)?;
     txn.open_table(LEAVES)?;
     Ok(())
 }
@@ -162,10 +167,41 @@ pub(super) fn set_members(txn: &WriteTransaction, log: &MemberLog) -> Result<(),
 /// Stores the epochs' secrets; they only become more.
 pub(super) fn set_epochs(txn: &WriteTransaction, epochs: &Epochs) -> Result<(), StorageError> {
     let mut table = txn.open_table(EPOCHS)?;
-    for (position, secret) in (0..).zip(epochs.all()) {
+    let stored = table.len()?;
+    let skipped = usize::try_from(stored).unwrap_or(usize::MAX);
+    for (position, secret) in (stored..).zip(epochs.all().iter().skip(skipped)) {
         table.insert(position, secret.as_bytes())?;
     }
     Ok(())
+}
+
+/// Stores a key list.
+pub(super) fn keep_list(
+    txn: &WriteTransaction,
+    epoch: &EpochId,
+    list: &[u8],
+) -> Result<(), StorageError> {
+    txn.open_table(KEYS)?.insert(epoch.as_bytes(), list)?;
+    Ok(())
+}
+
+/// Forgets the key lists of epochs that others have replaced.
+pub(super) fn keep_lists_of(
+    txn: &WriteTransaction,
+    latest: &BTreeSet<EpochId>,
+) -> Result<(), StorageError> {
+    let mut table = txn.open_table(KEYS)?;
+    table.retain(|epoch, _| latest.contains(&EpochId::from_bytes(*epoch)))?;
+    Ok(())
+}
+
+/// The key list of an epoch, if it is kept.
+pub(super) fn list(
+    txn: &ReadTransaction,
+    epoch: &EpochId,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let table = txn.open_table(KEYS)?;
+    Ok(table.get(epoch.as_bytes())?.map(|row| row.value().to_vec()))
 }
 
 /// Loads the epochs' secrets.

@@ -29,6 +29,7 @@ impl Session {
     pub fn poll(&mut self, max_bytes: usize) -> Result<Vec<Message>, SessionError> {
         let shared = self.replica.shared();
         let mut messages = self.push_members(&shared);
+        messages.extend(self.push_keys(&shared)?);
         let member = shared.members.state().role_of(&self.peer).is_some();
         let now = (self.told(&shared), shared.cuts);
         let told = self.told_at.as_ref() == Some(&now);
@@ -39,7 +40,9 @@ impl Session {
         if speaks && (found || !told) && self.their_members.is_some() {
             messages.push(self.hello()?);
         }
-        let Some(theirs) = self.theirs.clone().filter(|_| speaks) else {
+        // Who has not proved the current epoch could not read it, or was handed the key just now.
+        let hears = speaks && self.is_current(&shared);
+        let Some(theirs) = self.theirs.clone().filter(|_| hears) else {
             return Ok(messages);
         };
         messages.extend(self.push_news(&shared)?);

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::alive::Numbers;
 use crate::error::{Misbehaviour, SessionError};
-use crate::id::{Author, Hash, MeshId};
-use crate::limit::{MAX_MESSAGE_BYTES, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
+use crate::id::{Author, EpochId, Hash, MeshId};
+use crate::limit::{MAX_MESSAGE_BYTES, MAX_TOLD_EPOCHS, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
 use crate::member::Told;
 
 /// The version of this protocol.
@@ -105,6 +105,11 @@ pub(super) enum Wire<'a> {
     /// The answer: some of them, each author's next one first and causes first. None: there are no more here.
     #[serde(borrow)]
     Below(Vec<&'a [u8]>),
+    /// The epochs that the sender knows, each with the proof of it: to members only.
+    Epochs(Vec<(EpochId, Hash)>),
+    /// Secrets of epochs, sealed: those that the receiver did not say to know.
+    #[serde(borrow)]
+    Keys(Vec<&'a [u8]>),
 }
 
 impl<'a> Wire<'a> {
@@ -136,6 +141,7 @@ impl<'a> Wire<'a> {
                 Self::MemberHeads(told) => told.heads.len() <= MAX_TOLD_HEADS,
                 Self::Have(have) => have.len() <= MAX_VECTOR_AUTHORS,
                 Self::Numbers(all) => all.len() <= MAX_VECTOR_AUTHORS,
+                Self::Epochs(epochs) => epochs.len() <= MAX_TOLD_EPOCHS,
                 Self::WantBelow(ranges) => ranges.len() <= MAX_VECTOR_AUTHORS,
                 Self::Members(_)
                 | Self::Envelopes(_)
@@ -144,7 +150,8 @@ impl<'a> Wire<'a> {
                 | Self::NoSnapshot
                 | Self::Pieces(_)
                 | Self::SnapshotEnd
-                | Self::Below(_) => true,
+                | Self::Below(_)
+                | Self::Keys(_) => true,
             };
         if fits {
             Ok(wire)
@@ -178,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_about_snapshots_reads_back() {
+    fn what_is_said_about_snapshots_and_epochs_reads_back() {
         for wire in [
             Wire::Offer,
             Wire::WantSnapshot,
@@ -188,6 +195,11 @@ mod tests {
             Wire::SnapshotEnd,
             Wire::WantBelow(vec![(author(), 1, u64::MAX)]),
             Wire::Below(vec![b"one", b"two"]),
+            Wire::Epochs(vec![(
+                EpochId::from_bytes([1; 16]),
+                Hash::from_bytes([2; 32]),
+            )]),
+            Wire::Keys(vec![b"one", b"two"]),
         ] {
             let message = Message::new(&wire);
             let again = Wire::decode(message.as_bytes()).unwrap();
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn counts_that_the_bytes_do_not_bear_out_are_refused() {
         let huge = [0xff, 0xff, 0xff, 0xff, 0x0f];
-        for kind in 1..=12 {
+        for kind in 1..=14 {
             let message = [&[kind][..], &huge, &[0; 100]].concat();
             assert!(Wire::decode(&message).is_err(), "{kind}");
         }
@@ -221,7 +233,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_decoded_or_refused(
-            kind in 0_u8..14,
+            kind in 0_u8..16,
             bytes in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let message = [&[kind][..], &bytes].concat();
