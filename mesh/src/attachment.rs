@@ -1,7 +1,7 @@
 //! The meshes that this node carries, and for each of them who is there.
 //!
 //! `Network::attach` puts a mesh in; every protocol looks it up here. An [`Attachment`] knows which connected
-//! peers have proved the mesh's secret (`hello` says so), whether the mesh is paused, and when there is news
+//! peers have proved a secret of the mesh (`hello` says so), whether the mesh is paused, and when there is news
 //! to push. Membership itself is asked of the replica each time, so that a removed device is refused at once.
 
 mod herald;
@@ -12,12 +12,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rand::{CryptoRng, RngExt};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{Change, DeviceId, Hash, MeshId, Observer, Replica, Subscription};
 use wormhole_store::Store;
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use self::herald::Herald;
 use crate::{
@@ -28,43 +26,10 @@ use crate::{
     version::{Capabilities, Terms},
 };
 
-/// What all members of a mesh share and nobody else knows. Wiped when dropped, never printed.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct MeshSecret([u8; 32]);
-
-impl MeshSecret {
-    /// Takes a secret that was kept.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// Makes one, for a new mesh.
-    pub fn random(rng: &mut impl CryptoRng) -> Self {
-        let mut secret = Self([0; 32]);
-        rng.fill(&mut secret.0);
-        secret
-    }
-
-    /// The bytes, for keeping them. Not for logs.
-    #[must_use]
-    pub const fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for MeshSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MeshSecret(…)")
-    }
-}
-
 /// A mesh to be carried.
 #[derive(Clone)]
 pub struct AttachedMesh {
-    /// Proves to other devices that we belong together.
-    pub secret: MeshSecret,
-    /// The metadata.
+    /// The metadata, and the secrets that prove to other devices that we belong together.
     pub replica: Replica,
     /// The bytes.
     pub store: Store,
@@ -86,7 +51,6 @@ impl fmt::Debug for AttachedMesh {
 
 /// A carried mesh, with what the protocols know about it now.
 pub(crate) struct Attachment {
-    pub(crate) secret: MeshSecret,
     pub(crate) replica: Replica,
     pub(crate) store: Store,
     /// Its own limits, which its streams keep to beside those of the node.
@@ -194,7 +158,6 @@ impl Attachment {
         };
         let subscription = mesh.replica.subscribe(Arc::new(observer));
         Self {
-            secret: mesh.secret,
             replica: mesh.replica,
             store: mesh.store,
             limits: Arc::new(Limits::new(mesh.limits)),

@@ -1,16 +1,18 @@
 //! The first conversation on a connection: which version, and which meshes both devices are in.
 //!
-//! A stranger learns nothing. For each of its meshes a device sends a *proof*, a BLAKE3 hash keyed with the
-//! mesh's secret over both device ids, both nonces and who speaks; to anyone without the secret it is
+//! A stranger learns nothing. For each of its meshes a device sends *proofs*, BLAKE3 hashes keyed by the secrets of
+//! its epochs (`hello/key`) over both device ids, both nonces and who speaks; to anyone without the secret it is
 //! noise, it is good for this conversation only, and there are always [`PROOFS`] of them, the rest random.
 //! Names and program versions are told only once a mesh is shared.
 //!
 //! Both state their versions and capabilities before anything is proved, and every proof is over what both
 //! stated: whoever changes that on the way, to make two devices speak an older version, has them share nothing.
 //!
-//! Order: both send preamble, nonce and capabilities → opener proofs → acceptor proofs of the meshes that it recognised →
-//! both tell about themselves, if there was one. A proof shows knowledge of the secret;
-//! whether the device is a member is then for the membership log to say.
+//! Order: both send preamble, nonce and capabilities → opener proofs → acceptor proofs of the epochs that it recognised →
+//! both tell about themselves, if there was one. A proof shows knowledge of a secret, which may be an old one;
+//! whether the device is a member is then for the membership log to say, and the sync session hands it what it missed.
+
+mod key;
 
 use std::{io, time::Duration};
 
@@ -22,8 +24,8 @@ use tokio::{
 };
 use wormhole_crdt::{DeviceId, MeshId};
 
+pub(crate) use self::key::{EpochKey, Known};
 use crate::{
-    attachment::MeshSecret,
     frame::{self, FrameError},
     streams::Protocol,
     version::{self, Capabilities, PreambleError, Terms, VersionMismatch, VersionRange},
@@ -37,8 +39,11 @@ pub(crate) const PROTOCOL: Protocol = Protocol {
 /// The whole conversation takes at most this long.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Meshes that are offered: each has the proofs of two epochs at least.
+pub(crate) const MESHES: usize = 64;
+
 /// Proofs that each side sends, whatever the number of its meshes: the number is a secret too.
-pub(crate) const PROOFS: usize = 64;
+pub(crate) const PROOFS: usize = 2 * MESHES;
 
 const PROOF: usize = blake3::OUT_LEN;
 
@@ -65,8 +70,8 @@ pub(crate) struct Introduction {
 pub(crate) struct Local<'a> {
     pub(crate) device: DeviceId,
     pub(crate) introduction: &'a Introduction,
-    /// Our meshes; those beyond [`PROOFS`] are not offered.
-    pub(crate) meshes: Vec<(MeshId, MeshSecret)>,
+    /// Our meshes; those beyond [`MESHES`] are not offered.
+    pub(crate) meshes: Vec<Known>,
 }
 
 /// What came of it.
@@ -144,8 +149,11 @@ where
             acceptor: peer,
             statements: (ours, theirs),
         };
-        send_proofs(stream, &proofs, Speaker::Opener, &local.meshes, rng).await?;
-        let shared = receive_proofs(stream, &proofs, Speaker::Acceptor, &local.meshes).await?;
+        let meshes = first(&local.meshes);
+        let keys = key::offered(meshes, PROOFS);
+        send_proofs(stream, &proofs, Speaker::Opener, &keys, rng).await?;
+        let proved = receive_proofs(stream, &proofs, Speaker::Acceptor, meshes).await?;
+        let shared = proved.into_iter().map(|(mesh, _)| mesh).collect();
         introduce(stream, shared, terms, local.introduction).await
     };
     timeout(DEADLINE, conversation)
@@ -175,11 +183,11 @@ where
             acceptor: local.device,
             statements: (theirs, ours),
         };
-        let shared = receive_proofs(stream, &proofs, Speaker::Opener, &local.meshes).await?;
+        let meshes = first(&local.meshes);
+        let proved = receive_proofs(stream, &proofs, Speaker::Opener, meshes).await?;
+        let (shared, keys): (Vec<MeshId>, Vec<&EpochKey>) = proved.into_iter().unzip();
         recognised(&shared, terms);
-        let mut meshes = local.meshes;
-        meshes.retain(|(mesh, _)| shared.contains(mesh));
-        send_proofs(stream, &proofs, Speaker::Acceptor, &meshes, rng).await?;
+        send_proofs(stream, &proofs, Speaker::Acceptor, &keys, rng).await?;
         introduce(stream, shared, terms, local.introduction).await
     };
     timeout(DEADLINE, conversation)
@@ -271,8 +279,8 @@ struct Proofs {
 }
 
 impl Proofs {
-    fn of(&self, speaker: Speaker, secret: &MeshSecret) -> blake3::Hash {
-        let mut hasher = blake3::Hasher::new_keyed(secret.expose());
+    fn of(&self, speaker: Speaker, key: &EpochKey) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(key.expose());
         hasher.update(b"wormhole hello v1");
         hasher.update(match speaker {
             Speaker::Opener => b"opener  ",
@@ -290,7 +298,7 @@ async fn send_proofs<S>(
     stream: &mut S,
     proofs: &Proofs,
     speaker: Speaker,
-    meshes: &[(MeshId, MeshSecret)],
+    keys: &[&EpochKey],
     rng: &mut (impl CryptoRng + Send),
 ) -> Result<(), HelloError>
 where
@@ -299,38 +307,43 @@ where
     let mut noise = [0; PROOFS * PROOF];
     rng.fill(&mut noise);
     let (places, _) = noise.as_chunks_mut::<PROOF>();
-    for (place, (_, secret)) in places.iter_mut().zip(meshes) {
-        *place = *proofs.of(speaker, secret).as_bytes();
+    for (place, key) in places.iter_mut().zip(keys) {
+        *place = *proofs.of(speaker, key).as_bytes();
     }
     stream.write_all(&noise).await?;
     stream.flush().await?;
     Ok(())
 }
 
-/// Reads the other side's proofs and gives the meshes that they prove.
-async fn receive_proofs<S>(
+/// The meshes that are offered and recognised.
+fn first(meshes: &[Known]) -> &[Known] {
+    meshes.get(..MESHES).unwrap_or(meshes)
+}
+
+/// Reads the other side's proofs and gives the meshes that they prove, each with the key that did.
+async fn receive_proofs<'a, S>(
     stream: &mut S,
     proofs: &Proofs,
     speaker: Speaker,
-    meshes: &[(MeshId, MeshSecret)],
-) -> Result<Vec<MeshId>, HelloError>
+    meshes: &'a [Known],
+) -> Result<Vec<(MeshId, &'a EpochKey)>, HelloError>
 where
     S: AsyncRead + Unpin + Send,
 {
     let received: [u8; PROOFS * PROOF] = read_array(stream).await?;
     let (received, _) = received.as_chunks::<PROOF>();
-    let mut shared = Vec::new();
-    for (mesh, secret) in meshes.iter().take(PROOFS) {
-        let expected = proofs.of(speaker, secret);
-        // `Hash` compares in constant time.
-        if received
+    // `Hash` compares in constant time.
+    let is_proved = |key: &&EpochKey| {
+        let expected = proofs.of(speaker, key);
+        received
             .iter()
             .any(|proof| expected == blake3::Hash::from_bytes(*proof))
-        {
-            shared.push(*mesh);
-        }
-    }
-    Ok(shared)
+    };
+    let proved = meshes.iter().filter_map(|known| {
+        let key = known.keys.iter().find(is_proved)?;
+        Some((known.mesh, key))
+    });
+    Ok(proved.collect())
 }
 
 async fn introduce<S>(

@@ -39,7 +39,7 @@ pub use self::{
 };
 use crate::{
     address::PeerAddr,
-    attachment::{MeshSecret, Registry},
+    attachment::Registry,
     peer::{NetworkEvent, PathKind},
     streams::{Handler, Protocol, Quota, Stream, Streams},
 };
@@ -164,8 +164,6 @@ impl fmt::Debug for Wish<'_> {
 pub struct Joined {
     /// Starts the replica.
     pub welcome: Welcome,
-    /// For `AttachedMesh`.
-    pub secret: MeshSecret,
     /// For the store.
     pub content_key: ContentKey,
     /// What this device is in the mesh.

@@ -21,7 +21,7 @@ use wormhole_crdt::{
 use wormhole_store::{Content, ContentKey, FetchJob, Store, StoreOptions};
 
 use crate::{
-    AttachedMesh, MeshSecret, NetworkEvent,
+    AttachedMesh, NetworkEvent,
     protocol::{LocalDevice, Protocols},
     streams::{Streams, memory::Memory},
     version::{Capabilities, Terms},
@@ -29,8 +29,6 @@ use crate::{
 
 /// The least that a test waits for what must happen; reached only when it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-pub(crate) const SECRET: [u8; 32] = [42; 32];
 
 /// What devices have agreed on that say no hello.
 pub(crate) const TERMS: Terms = Terms {
@@ -138,7 +136,6 @@ impl Node {
 
     pub(crate) fn attach(&self, replica: &Replica) {
         self.protocols.attach(AttachedMesh {
-            secret: MeshSecret::from_bytes(SECRET),
             replica: replica.clone(),
             store: self.store.clone(),
             limits: crate::RateLimits::default(),

@@ -38,7 +38,7 @@ mod transport;
 mod version;
 
 pub use address::{AddrError, PeerAddr, Wire};
-pub use attachment::{AttachedMesh, Exchange, MeshSecret};
+pub use attachment::{AttachedMesh, Exchange};
 pub use config::{Discovery, NetworkConfig};
 pub use error::{BindError, DialError};
 pub use fetch::{FetchError, Transfer};

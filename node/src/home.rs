@@ -36,7 +36,7 @@ use zeroize::Zeroizing;
 
 pub use durable::write_private;
 pub use error::HomeError;
-pub use record::{BindingRecord, BindingTarget, MeshRecord, RecordError, SecretBytes};
+pub use record::{BindingRecord, BindingTarget, MeshRecord, RecordError, Rest, SecretBytes};
 pub use socket::socket_path;
 
 /// The version of the layout that this program writes, and the only one that it reads.

@@ -23,6 +23,7 @@ pub mod node;
 mod outbound;
 mod policy;
 pub mod recovery;
+mod rotation;
 mod source;
 mod status;
 pub mod tasks;

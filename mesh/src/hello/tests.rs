@@ -14,11 +14,22 @@ const STATEMENT: usize = 12 + NONCE + 8;
 
 const MALLORY: DeviceId = DeviceId::from_bytes([3; 32]);
 
-fn mesh(n: u8) -> (MeshId, MeshSecret) {
-    (
-        MeshId::from_bytes([n; 32]),
-        MeshSecret::from_bytes([n ^ 0xff; 32]),
-    )
+fn key(mesh: u8, epoch: u8) -> EpochKey {
+    let mut bytes = [mesh ^ 0xff; 32];
+    bytes[0] = epoch;
+    EpochKey::of(&wormhole_crdt::EpochSecret::from_bytes(bytes))
+}
+
+/// A mesh by somebody who knows these epochs, the current one first.
+fn known(mesh: u8, epochs: &[u8]) -> Known {
+    Known {
+        mesh: MeshId::from_bytes([mesh; 32]),
+        keys: epochs.iter().map(|epoch| key(mesh, *epoch)).collect(),
+    }
+}
+
+fn mesh(n: u8) -> (MeshId, EpochKey) {
+    (MeshId::from_bytes([n; 32]), key(n, 0))
 }
 
 fn introduction(name: &str) -> Introduction {
@@ -32,7 +43,7 @@ fn local<'a>(device: DeviceId, introduction: &'a Introduction, meshes: &[u8]) ->
     Local {
         device,
         introduction,
-        meshes: meshes.iter().map(|n| mesh(*n)).collect(),
+        meshes: meshes.iter().map(|n| known(*n, &[0])).collect(),
     }
 }
 
@@ -68,6 +79,41 @@ async fn both_sides_learn_exactly_the_meshes_they_share() {
     assert_eq!(bob.about, Some(introduction("alice")));
 }
 
+/// What each of two devices with these epochs of one mesh learns, whoever opens.
+async fn epochs(one: &[u8], other: &[u8]) -> bool {
+    let mut found = Vec::new();
+    for (a, b) in [(one, other), (other, one)] {
+        let (mut to_bob, mut to_alice) = tokio::io::duplex(64);
+        let about = introduction("somebody");
+        let mut alice = local(ALICE, &about, &[]);
+        let mut bob = local(BOB, &about, &[]);
+        alice.meshes = vec![known(5, a)];
+        bob.meshes = vec![known(6, &[0]), known(5, b)];
+        let mut rngs = [1, 2].map(ChaCha20Rng::seed_from_u64);
+        let [rng_a, rng_b] = &mut rngs;
+        let (alice, bob) = tokio::join!(
+            open(&mut to_bob, BOB, alice, rng_a),
+            accept(&mut to_alice, ALICE, bob, rng_b, |_, _| {}),
+        );
+        found.extend([alice.unwrap().shared, bob.unwrap().shared]);
+    }
+    assert!(found.iter().all(|shared| *shared == found[0]), "{found:?}");
+    found[0] == [mesh(5).0]
+}
+
+#[tokio::test]
+async fn any_epoch_that_both_were_in_is_enough_to_recognise_one_another() {
+    let many: Vec<u8> = [200, 0].into_iter().chain((1..200).rev()).collect();
+    assert!(epochs(&[0], &[0]).await);
+    assert!(epochs(&[3, 0, 2, 1], &[1, 0]).await, "one was away");
+    assert!(epochs(&[2, 0], &[1, 0]).await, "rotations made apart");
+    assert!(
+        epochs(&many, &[0]).await,
+        "whoever missed more than there is room for"
+    );
+    assert!(!epochs(&[1], &[2]).await);
+}
+
 #[tokio::test]
 async fn strangers_learn_neither_meshes_nor_names() {
     let (alice, bob) = greet(&[5, 6], &[7]).await;
@@ -93,7 +139,7 @@ async fn strangers_learn_neither_meshes_nor_names() {
 async fn more_meshes_than_proofs_are_no_error() {
     let many: Vec<u8> = (0..=255).collect();
     let (alice, _) = greet(&many, &many).await;
-    assert_eq!(alice.shared.len(), PROOFS);
+    assert_eq!(alice.shared.len(), MESHES);
 }
 
 const TERMS: Terms = Terms {
@@ -231,7 +277,8 @@ async fn an_end_before_the_introduction_is_a_broken_connection_and_no_offence() 
         receive_proofs(&mut b, &proofs, Speaker::Opener, &meshes)
             .await
             .unwrap();
-        send_proofs(&mut b, &proofs, Speaker::Acceptor, &meshes, &mut rng)
+        let keys = key::offered(&meshes, PROOFS);
+        send_proofs(&mut b, &proofs, Speaker::Acceptor, &keys, &mut rng)
             .await
             .unwrap();
         b.shutdown().await.unwrap();
@@ -297,8 +344,9 @@ async fn said(meshes: &[u8], chance: u64) -> Vec<u8> {
     };
     let mut wire = Vec::new();
     alice.write(&mut wire).await.unwrap();
-    let known: Vec<_> = meshes.iter().map(|n| mesh(*n)).collect();
-    send_proofs(&mut wire, &proofs, Speaker::Opener, &known, &mut rng())
+    let keys: Vec<EpochKey> = meshes.iter().map(|n| mesh(*n).1).collect();
+    let keys: Vec<&EpochKey> = keys.iter().collect();
+    send_proofs(&mut wire, &proofs, Speaker::Opener, &keys, &mut rng())
         .await
         .unwrap();
     frame::write(&mut wire, &introduction("alice"), MAX_ABOUT)

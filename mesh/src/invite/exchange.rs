@@ -27,7 +27,7 @@ use super::{
     pake::{Binding, Keys, PakeError, Side, Started},
 };
 use crate::{
-    attachment::{Attachment, MeshSecret},
+    attachment::Attachment,
     frame::{self, FrameError},
     peer::NetworkEvent,
     version::{self, PreambleError, VersionMismatch},
@@ -124,7 +124,6 @@ pub(super) struct Joiner<'a> {
 /// What the joiner has in the end.
 pub(super) struct Admitted {
     pub(super) welcome: Welcome,
-    pub(super) secret: MeshSecret,
     pub(super) content_key: ContentKey,
     pub(super) role: Role,
     pub(super) inviter_name: String,
@@ -199,7 +198,6 @@ where
     send_sealed(stream, &mut keys, Side::Joiner, &Thanks, MAX_SMALL).await?;
     stream.shutdown().await?;
     Ok(Admitted {
-        secret: MeshSecret::from_bytes(admission.secrets.mesh_secret),
         content_key: ContentKey::from_bytes(admission.secrets.content_key),
         welcome: admission.welcome,
         role: proposal.role,
@@ -358,7 +356,6 @@ where
         Err(refusal) => return refuse(stream, refusal).await,
     };
     let secrets = Secrets {
-        mesh_secret: *mesh.secret.expose(),
         content_key: *mesh.store.key().expose(),
     };
     let (admission, pages) = Admission::new(welcome, secrets);

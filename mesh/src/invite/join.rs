@@ -315,7 +315,6 @@ impl Attempt<'_> {
         let admitted = said?;
         Ok(Joined {
             welcome: admitted.welcome,
-            secret: admitted.secret,
             content_key: admitted.content_key,
             role: admitted.role,
             from: device,

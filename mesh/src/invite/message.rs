@@ -206,10 +206,9 @@ impl Admission {
     }
 }
 
-/// The mesh's secrets as they travel, sealed. Wiped when dropped.
+/// What keys the mesh's content, as it travels, sealed. The secrets of its epochs are in the welcome. Wiped when dropped.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct Secrets {
-    pub(super) mesh_secret: [u8; 32],
     pub(super) content_key: [u8; 32],
 }
 
@@ -242,7 +241,6 @@ mod tests {
             epochs: vec![wormhole_crdt::EpochSecret::from_bytes([6; 32])],
         };
         let secrets = Secrets {
-            mesh_secret: [4; 32],
             content_key: [5; 32],
         };
         let messages = [
@@ -298,7 +296,6 @@ mod tests {
                 epochs: Vec::new(),
             };
             let secrets = Secrets {
-                mesh_secret: [0; 32],
                 content_key: [0; 32],
             };
             let (admission, pages) = Admission::new(welcome, secrets);

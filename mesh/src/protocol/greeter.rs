@@ -9,7 +9,7 @@ use wormhole_crdt::{DeviceId, MeshId};
 use super::Protocols;
 use crate::{
     error::OpenError,
-    hello::{self, Greeted, HelloError, Local},
+    hello::{self, Greeted, HelloError, Known, Local},
     peer::Misbehaviour,
     streams::{About, Handler, Protocol, Quota, Stream},
     version::Terms,
@@ -102,7 +102,7 @@ impl Protocols {
             introduction: &self.inner.introduction,
             meshes: meshes
                 .values()
-                .map(|mesh| (mesh.id(), mesh.secret.clone()))
+                .map(|mesh| Known::of(&mesh.replica))
                 .collect(),
         }
     }

@@ -25,7 +25,6 @@ impl Served {
         let mesh = lab.found(&node);
         let registry = Registry::new(tokio::sync::broadcast::Sender::new(16));
         registry.attach(AttachedMesh {
-            secret: crate::MeshSecret::from_bytes(crate::lab::SECRET),
             replica: mesh.clone(),
             store: node.store.clone(),
             limits: crate::RateLimits::default(),

@@ -6,7 +6,6 @@ use wormhole_store::Content;
 
 use super::*;
 use crate::{
-    MeshSecret,
     attachment::AttachedMesh,
     lab::{Lab, Node, create_file, eventually},
 };
@@ -28,9 +27,7 @@ impl Pair {
         let registry = |node: &Node, replica: &Replica, peer| {
             let registry = Registry::new(tokio::sync::broadcast::Sender::new(16));
             let store = node.store.clone();
-            let secret = MeshSecret::from_bytes(crate::lab::SECRET);
             registry.attach(AttachedMesh {
-                secret,
                 replica: replica.clone(),
                 store,
                 limits: crate::RateLimits::default(),

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::{Map, Value};
 use wormhole_crdt::{EntryId, MeshId};
 use wormhole_mesh::RateLimits;
 use wormhole_store::RootId;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// The version of the record that this program writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What this device keeps about one mesh beside its replica and its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +26,6 @@ pub struct MeshRecord {
     pub mesh: MeshId,
     /// Its name, kept here so that it is known even when the replica cannot be opened.
     pub name: String,
-    /// Proves membership to other members before anything else is said.
-    pub secret: SecretBytes,
     /// Keys the ids of chunks.
     pub content_key: SecretBytes,
     /// Whether the user paused it.
@@ -35,6 +34,17 @@ pub struct MeshRecord {
     pub limits: RateLimits,
     /// Where it appears on this device.
     pub bindings: Vec<BindingRecord>,
+    /// What a later version wrote.
+    pub rest: Rest,
+}
+
+/// What this program does not understand of a record: it is kept as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Fields of other names.
+    fields: Map<String, Value>,
+    /// Bindings of other kinds.
+    bindings: Vec<Value>,
 }
 
 /// One place where a mesh appears on this device.
@@ -100,16 +110,20 @@ impl MeshRecord {
                 path: path.to_owned(),
                 source,
             })?;
-        Ok(file.into())
+        file.read().map_err(|source| RecordError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// The text of the file.
     #[must_use]
     pub(super) fn to_json(&self) -> String {
-        serde_json::to_string_pretty(&RecordFile::from(self))
-            .expect("a record has only strings, numbers and lists")
+        serde_json::to_string_pretty(&RecordFile::from(self)).expect(PLAIN)
     }
 }
+
+const PLAIN: &str = "a record has only strings, numbers and lists";
 
 /// What to do about a record that is lost.
 const RESCUE: &str = "this mesh stays closed and the others go on; stop the node and restore the file from a \
@@ -170,20 +184,23 @@ struct Probe {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RecordFile {
     format: u32,
     mesh: Hex<32>,
     name: String,
-    secret: Hex<32>,
     content_key: Hex<32>,
     #[serde(default)]
     paused: bool,
     #[serde(default)]
     limits: RateLimits,
     #[serde(default)]
-    bindings: Vec<BindingFile>,
+    bindings: Vec<Value>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
 }
+
+/// The kinds of bindings that this program knows.
+const KINDS: [&str; 2] = ["folder", "seed"];
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "keep", rename_all = "snake_case", deny_unknown_fields)]
@@ -236,38 +253,55 @@ impl From<&MeshRecord> for RecordFile {
             format: FORMAT,
             mesh: Hex(*record.mesh.as_bytes()),
             name: record.name.clone(),
-            secret: Hex(record.secret.0),
             content_key: Hex(record.content_key.0),
             paused: record.paused,
             limits: record.limits,
-            bindings: bindings.collect(),
+            bindings: bindings
+                .map(|binding| serde_json::to_value(binding).expect(PLAIN))
+                .chain(record.rest.bindings.iter().cloned())
+                .collect(),
+            rest: record.rest.fields.clone(),
         }
     }
 }
 
-impl From<RecordFile> for MeshRecord {
-    fn from(file: RecordFile) -> Self {
-        let bindings = file.bindings.into_iter().map(|binding| match binding {
-            BindingFile::Folder { id, dir, base } => BindingRecord {
+impl RecordFile {
+    fn read(self) -> Result<MeshRecord, serde_json::Error> {
+        let (mut bindings, mut rest) = (Vec::new(), Rest::default());
+        for binding in self.bindings {
+            let kind = binding.get("keep").and_then(Value::as_str);
+            match kind.is_some_and(|kind| !KINDS.contains(&kind)) {
+                true => rest.bindings.push(binding),
+                false => bindings.push(serde_json::from_value::<BindingFile>(binding)?.into()),
+            }
+        }
+        rest.fields = self.rest;
+        Ok(MeshRecord {
+            mesh: MeshId::from_bytes(self.mesh.0),
+            name: self.name,
+            content_key: SecretBytes(self.content_key.0),
+            paused: self.paused,
+            limits: self.limits,
+            bindings,
+            rest,
+        })
+    }
+}
+
+impl From<BindingFile> for BindingRecord {
+    fn from(file: BindingFile) -> Self {
+        match file {
+            BindingFile::Folder { id, dir, base } => Self {
                 id: RootId::from_bytes(id.0),
                 target: BindingTarget::Folder {
                     dir,
                     base: EntryId::from_bytes(base.0),
                 },
             },
-            BindingFile::Seed { id } => BindingRecord {
+            BindingFile::Seed { id } => Self {
                 id: RootId::from_bytes(id.0),
                 target: BindingTarget::Seed,
             },
-        });
-        Self {
-            mesh: MeshId::from_bytes(file.mesh.0),
-            name: file.name,
-            secret: SecretBytes(file.secret.0),
-            content_key: SecretBytes(file.content_key.0),
-            paused: file.paused,
-            limits: file.limits,
-            bindings: bindings.collect(),
         }
     }
 }

@@ -10,10 +10,10 @@ fn record(mesh: u8) -> MeshRecord {
     MeshRecord {
         mesh: MeshId::from_bytes([mesh; 32]),
         name: "Designs".to_owned(),
-        secret: SecretBytes([1; 32]),
         content_key: SecretBytes([2; 32]),
         paused: false,
         limits: RateLimits::default(),
+        rest: Rest::default(),
         bindings: vec![
             BindingRecord {
                 id: RootId::from_bytes([3; 16]),
@@ -193,6 +193,25 @@ fn a_dropped_mesh_leaves_nothing_and_can_come_again() {
         assert_eq!(fs::read_dir(home.dir().join("meshes")).unwrap().count(), 0);
     }
     home.drop_mesh(&record(7).mesh).unwrap();
+}
+
+#[test]
+fn what_a_later_version_wrote_into_a_record_stays_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mesh.json");
+    let mut written: serde_json::Value = serde_json::from_str(&record(7).to_json()).unwrap();
+    written["shelf"] = serde_json::json!({"kept": ["a", 1]});
+    let mount = serde_json::json!({"keep": "mount", "id": "00", "at": "/mnt"});
+    written["bindings"].as_array_mut().unwrap().push(mount);
+    fs::write(&path, written.to_string()).unwrap();
+    let read = MeshRecord::read(&path).unwrap();
+    assert_eq!(read.bindings, record(7).bindings);
+    let again: serde_json::Value = serde_json::from_str(&read.to_json()).unwrap();
+    assert_eq!(again, written);
+    written["bindings"][0]["dir"] = serde_json::json!(7);
+    fs::write(&path, written.to_string()).unwrap();
+    let refused = MeshRecord::read(&path).unwrap_err();
+    assert!(matches!(refused, RecordError::Damaged { .. }), "{refused}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::binding::name::is_harmless;
 use crate::binding::{BindingError, Contents};
 use crate::error::{JoinMeshError, OpenMeshError};
 use crate::event::EventKind;
-use crate::home::{BindingRecord, BindingTarget, MeshRecord, SecretBytes};
+use crate::home::{BindingRecord, BindingTarget, MeshRecord, Rest, SecretBytes};
 use crate::status;
 
 impl Node {
@@ -188,15 +188,14 @@ impl Node {
         let welcome = joined.welcome.clone();
         let replica = move |db| Replica::join(db, &welcome, key, &mut rand::rng());
         let name = joined.welcome.name.clone();
-        let secret = SecretBytes(*joined.secret.expose());
         let content_key = SecretBytes(*joined.content_key.expose());
         let record = move |mesh| MeshRecord {
             mesh,
             name,
-            secret,
             content_key,
             paused: false,
             limits: RateLimits::default(),
+            rest: Rest::default(),
             bindings: binding.into_iter().collect(),
         };
         self.keep_mesh(replica, record).await

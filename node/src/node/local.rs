@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wormhole_crdt::{DeviceId, DeviceKey, EntryId, Member, MeshId, Replica, Role};
-use wormhole_mesh::{AttachedMesh, MeshSecret};
+use wormhole_mesh::AttachedMesh;
 use wormhole_store::{ContentKey, RootId, Store, StoreOptions};
 use wormhole_vfs::{Folder, Phase, StopReason};
 
@@ -24,6 +24,7 @@ use crate::error::{CloseError, OpenMeshError};
 use crate::home;
 use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord};
 use crate::policy::{self, Seed};
+use crate::rotation;
 use crate::status;
 use crate::upkeep::health::Health;
 
@@ -345,8 +346,9 @@ impl Node {
         self.tasks()
             .spawn("changes", change::follow(self.clone(), mesh.clone()))?;
         self.tasks().spawn("flush", change::flush(mesh.clone()))?;
+        self.tasks()
+            .spawn("secrets", rotation::follow(mesh.clone()))?;
         self.network().attach(AttachedMesh {
-            secret: MeshSecret::from_bytes(record.secret.0),
             replica: mesh.replica.clone(),
             store: mesh.store.clone(),
             limits: record.limits,

@@ -17,7 +17,7 @@ use crate::api::{Reporter, RoleName, ShareReply, ShareRequest, Stage};
 use crate::binding::{self, BindingError, Contents, Surroundings};
 use crate::error::{OpenMeshError, ShareError};
 use crate::event::EventKind;
-use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord, SecretBytes};
+use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord, Rest, SecretBytes};
 use crate::status;
 
 impl Node {
@@ -103,15 +103,15 @@ impl Node {
             key: self.inner.identity.device_key(),
         };
         let binding = place.record(EntryId::ROOT);
-        let (secret, content_key) = (SecretBytes(random()?), SecretBytes(random()?));
+        let content_key = SecretBytes(random()?);
         let replica = move |db| Replica::create(db, &founder, now(), &mut rand::rng());
         let record = |mesh| MeshRecord {
             mesh,
             name,
-            secret,
             content_key,
             paused: false,
             limits: RateLimits::default(),
+            rest: Rest::default(),
             bindings: vec![binding],
         };
         self.keep_mesh(replica, record).await

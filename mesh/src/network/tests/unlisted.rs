@@ -6,15 +6,11 @@ use wormhole_crdt::{NewMesh, Replica, Role, Timestamp};
 use wormhole_store::{ContentKey, Store, StoreOptions};
 
 use super::*;
-use crate::{
-    MeshSecret,
-    lab::{SECRET, database, eventually},
-};
+use crate::lab::{database, eventually};
 
 fn carry(network: &Network, replica: &Replica, dir: &tempfile::TempDir) {
     let key = ContentKey::from_bytes([7; 32]);
     network.attach(AttachedMesh {
-        secret: MeshSecret::from_bytes(SECRET),
         replica: replica.clone(),
         store: Store::open(dir.path(), key, StoreOptions::default()).unwrap(),
         limits: RateLimits::default(),
