@@ -51,6 +51,13 @@ impl Device {
         self.node = Some(Node::spawn(home, config).await.unwrap());
     }
 
+    /// How many secrets this device has seen a mesh have.
+    pub(super) fn secrets(&self, mesh: &str) -> usize {
+        let node = self.node.as_ref().expect("the node runs");
+        let mesh = node.lookup(mesh).unwrap();
+        mesh.replica().epoch_secrets().len()
+    }
+
     pub(super) async fn stop(&mut self) {
         self.node.take().expect("the node runs").shutdown().await;
     }

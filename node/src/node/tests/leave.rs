@@ -1,6 +1,6 @@
 //! Leaving a mesh: what stays, what goes, what the others see, and the way back.
 
-use super::device::{Device, fault, members, tree};
+use super::device::{Device, eventually, fault, members, tree};
 use crate::api::*;
 use crate::client::ClientError;
 
@@ -37,6 +37,10 @@ async fn a_device_that_left_keeps_its_files_and_can_come_back() {
     laptop.settled().await;
     assert_eq!(members(&laptop).await.len(), 1);
     assert!(!desktop.path("Copy/b.txt").exists());
+    eventually("there is a secret that it does not know", async || {
+        laptop.secrets("Designs") == 2
+    })
+    .await;
 
     // It comes back as the same device, into the files that it kept and changed meanwhile.
     desktop.write("Copy/a.txt", b"changed while away");
@@ -47,6 +51,10 @@ async fn a_device_that_left_keeps_its_files_and_can_come_back() {
     desktop.settled_with(&laptop).await;
     laptop.settled_with(&desktop).await;
     assert_eq!(members(&laptop).await.len(), 2);
+    assert_eq!(
+        (laptop.secrets("Designs"), desktop.secrets("Designs")),
+        (2, 2)
+    );
     let files = tree(&laptop.path("Designs"));
     assert_eq!(files, tree(&desktop.path("Copy")));
     for text in [&b"a"[..], b"b", b"c", b"changed while away"] {
