@@ -29,6 +29,8 @@ pub(crate) struct Told {
     pub(crate) heads: Vec<Hash>,
     /// A hash over who left.
     pub(crate) leaves: Hash,
+    /// A hash over the records that do not count: somebody may have cited them before that was known.
+    pub(crate) void: Hash,
 }
 
 /// The membership log of one mesh.
@@ -165,15 +167,30 @@ impl MemberLog {
         })
     }
 
+    /// The records that do not count, parents first. What was written by who took them to count cites them, so that
+    /// nobody can judge it without them.
+    pub(crate) fn void(&self) -> impl Iterator<Item = &Record> {
+        let nodes = self.graph.nodes();
+        let void = nodes.filter(|(place, _)| !self.effective.contains(*place));
+        void.map(|(_, node)| &node.record)
+    }
+
     /// What to tell others of what is here.
     pub(crate) fn told(&self) -> Told {
         let mut hasher = blake3::Hasher::new();
         for (admission, _) in self.told_leaves() {
             hasher.update(admission.as_bytes());
         }
+        let mut void: Vec<&Hash> = self.void().map(|record| &record.hash).collect();
+        void.sort_unstable();
+        let mut void_hasher = blake3::Hasher::new();
+        for hash in void {
+            void_hasher.update(hash.as_bytes());
+        }
         Told {
             heads: self.heads.iter().copied().take(MAX_TOLD_HEADS).collect(),
             leaves: Hash::from_bytes(*hasher.finalize().as_bytes()),
+            void: Hash::from_bytes(*void_hasher.finalize().as_bytes()),
         }
     }
 
@@ -386,7 +403,13 @@ impl MemberLog {
     /// Records that a member who told this lacks, parents first.
     pub(crate) fn beyond(&self, theirs: &Told) -> Vec<&Record> {
         let mut records = self.beyond_heads(&theirs.heads, &self.heads());
-        if theirs.leaves != self.told().leaves {
+        let told = self.told();
+        if theirs.void != told.void {
+            // Of those that count all are there by then that they build on.
+            let sent: BTreeSet<Hash> = records.iter().map(|record| record.hash).collect();
+            records.extend(self.void().filter(|record| !sent.contains(&record.hash)));
+        }
+        if theirs.leaves != told.leaves {
             records.extend(self.told_leaves().map(|(_, record)| record));
         }
         records

@@ -1,6 +1,7 @@
 //! The membership log's promises: same set of records, same members, whatever the order.
 
 mod hostile;
+mod void;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -108,7 +108,8 @@ impl Replica {
     pub fn welcome(&self) -> Welcome {
         let shared = self.shared();
         let members = &shared.members;
-        let records = members.beyond_heads(&[], &members.heads());
+        // Those, too, that do not count: others may have built on them.
+        let records = members.records();
         let leaves = members.told_leaves().map(|(_, record)| record);
         Welcome {
             mesh: self.inner.mesh,
