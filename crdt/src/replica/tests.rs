@@ -287,8 +287,8 @@ fn a_replica_of_an_earlier_format_is_refused_with_what_to_do() {
     let header = redb::TableDefinition::<&str, &[u8]>::new("header");
     for (format, said) in [
         (1_u32, "join it again"),
-        (3, "files stay"),
-        (5, "update Wormhole"),
+        (4, "files stay"),
+        (6, "update Wormhole"),
     ] {
         let disk = Disk::default();
         let replica = mesh_on(std::slice::from_ref(&disk), &[]).remove(0);
