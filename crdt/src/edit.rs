@@ -79,6 +79,21 @@ pub enum Edit {
         /// Its permissions, `None` for the usual ones; ignored for symlinks.
         mode: Option<Mode>,
     },
+    /// A new file or symlink under a name that is taken: whoever has the name keeps it, and this is a conflict
+    /// copy beside it, as if both had been made apart. What a device holds without knowing where it comes from
+    /// must not take the place of what everybody knows.
+    CreateBeside {
+        /// A fresh id.
+        id: EntryId,
+        /// The directory it goes into.
+        parent: EntryId,
+        /// The name that it claims; where it is free by now, it has it.
+        name: EntryName,
+        /// What it is: no directory, which would keep the name.
+        node: NewNode,
+        /// Its permissions, `None` for the usual ones.
+        mode: Option<Mode>,
+    },
     /// New bytes for a file.
     Write {
         /// The file.

@@ -19,7 +19,26 @@ impl Draft<'_> {
                 name,
                 node,
                 mode,
-            } => self.create(*id, *parent, name, node, *mode)?,
+            } => {
+                let parent = self.directory(parent)?;
+                self.check_free(&parent, name, &[])?;
+                self.create(*id, parent, name, node, *mode)?;
+            }
+            Edit::CreateBeside {
+                id,
+                parent,
+                name,
+                node,
+                mode,
+            } => {
+                if *node == NewNode::Directory {
+                    return Err(TreeError::IsDirectory {
+                        key: EntryKey::from(*id),
+                    });
+                }
+                let parent = self.directory(parent)?;
+                self.create(*id, parent, name, node, *mode)?;
+            }
             Edit::Write {
                 key,
                 content: FileInput { content, mtime },
@@ -60,8 +79,6 @@ impl Draft<'_> {
         node: &NewNode,
         mode: Option<Mode>,
     ) -> Result<(), TreeError> {
-        let parent = self.directory(&parent)?;
-        self.check_free(&parent, name, &[])?;
         self.check_depth(&parent)?;
         if id == EntryId::ROOT || self.placement(&id)?.is_some() {
             return Err(TreeError::IdTaken { id });

@@ -1,6 +1,6 @@
 //! What operations write down besides, against what others do at the same time.
 
-use crate::edit::{Edit, Kept, ResolveError};
+use crate::edit::{Edit, Kept, NewNode, ResolveError};
 use crate::entry::{Entry, EntryKey};
 use crate::id::EntryId;
 use crate::lab::{NOW, content, create, listing, mesh, name, sync, write};
@@ -447,4 +447,40 @@ fn what_came_while_a_conflict_was_ended_is_kept() {
     replicas[1].edit(&edits, NOW).unwrap();
     meet(&replicas);
     assert_eq!(marks(&replicas[0]), [2, 7, 9]);
+}
+
+#[test]
+fn what_is_made_beside_a_taken_name_never_takes_it() {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    let first = create(&replicas[0], "a", 1, 1);
+    meet(&replicas);
+    // Much later, and with the greatest id: nothing of that counts.
+    for number in 0..20 {
+        create(&replicas[1], &format!("other {number}"), 9, 100 + number);
+    }
+    let id = EntryId::from_bytes([0xfe; 16]);
+    let beside = Edit::CreateBeside {
+        id,
+        parent: EntryId::ROOT,
+        name: name("a"),
+        node: NewNode::File(content(2)),
+        mode: Some(crate::entry::Mode::new(0o700)),
+    };
+    replicas[1]
+        .edit(std::slice::from_ref(&beside), NOW)
+        .unwrap();
+    let kept = replicas[1].lookup(EntryId::ROOT, "a").unwrap().unwrap();
+    assert_eq!(kept.key, first.into());
+    let aside = copy(&replicas[1]);
+    assert_eq!(aside.key, id.into());
+    assert!(aside.conflict);
+    assert_eq!(aside.mode, crate::entry::Mode::new(0o700));
+    meet(&replicas);
+    assert_eq!(copy(&replicas[0]), aside);
+    // It stays one when the other is written to.
+    write(&replicas[0], first, 3);
+    meet(&replicas);
+    let kept = replicas[1].lookup(EntryId::ROOT, "a").unwrap().unwrap();
+    assert_eq!(kept.key, first.into());
+    assert_eq!(listing(&replicas[0]).len(), 22);
 }
