@@ -20,13 +20,14 @@
 //! | `POST /v1/decide` | [`DecideRequest`] | [`DecideReply`] |
 //! | `POST /v1/sync` | [`SyncRequest`] | [`SyncReply`] |
 //! | `POST /v1/unbind` | [`UnbindRequest`] | [`UnbindReply`] |
+//! | `POST /v1/move` | [`MoveRequest`] | [`MoveReply`] |
 //! | `POST /v1/leave` | [`LeaveRequest`] | [`LeaveReply`] |
 //! | `POST /v1/revoke` | [`RevokeRequest`] | [`MemberReply`] |
 //! | `POST /v1/role` | [`RoleRequest`] | [`MemberReply`] |
 //! | `POST /v1/recovery` | [`RecoveryRequest`] | [`RecoveryReply`] |
 //! | `POST /v1/recover` | [`RecoverRequest`] | [`MemberReply`] |
 //! | `POST /v1/rescan` | [`FolderRequest`] | [`Empty`] |
-//! | `POST /v1/confirm-deletions` | [`FolderRequest`] | [`ConfirmReply`] |
+//! | `POST /v1/confirm-deletions` | [`ConfirmRequest`] | [`ConfirmReply`] |
 //! | `GET /v1/trash` | [`TrashQuery`] | [`TrashReply`] |
 //! | `POST /v1/restore` | [`RestoreRequest`] | [`RestoreReply`] |
 //! | `POST /v1/check` | [`CheckRequest`] | [`CheckReply`] |

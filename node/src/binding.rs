@@ -7,6 +7,7 @@
 
 pub(crate) mod marker;
 pub(crate) mod name;
+mod nested;
 mod system;
 
 use std::fs;
@@ -15,7 +16,31 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags};
 
-pub use marker::Marker;
+pub use marker::{Marker, Owner};
+use wormhole_crdt::DeviceId;
+use wormhole_store::RootId;
+
+/// A directory that is bound already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundDir {
+    /// The binding.
+    pub id: RootId,
+    /// Where it is, or was when it was last seen.
+    pub dir: PathBuf,
+}
+
+/// Who asks, and what is known without looking at the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// This device.
+    pub device: DeviceId,
+    /// The node's home.
+    pub home: PathBuf,
+    /// The directory of the chunks, when it is not in the home.
+    pub cache: Option<PathBuf>,
+    /// The directories that are bound already.
+    pub bound: Vec<BoundDir>,
+}
 
 /// What must be known about a directory before it is bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,16 +51,25 @@ pub struct Surroundings {
     pub found: Found,
     /// Whose it is, by the marker of a synced folder.
     pub marker: Marker,
-    /// The node's home.
-    pub home: PathBuf,
-    /// The directory of the chunks, when it is not in the home.
-    pub cache: Option<PathBuf>,
-    /// The directories that are bound already.
-    pub bound: Vec<PathBuf>,
+    /// The synced folder that it is inside of, or that is inside of it, as far as markers tell.
+    pub nested: Option<Nested>,
+    /// Who asks.
+    pub asker: Asker,
+    /// Where its marker says that it was bound, when that directory is not there any more.
+    pub moved_from: Option<PathBuf>,
     /// The mounts of Wormhole, of this node or another.
     pub mounts: Vec<PathBuf>,
     /// What the directory shows when it holds no files of anybody, but something of the system.
     pub system: Option<&'static str>,
+}
+
+/// A synced folder that overlaps a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nested {
+    /// The directory is inside of it.
+    In(PathBuf),
+    /// It is inside of the directory.
+    Around(PathBuf),
 }
 
 /// What is at a path.
@@ -153,6 +187,34 @@ pub enum BindingError {
         /// The path.
         dir: PathBuf,
     },
+    /// It is in a synced folder, by the marker of that.
+    #[error(
+        "{dir} is inside {outer}, which has the marker of a synced folder: choose another directory; if nothing syncs that one any more, remove {outer}/.wormhole/folder and try again"
+    )]
+    Inside {
+        /// The path.
+        dir: PathBuf,
+        /// The synced folder.
+        outer: PathBuf,
+    },
+    /// A synced folder is in it, by the marker of that.
+    #[error(
+        "{inner}, inside {dir}, has the marker of a synced folder: choose another directory; if nothing syncs that one any more, remove {inner}/.wormhole/folder and try again"
+    )]
+    Surrounds {
+        /// The path.
+        dir: PathBuf,
+        /// The synced folder.
+        inner: PathBuf,
+    },
+    /// It is a synced folder of this node that was moved here.
+    #[error("{dir} is the synced folder that was {from}: wormhole move {from} {dir}")]
+    Moved {
+        /// The path.
+        dir: PathBuf,
+        /// Where it was.
+        from: PathBuf,
+    },
     /// The program would choose it, by a name that others gave.
     #[error("{name:?} is not taken as the name of a directory by itself: name a directory")]
     Name {
@@ -193,17 +255,18 @@ pub fn check(around: &Surroundings, contents: Contents) -> Result<(), BindingErr
     if let Some(kind) = around.system {
         return Err(BindingError::System { dir, kind });
     }
-    let homes = std::iter::once(&around.home).chain(&around.cache);
+    let asker = &around.asker;
+    let homes = std::iter::once(&asker.home).chain(&asker.cache);
     if let Some(home) = homes.into_iter().find(|home| overlap(&dir, home)) {
         return Err(BindingError::Home {
             dir,
             home: home.clone(),
         });
     }
-    if let Some(bound) = around.bound.iter().find(|bound| overlap(&dir, bound)) {
+    if let Some(bound) = asker.bound.iter().find(|bound| overlap(&dir, &bound.dir)) {
         return Err(BindingError::Taken {
             dir,
-            bound: bound.clone(),
+            bound: bound.dir.clone(),
         });
     }
     if let Some(mount) = around.mounts.iter().find(|mount| overlap(&dir, mount)) {
@@ -212,9 +275,19 @@ pub fn check(around: &Surroundings, contents: Contents) -> Result<(), BindingErr
             mount: mount.clone(),
         });
     }
+    if let Some(from) = around.moved_from.clone() {
+        return Err(BindingError::Moved { dir, from });
+    }
     match around.marker {
         Marker::Absent => {}
+        // Left by a binding that is no more, or copied with everything else: files like any others.
+        Marker::Of(owner) if owner.device == Some(asker.device) => {}
         Marker::Nameless | Marker::Of(_) => return Err(BindingError::Marked { dir }),
+    }
+    match around.nested.clone() {
+        Some(Nested::In(outer)) => return Err(BindingError::Inside { dir, outer }),
+        Some(Nested::Around(inner)) => return Err(BindingError::Surrounds { dir, inner }),
+        None => {}
     }
     match (around.found, contents) {
         (Found::NoParent, _) => Err(BindingError::NoParent { dir }),
@@ -237,12 +310,7 @@ impl Surroundings {
     /// # Errors
     /// [`BindingError::Relative`], [`BindingError::Root`], or [`BindingError::Unreadable`] when the
     /// system will not tell what is there.
-    pub fn look(
-        dir: &Path,
-        home: &Path,
-        cache: Option<&Path>,
-        bound: Vec<PathBuf>,
-    ) -> Result<Self, BindingError> {
+    pub fn look(dir: &Path, asker: Asker) -> Result<Self, BindingError> {
         let unreadable = |error: &io::Error| BindingError::Unreadable {
             dir: dir.to_owned(),
             kind: error.kind(),
@@ -251,16 +319,41 @@ impl Surroundings {
         let found = find(&dir).map_err(|error| unreadable(&error))?;
         let system = system::shown_in(&dir).map_err(|error| unreadable(&error.into()))?;
         let marker = marker::read(&dir).map_err(|error| unreadable(&error.into()))?;
+        let moved_from = asker.moved_from(&marker);
         Ok(Self {
+            nested: nested::find(&dir, &asker),
             dir,
             found,
             marker,
-            home: home.to_owned(),
-            cache: cache.map(Path::to_owned),
-            bound,
+            asker,
+            moved_from,
             mounts: our_mounts().map_err(|error| unreadable(&error))?,
             system,
         })
+    }
+}
+
+impl Asker {
+    /// Whether a marker is of somebody's folder: of another device, or of a binding that this one has.
+    fn is_in_use(&self, marker: &Marker) -> bool {
+        match marker {
+            Marker::Absent => false,
+            Marker::Nameless => true,
+            Marker::Of(owner) if owner.device == Some(self.device) => {
+                self.bound.iter().any(|bound| bound.id == owner.id)
+            }
+            Marker::Of(_) => true,
+        }
+    }
+
+    /// Where the binding of this marker was, if it is one of this node and its directory is gone.
+    fn moved_from(&self, marker: &Marker) -> Option<PathBuf> {
+        let Marker::Of(owner) = marker else {
+            return None;
+        };
+        let bound = self.bound.iter().find(|bound| bound.id == owner.id)?;
+        let is_copy = marker::is_of(&bound.dir, &bound.id);
+        (!is_copy).then(|| bound.dir.clone())
     }
 }
 

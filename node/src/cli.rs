@@ -107,6 +107,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
 async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
     match command {
         Command::Wait(wait) => return follow::wait(desk, wait).await,
+        Command::Join(join) => return join::run(desk, join).await,
         Command::Check { mesh } => return control::check(desk, mesh).await,
         Command::Up(up) => up::run(desk, up).await?,
         Command::Down => up::down(desk).await?,
@@ -120,7 +121,6 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
             device: Some(device),
         } => admit::decide(desk, device, true).await?,
         Command::Refuse { device } => admit::decide(desk, device, false).await?,
-        Command::Join(join) => join::run(desk, join).await?,
         Command::Sync { place, dir } => control::sync(desk, place, &dir).await?,
         Command::Leave(leave) => control::leave(desk, leave).await?,
         Command::Recovery { mesh } => recovery::make(desk, mesh).await?,
@@ -128,10 +128,13 @@ async fn dispatch(desk: &Desk, command: Command) -> Result<Outcome, CliError> {
         Command::Revoke(revoke) => member::revoke(desk, revoke).await?,
         Command::Role { device, role, mesh } => member::role(desk, device, role, mesh).await?,
         Command::Unbind { dir } => control::unbind(desk, &dir).await?,
+        Command::Move { dir, to } => control::move_folder(desk, &dir, &to).await?,
         Command::Rescan { dir } => control::rescan(desk, &dir).await?,
-        Command::ConfirmDeletions { dir } => control::confirm_deletions(desk, &dir).await?,
         Command::Trash { dir } => trash::list(desk, dir.as_deref()).await?,
         Command::Restore { path, version } => trash::restore(desk, &path, version).await?,
+        Command::ConfirmDeletions { dir, undo } => {
+            control::confirm_deletions(desk, &dir, undo).await?;
+        }
         Command::Pause { mesh } => control::pause(desk, mesh).await?,
         Command::Resume { mesh } => control::resume(desk, mesh).await?,
         Command::Limit(limit) => control::limit(desk, &limit).await?,

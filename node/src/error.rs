@@ -396,6 +396,39 @@ pub enum FolderOperationError {
     /// The folder could not be started.
     #[error(transparent)]
     Open(#[from] OpenMeshError),
+    /// What is said to be the folder now has not its marker.
+    #[error(
+        "{to} is not the synced folder that was {from}: it has not its marker; to sync into it anew: wormhole unbind {from}, then wormhole sync"
+    )]
+    NotItself {
+        /// Where the folder was.
+        from: PathBuf,
+        /// Where it should be now.
+        to: PathBuf,
+    },
+    /// The system refused to move the directory.
+    #[error(
+        "cannot move {from} to {to} in one step ({kind}): copy it there yourself with everything in it, .wormhole too, and say this again"
+    )]
+    Rename {
+        /// The folder.
+        from: PathBuf,
+        /// Where it should be.
+        to: PathBuf,
+        /// What the system said.
+        kind: io::ErrorKind,
+    },
+    /// The record of the mesh could not be saved.
+    #[error(transparent)]
+    Record(#[from] HomeError),
+    /// What waits is not what it was a moment ago.
+    #[error(
+        "nothing was done in {dir}: what waits there has changed, or the folder stands still; look at `wormhole status` and say it again"
+    )]
+    OtherDeletions {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory is bound, but its folder could not be opened.
     #[error("{dir} is not being synced: `wormhole status` says why")]
     NotOpen {

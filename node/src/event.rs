@@ -183,6 +183,17 @@ pub enum EventKind {
         #[schema(value_type = String)]
         dir: PathBuf,
     },
+    /// A synced folder goes on in another directory.
+    FolderMoved {
+        /// With which mesh.
+        mesh: MeshRef,
+        /// Where it was.
+        #[schema(value_type = String)]
+        from: PathBuf,
+        /// Where it is.
+        #[schema(value_type = String)]
+        dir: PathBuf,
+    },
     /// A folder or seed began to do something else.
     FolderPhase {
         /// Of which mesh.

@@ -16,6 +16,7 @@ mod local;
 mod lookup;
 mod member;
 mod newcomer;
+mod relocate;
 mod reopen;
 mod share;
 mod trash;

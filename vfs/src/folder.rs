@@ -22,6 +22,7 @@ use self::download::Means;
 use self::engine::Engine;
 use self::ground::Ground;
 use self::inbox::Inbox;
+use self::record::Answer;
 use self::restore::{RestoreError, Restored};
 use self::status::{Explanation, FolderStatus, Phase, StopReason};
 use self::trash::Trashed;
@@ -31,6 +32,7 @@ use crate::source::Source;
 
 mod actor;
 mod apply;
+mod base;
 mod beneath;
 pub mod config;
 mod download;
@@ -38,6 +40,7 @@ mod engine;
 mod explain;
 mod ground;
 mod guard;
+mod held;
 mod ignore;
 mod inbox;
 mod marker;
@@ -47,6 +50,7 @@ mod partial;
 mod plan;
 mod problem;
 mod record;
+mod renewal;
 pub mod restore;
 mod scan;
 mod settle;
@@ -80,6 +84,7 @@ pub struct Folder {
     status: channel::Receiver<FolderStatus>,
     /// None of a folder that must not be touched.
     ground: Option<Arc<Ground>>,
+    afresh: bool,
     trouble: Arc<Trouble>,
 }
 
@@ -127,6 +132,7 @@ impl Folder {
                 .as_ref()
                 .ok()
                 .map(|engine| Arc::clone(&engine.ground)),
+            afresh: opened.as_ref().is_ok_and(|engine| engine.afresh),
             trouble: Arc::clone(&trouble),
         };
         let (engine, means, keys) = match opened {
@@ -176,6 +182,12 @@ impl Folder {
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Whether its directory is a copy that was made earlier, so that it began without the memory of the last sync:
+    /// nothing in it counts as deleted, and what differs is kept beside what the mesh shows.
+    pub fn began_afresh(&self) -> bool {
+        self.afresh
     }
 
     /// What it is doing now.
@@ -291,9 +303,26 @@ impl Folder {
         }
     }
 
-    /// A person confirms the deletions that are held back.
-    pub async fn confirm_deletions(&self) {
-        self.tell(Command::ConfirmDeletions).await;
+    /// A person confirms the deletions that are held back: this list of them, as the status showed it. Answers how many
+    /// entries those are; `None` when it is another list by now, and then nothing was done.
+    pub async fn confirm_deletions(&self, list: u64) -> Option<u64> {
+        self.answer_held(list, Answer::Confirm).await
+    }
+
+    /// A person wants back what vanished, as [`Folder::confirm_deletions`] would delete it.
+    pub async fn undo_deletions(&self, list: u64) -> Option<u64> {
+        self.answer_held(list, Answer::Undo).await
+    }
+
+    async fn answer_held(&self, list: u64, answer: Answer) -> Option<u64> {
+        let (reply, done) = oneshot::channel();
+        self.tell(Command::AnswerHeld {
+            list,
+            answer,
+            reply,
+        })
+        .await;
+        done.await.ok().flatten()
     }
 
     /// Waits until everything seen on disk is recorded and everything known to the mesh is here. Cancel-safe.

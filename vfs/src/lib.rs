@@ -15,7 +15,8 @@ pub use error::{FolderError, OpenError, StateError};
 pub use folder::config::{DeletionGuard, FolderConfig, Memory, Quiet, TrashLimit, Writing};
 pub use folder::restore::{RestoreError, Restored};
 pub use folder::status::{
-    Counts, Explanation, FolderStatus, Phase, Problem, Reason, StopReason, Waiting, WaitingFor,
+    Counts, Explanation, FolderStatus, HeldDeletions, Phase, Problem, Reason, StopReason, Waiting,
+    WaitingFor,
 };
 pub use folder::trash::{TrashSize, Trashed};
 pub use folder::{Folder, FolderTask};

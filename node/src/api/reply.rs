@@ -8,6 +8,7 @@
 mod check;
 mod conflict;
 mod entry;
+mod folder;
 mod invite;
 mod member;
 mod trash;
@@ -20,6 +21,7 @@ use utoipa::ToSchema;
 pub use self::check::{CheckInfo, CheckReply};
 pub use self::conflict::ResolveReply;
 pub use self::entry::{EntriesReply, EntryInfo};
+pub use self::folder::{ConfirmReply, MoveReply, UnbindReply};
 pub use self::invite::*;
 pub use self::member::{
     Hindered, HindranceInfo, HindranceName, MemberInfo, MemberReply, MembersReply, RecoveryReply,
@@ -255,16 +257,6 @@ pub struct SyncReply {
     pub dir: PathBuf,
 }
 
-/// `POST /v1/unbind`: what is no longer synced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct UnbindReply {
-    /// The mesh; this device stays a member.
-    pub mesh: MeshRef,
-    /// The directory; its files stay.
-    #[schema(value_type = String)]
-    pub dir: PathBuf,
-}
-
 /// `POST /v1/leave`: the mesh that this device is no longer in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeaveReply {
@@ -275,13 +267,6 @@ pub struct LeaveReply {
     pub dirs: Vec<PathBuf>,
     /// Whether another device has heard of it; else the others go on listing this one, as not connected.
     pub told: bool,
-}
-
-/// `POST /v1/confirm-deletions`: what was confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ConfirmReply {
-    /// How many entries are deleted in the mesh now; 0 when none waited.
-    pub entries: u64,
 }
 
 /// One line of a long operation (`share`, `join`), sent as a server-sent event.

@@ -172,6 +172,18 @@ pub struct UnbindRequest {
     pub dir: PathBuf,
 }
 
+/// `POST /v1/move`: moves a synced folder, or follows one that was moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The directory of a synced folder, absolute; it may be gone.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+    /// Where it goes, or is already; absolute.
+    #[schema(value_type = String)]
+    pub to: PathBuf,
+}
+
 /// `POST /v1/leave`: forgets a mesh on this device; the files of its folders stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -236,7 +248,19 @@ impl std::fmt::Debug for RecoverRequest {
     }
 }
 
-/// `POST /v1/rescan` and `POST /v1/confirm-deletions`: acts on one synced folder.
+/// `POST /v1/confirm-deletions`: what vanished from a synced folder, and waits, was meant to, or comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// The directory of a synced folder, absolute.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+    /// Bring it back.
+    #[serde(default)]
+    pub undo: bool,
+}
+
+/// `POST /v1/rescan`: acts on one synced folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FolderRequest {
@@ -415,6 +439,9 @@ pub struct WaitRequest {
     /// How many other members must be connected before the answer can be yes; 0 when absent.
     #[serde(default)]
     pub members: u32,
+    /// Answer as soon as all that is left cannot come before somebody does something about it.
+    #[serde(default)]
+    pub until_stuck: bool,
 }
 
 /// `POST /v1/dial`: connects to an address by hand and remembers it.

@@ -51,6 +51,7 @@ pub(super) fn all() -> Router<Node> {
         .route("/v1/meshes/{mesh}/members", get(mesh::members))
         .route("/v1/sync", post(mesh::sync))
         .route("/v1/unbind", post(mesh::unbind))
+        .route("/v1/move", post(mesh::move_folder))
         .route("/v1/leave", post(mesh::leave))
         .route("/v1/revoke", post(mesh::revoke))
         .route("/v1/role", post(mesh::role))
@@ -102,6 +103,7 @@ pub(super) fn all() -> Router<Node> {
         mesh::members,
         mesh::sync,
         mesh::unbind,
+        mesh::move_folder,
         mesh::leave,
         mesh::revoke,
         mesh::role,

@@ -10,18 +10,23 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
+use wormhole_crdt::DeviceId;
 use wormhole_store::RootId;
 
-const CONTROL: &str = ".wormhole";
+pub(super) const CONTROL: &str = ".wormhole";
 const MARKER: &str = "folder";
 const UNLISTED: &str = ".gitignore";
+const NEXT: &str = "folder.new";
 const UNFINISHED: &str = "tmp";
 
 /// How the first line of a marker begins; the id of the binding follows.
 const TITLE: &str = "wormhole folder ";
 
+/// How the line begins that tells the device.
+const DEVICE: &str = "device ";
+
 /// Longer than any marker; more is not read.
-const LONGEST_MARKER_BYTES: u64 = 256;
+const LONGEST_MARKER_BYTES: u64 = 1024;
 
 /// What a directory says about who syncs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +36,21 @@ pub enum Marker {
     /// It has one that names no binding, as a crash can leave it.
     Nameless,
     /// The binding with this id does, of this node or another.
-    Of(RootId),
+    Of(Owner),
+}
+
+/// Whose a marker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The binding.
+    pub id: RootId,
+    /// The device that bound it, if the marker says so.
+    pub device: Option<DeviceId>,
+}
+
+/// Whether the directory has the marker of this binding.
+pub(crate) fn is_of(dir: &Path, id: &RootId) -> bool {
+    matches!(read(dir), Ok(Marker::Of(owner)) if owner.id == *id)
 }
 
 /// Reads the marker of a directory. Where there is no directory there is no marker.
@@ -64,8 +83,10 @@ fn read_in(control: &OwnedFd) -> Result<Marker, Errno> {
         .lines()
         .next()
         .and_then(|line| line.strip_prefix(TITLE));
+    let device = text.lines().find_map(|line| line.strip_prefix(DEVICE));
+    let device = device.and_then(|device| device.parse().ok());
     Ok(match id.map(str::parse) {
-        Some(Ok(id)) => Marker::Of(id),
+        Some(Ok(id)) => Marker::Of(Owner { id, device }),
         Some(Err(_)) | None => Marker::Nameless,
     })
 }
@@ -86,7 +107,7 @@ pub(crate) fn remove(dir: &Path, id: &RootId) {
 fn try_remove(dir: &Path, id: &RootId) -> Result<(), Errno> {
     let (top, control) = open_control(dir)?;
     match read_in(&control)? {
-        Marker::Of(found) if found == *id => clear(&control)?,
+        Marker::Of(found) if found.id == *id => clear(&control)?,
         Marker::Nameless => clear(&control)?,
         Marker::Of(_) => {
             tracing::info!(dir = %dir.display(), "the directory belongs to another binding by now");
@@ -117,7 +138,7 @@ fn clear(control: &OwnedFd) -> Result<(), Errno> {
         Err(Errno::NOENT) => {}
         Err(error) => return Err(error),
     }
-    for ours in [UNLISTED, MARKER] {
+    for ours in [UNLISTED, NEXT, MARKER] {
         match rustix::fs::unlinkat(control, ours, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error),
@@ -147,10 +168,16 @@ mod tests {
         RootId::from_bytes([byte; 16])
     }
 
+    fn of(byte: u8) -> Result<Marker, Errno> {
+        let (id, device) = (id(byte), Some(DeviceId::from_bytes([9; 32])));
+        Ok(Marker::Of(Owner { id, device }))
+    }
+
     fn marked(by: u8) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join(".wormhole/tmp")).unwrap();
-        let text = format!("{TITLE}{}\nDo not delete.\n", id(by));
+        let device = DeviceId::from_bytes([9; 32]);
+        let text = format!("{TITLE}{}\n{DEVICE}{device}\ntoken 0\n", id(by));
         fs::write(dir.path().join(".wormhole/folder"), text).unwrap();
         fs::write(dir.path().join(".wormhole/.gitignore"), "*\n").unwrap();
         fs::write(dir.path().join(".wormhole/tmp/half"), "").unwrap();
@@ -161,7 +188,7 @@ mod tests {
     #[test]
     fn nothing_of_ours_stays_and_nothing_else_goes() {
         let dir = marked(1);
-        assert_eq!(read(dir.path()), Ok(Marker::Of(id(1))));
+        assert_eq!(read(dir.path()), of(1));
         remove(dir.path(), &id(1));
         assert!(!dir.path().join(".wormhole").exists());
         assert!(dir.path().join("mine").exists());
@@ -173,7 +200,7 @@ mod tests {
     fn what_another_node_keeps_in_a_directory_stays() {
         let dir = marked(1);
         remove(dir.path(), &id(2));
-        assert_eq!(read(dir.path()), Ok(Marker::Of(id(1))));
+        assert_eq!(read(dir.path()), of(1));
         assert!(dir.path().join(".wormhole/tmp/half").exists());
         assert!(dir.path().join(".wormhole/.gitignore").exists());
     }
@@ -207,6 +234,6 @@ mod tests {
             .unwrap();
         assert_eq!(read(dir.path()), Ok(Marker::Absent));
         remove(dir.path(), &id(1));
-        assert_eq!(read(other.path()), Ok(Marker::Of(id(1))));
+        assert_eq!(read(other.path()), of(1));
     }
 }

@@ -9,12 +9,44 @@ fn around(dir: &str, found: Found) -> Surroundings {
         dir: PathBuf::from(dir),
         found,
         marker: Marker::Absent,
-        home: PathBuf::from("/home/ann/.local/share/wormhole"),
-        cache: Some(PathBuf::from("/var/cache/wormhole")),
-        bound: vec![PathBuf::from("/home/ann/Designs")],
+        nested: None,
+        moved_from: None,
+        asker: Asker {
+            home: PathBuf::from("/home/ann/.local/share/wormhole"),
+            cache: Some(PathBuf::from("/var/cache/wormhole")),
+            ..asker("/home/ann/Designs")
+        },
         mounts: vec![PathBuf::from("/mnt/team")],
         system: None,
     }
+}
+
+/// This device, with one directory bound.
+fn asker(bound: impl Into<PathBuf>) -> Asker {
+    Asker {
+        device: DeviceId::from_bytes([1; 32]),
+        home: "/x".into(),
+        cache: None,
+        bound: vec![BoundDir {
+            id: RootId::from_bytes([1; 16]),
+            dir: bound.into(),
+        }],
+    }
+}
+
+/// Makes a directory the folder of a binding of a device.
+fn mark(dir: &Path, id: u8, device: u8) {
+    fs::create_dir_all(dir.join(".wormhole")).unwrap();
+    let (id, device) = (
+        RootId::from_bytes([id; 16]),
+        DeviceId::from_bytes([device; 32]),
+    );
+    let text = format!("wormhole folder {id}\ndevice {device}\ntoken 0\n");
+    fs::write(dir.join(".wormhole/folder"), text).unwrap();
+}
+
+fn look_and_check(dir: &Path, asker: Asker) -> Result<(), BindingError> {
+    check(&Surroundings::look(dir, asker)?, Contents::Welcome)
 }
 
 fn verdict(dir: &str) -> Result<(), BindingError> {
@@ -41,7 +73,7 @@ fn a_directory_that_overlaps_another_binding_is_refused() {
     ] {
         let error = check(
             &Surroundings {
-                home: "/x".into(),
+                asker: asker("/home/ann/Designs"),
                 ..around(dir, Found::Filled)
             },
             Contents::Welcome,
@@ -141,8 +173,14 @@ fn files_are_merged_only_into_a_directory_that_the_user_named() {
 
 #[test]
 fn a_directory_that_another_binding_has_marked_is_refused() {
-    use wormhole_store::RootId;
-    for marker in [Marker::Of(RootId::from_bytes([7; 16])), Marker::Nameless] {
+    let of = |device| {
+        Marker::Of(Owner {
+            id: RootId::from_bytes([7; 16]),
+            device,
+        })
+    };
+    let other = Some(DeviceId::from_bytes([2; 32]));
+    for marker in [of(other), of(None), Marker::Nameless] {
         let marked = Surroundings {
             marker,
             ..around("/home/ann/x", Found::Filled)
@@ -162,7 +200,7 @@ fn looking_at_the_disk_finds_what_is_there() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().canonicalize().unwrap();
     let look = |name: &str| {
-        Surroundings::look(&root.join(name), Path::new("/x"), None, Vec::new())
+        Surroundings::look(&root.join(name), asker("/y"))
             .unwrap()
             .found
     };
@@ -184,13 +222,55 @@ fn a_link_in_the_way_cannot_hide_an_overlap() {
     let root = root.path().canonicalize().unwrap();
     fs::create_dir_all(root.join("real/inner")).unwrap();
     symlink("real", root.join("link")).unwrap();
-    let bound = vec![root.join("real/inner")];
-    let around =
-        Surroundings::look(&root.join("link/inner"), Path::new("/x"), None, bound).unwrap();
+    let bound = asker(root.join("real/inner"));
     assert!(matches!(
-        check(&around, Contents::Welcome),
+        look_and_check(&root.join("link/inner"), bound),
         Err(BindingError::Taken { .. })
     ));
+}
+
+#[test]
+fn a_directory_in_or_around_another_nodes_folder_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let folder = root.join("outer/theirs");
+    fs::create_dir_all(folder.join("deep/er")).unwrap();
+    fs::create_dir_all(root.join("outer/beside")).unwrap();
+    mark(&folder, 7, 2);
+    for dir in ["outer/theirs/deep/er", "outer/theirs/new"] {
+        let error = look_and_check(&root.join(dir), asker("/y")).unwrap_err();
+        assert!(matches!(error, BindingError::Inside { .. }), "{error}");
+    }
+    for dir in ["", "outer"] {
+        let error = look_and_check(&root.join(dir), asker("/y")).unwrap_err();
+        assert!(matches!(error, BindingError::Surrounds { .. }), "{error}");
+    }
+    assert_eq!(
+        look_and_check(&root.join("outer/beside"), asker("/y")),
+        Ok(())
+    );
+    // What a binding of this node left there is nobody's.
+    mark(&folder, 7, 1);
+    for dir in ["", "outer/theirs", "outer/theirs/deep"] {
+        assert_eq!(
+            look_and_check(&root.join(dir), asker("/y")),
+            Ok(()),
+            "{dir}"
+        );
+    }
+}
+
+#[test]
+fn a_folder_that_was_moved_is_told_from_a_copy_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    let (here, there) = (root.join("here"), root.join("there"));
+    mark(&there, 1, 1);
+    let error = look_and_check(&there, asker(&here)).unwrap_err();
+    assert!(matches!(error, BindingError::Moved { .. }), "{error}");
+    assert!(error.to_string().contains("wormhole move"), "{error}");
+    mark(&here, 1, 1);
+    assert_eq!(look_and_check(&there, asker(&here)), Ok(()), "a copy");
 }
 
 #[test]

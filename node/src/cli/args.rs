@@ -87,6 +87,14 @@ pub(crate) enum Command {
         /// The directory of a synced folder
         dir: PathBuf,
     },
+    /// Move a synced folder, or tell where one is that was moved already
+    Move {
+        /// The directory of a synced folder, where it is or was
+        dir: PathBuf,
+        /// Where it goes, or is now
+        #[arg(value_name = "NEWDIR")]
+        to: PathBuf,
+    },
     /// Leave a mesh and forget it on this device; the files of its folders stay
     Leave(Leave),
     /// Remove another device from a mesh: it gets nothing new any more
@@ -178,10 +186,13 @@ pub(crate) enum Command {
         /// The directory of a synced folder
         dir: PathBuf,
     },
-    /// Let a synced folder go on that stopped because very much was deleted at once
+    /// Pass on the deletions that wait because very much vanished at once, or have it all back
     ConfirmDeletions {
         /// The directory of a synced folder
         dir: PathBuf,
+        /// Bring back what vanished
+        #[arg(long)]
+        undo: bool,
     },
     /// List what others removed or replaced in synced folders, and what is kept of it
     Trash {

@@ -1,12 +1,13 @@
-//! Commands that change something and have little to say: `sync`, `unbind`, `leave`, `rescan`,
+//! Commands that change something and have little to say: `sync`, `unbind`, `move`, `leave`, `rescan`,
 //! `confirm-deletions`, `pause`, `resume`, `limit`, `check`, `dial`.
 
 use std::path::Path;
 
 use wormhole_node::api::{
-    CheckInfo, CheckReply, CheckRequest, ConfirmReply, DialReply, DialRequest, Empty,
-    FolderRequest, LeaveReply, LeaveRequest, LimitReply, LimitRequest, PauseReply, PauseRequest,
-    Rate, SyncReply, SyncRequest, UnbindReply, UnbindRequest,
+    CheckInfo, CheckReply, CheckRequest, ConfirmReply, ConfirmRequest, DialReply, DialRequest,
+    Empty, FolderRequest, LeaveReply, LeaveRequest, LimitReply, LimitRequest, MoveReply,
+    MoveRequest, PauseReply, PauseRequest, Rate, SyncReply, SyncRequest, UnbindReply,
+    UnbindRequest,
 };
 
 use super::args::{Leave, Limit, Place};
@@ -48,6 +49,23 @@ pub(super) async fn unbind(desk: &Desk, dir: &Path) -> Result<(), CliError> {
     })
 }
 
+pub(super) async fn move_folder(desk: &Desk, dir: &Path, to: &Path) -> Result<(), CliError> {
+    let request = MoveRequest {
+        dir: told(dir)?,
+        to: told(to)?,
+    };
+    let reply: MoveReply = desk.client().await?.post("/v1/move", &request).await?;
+    desk.output.answer(&reply, |reply| {
+        let (from, dir) = (reply.from.to_string_lossy(), reply.dir.to_string_lossy());
+        let mesh = printable(&reply.mesh.name);
+        format!(
+            "{} is {} now, and goes on to sync \"{mesh}\"",
+            printable(&from),
+            printable(&dir)
+        )
+    })
+}
+
 pub(super) async fn leave(desk: &Desk, leave: Leave) -> Result<(), CliError> {
     let request = LeaveRequest {
         mesh: leave.mesh,
@@ -79,18 +97,40 @@ pub(super) async fn rescan(desk: &Desk, dir: &Path) -> Result<(), CliError> {
         .answer(&reply, |_| "Looked through the folder".to_owned())
 }
 
-pub(super) async fn confirm_deletions(desk: &Desk, dir: &Path) -> Result<(), CliError> {
-    let request = FolderRequest { dir: told(dir)? };
+pub(super) async fn confirm_deletions(desk: &Desk, dir: &Path, undo: bool) -> Result<(), CliError> {
+    let request = ConfirmRequest {
+        dir: told(dir)?,
+        undo,
+    };
     let reply: ConfirmReply = desk
         .client()
         .await?
         .post("/v1/confirm-deletions", &request)
         .await?;
-    desk.output.answer(&reply, |reply| match reply.entries {
-        0 => "No deletions wait in this folder".to_owned(),
-        1 => "The deletion is synced now".to_owned(),
-        entries => format!("The deletions of {} entries are synced now", count(entries)),
-    })
+    desk.output.answer(&reply, confirm_text)
+}
+
+/// Paths that are listed to people.
+const SHOWN_PATHS: usize = 20;
+
+fn confirm_text(reply: &ConfirmReply) -> String {
+    let mut text = match (reply.entries, reply.undone) {
+        (0, _) => return "No deletions wait in this folder".to_owned(),
+        (1, false) => "The deletion is synced now:".to_owned(),
+        (entries, false) => format!(
+            "The deletions of {} entries are synced now:",
+            count(entries)
+        ),
+        (1, true) => "The entry comes back:".to_owned(),
+        (entries, true) => format!("{} entries come back:", count(entries)),
+    };
+    for path in reply.paths.iter().take(SHOWN_PATHS) {
+        text.push_str(&format!("\n  {}", printable(path)));
+    }
+    if reply.paths.len() > SHOWN_PATHS {
+        text.push_str("\n  …");
+    }
+    text
 }
 
 pub(super) async fn pause(desk: &Desk, mesh: Option<String>) -> Result<(), CliError> {

@@ -52,6 +52,7 @@ pub(super) async fn wait(desk: &Desk, wait: Wait) -> Result<Outcome, CliError> {
         mesh: wait.mesh.clone(),
         timeout_seconds: wait.timeout,
         members: wait.members,
+        until_stuck: false,
     };
     let reply = watch(desk.output, &client, wait.mesh, &request).await?;
     desk.output.answer(&reply, wait_text)?;
@@ -62,19 +63,25 @@ pub(super) async fn wait(desk: &Desk, wait: Wait) -> Result<Outcome, CliError> {
     })
 }
 
-/// Follows a mesh that was just joined until its content is here.
+/// Follows a mesh that was just joined until its content is here, or what is left cannot come: exit code 3 then, with the
+/// reasons.
 pub(super) async fn first_sync(
     desk: &Desk,
     client: &Client,
     mesh: &MeshRef,
-) -> Result<(), CliError> {
+) -> Result<Outcome, CliError> {
     let begin = Instant::now();
     let request = WaitRequest {
         mesh: Some(mesh.id.clone()),
         timeout_seconds: None,
         members: 1,
+        until_stuck: true,
     };
-    watch(desk.output, client, Some(mesh.id.clone()), &request).await?;
+    let reply = watch(desk.output, client, Some(mesh.id.clone()), &request).await?;
+    if !reply.done {
+        desk.output.answer(&reply, wait_text)?;
+        return Ok(Outcome::NotInSync);
+    }
     let query = MeshQuery {
         mesh: Some(mesh.id.clone()),
     };
@@ -88,7 +95,8 @@ pub(super) async fn first_sync(
         "All here: {}, {} in {span}",
         many(files, "file"),
         bytes(size)
-    ))
+    ))?;
+    Ok(Outcome::Done)
 }
 
 /// How often the bar moves.

@@ -13,9 +13,9 @@ use super::figure::{duration, until};
 use super::follow::{self, Spinner};
 use super::output::{note, printable};
 use super::status::{path_name, role};
-use super::{CliError, Desk, interruptible, told};
+use super::{CliError, Desk, Outcome, interruptible, told};
 
-pub(super) async fn run(desk: &Desk, join: Join) -> Result<(), CliError> {
+pub(super) async fn run(desk: &Desk, join: Join) -> Result<Outcome, CliError> {
     // Before anything is read: the code would be typed in vain.
     let can_ask = io::stdin().is_terminal() && desk.output.is_for_people();
     if !join.yes && !can_ask {
@@ -55,9 +55,9 @@ pub(super) async fn run(desk: &Desk, join: Join) -> Result<(), CliError> {
     let stay = stay || (desk.output.is_lively() && !no_stay);
     if stay {
         let watching = follow::first_sync(desk, &client, &reply.mesh);
-        interruptible(watching, WATCHED).await?;
+        return interruptible(watching, WATCHED).await;
     }
-    Ok(())
+    Ok(Outcome::Done)
 }
 
 const WAITS: &str =

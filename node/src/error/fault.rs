@@ -81,7 +81,11 @@ impl From<BindingError> for Fault {
 
 fn directory_code(error: &BindingError) -> FaultCode {
     match error {
-        BindingError::Taken { .. } | BindingError::Marked { .. } => FaultCode::DirectoryTaken,
+        BindingError::Taken { .. }
+        | BindingError::Marked { .. }
+        | BindingError::Moved { .. }
+        | BindingError::Inside { .. }
+        | BindingError::Surrounds { .. } => FaultCode::DirectoryTaken,
         BindingError::NotEmpty { .. } => FaultCode::DirectoryNotEmpty,
         BindingError::Relative { .. }
         | BindingError::NotUtf8 { .. }
@@ -305,7 +309,13 @@ impl From<FolderOperationError> for Fault {
             FolderOperationError::Open(error) => error.into(),
             FolderOperationError::NotBound { .. } => fault(FaultCode::NotFound, &error)
                 .with_hint("`wormhole status` lists the synced folders"),
-            FolderOperationError::NotOpen { .. } => fault(FaultCode::Storage, &error),
+            FolderOperationError::NotOpen { .. } | FolderOperationError::Record(_) => {
+                fault(FaultCode::Storage, &error)
+            }
+            FolderOperationError::OtherDeletions { .. } => fault(FaultCode::Busy, &error),
+            FolderOperationError::NotItself { .. } | FolderOperationError::Rename { .. } => {
+                fault(FaultCode::BadDirectory, &error)
+            }
             FolderOperationError::Restore(error) => error.into(),
         }
     }

@@ -53,6 +53,9 @@ impl Node {
             opened => opened,
         };
         let (folder, task) = opened?;
+        if folder.began_afresh() {
+            self.tell_of_older_copy(mesh, &config.dir);
+        }
         self.tasks().spawn("folder", task)?;
         let watch = follow::folder(self.clone(), mesh, dir.to_owned(), &folder);
         self.tasks().spawn("folder events", watch)?;
@@ -99,6 +102,19 @@ impl Node {
         mesh.health()
             .notice(&mesh.reference(), notice, self.events());
         Ok(())
+    }
+
+    /// A folder's directory was replaced by a copy that was made earlier, as from a backup.
+    fn tell_of_older_copy(&self, mesh: &LocalMesh, dir: &Path) {
+        let notice = Problem {
+            path: status::shown_path(dir),
+            reason: "this is not the directory as it was synced last, but a copy that was made earlier; nothing was \
+                 deleted: what it lacks comes back, and what differs in it is kept beside what the mesh has"
+                .to_owned(),
+            action: "look at `wormhole conflicts`".to_owned(),
+        };
+        mesh.health()
+            .notice(&mesh.reference(), notice, self.events());
     }
 
     /// Remembers that a folder failed while it ran: its memory is read from end to end before it is

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use wormhole_vfs::{OpenError, Phase, StopReason};
 
 use super::{Bound, FolderState, LocalMesh, Node, blocking};
-use crate::binding::marker::{self, Marker};
+use crate::binding::marker;
 use crate::error::OpenMeshError;
 
 impl Bound {
@@ -17,7 +17,9 @@ impl Bound {
     fn is_away(&self) -> bool {
         match &self.state {
             FolderState::Open(folder) => match folder.status().phase {
-                Phase::Stopped(StopReason::DirectoryGone | StopReason::MarkerGone) => true,
+                Phase::Stopped(
+                    StopReason::DirectoryGone | StopReason::MarkerGone | StopReason::OlderCopy,
+                ) => true,
                 Phase::Stopped(
                     StopReason::Asked | StopReason::MarkerForeign | StopReason::StateFailed,
                 )
@@ -42,7 +44,7 @@ impl Node {
                 continue;
             }
             let (dir, id) = (bound.dir.clone(), bound.id);
-            let is_back = blocking(move || marker::read(&dir) == Ok(Marker::Of(id))).await;
+            let is_back = blocking(move || marker::is_of(&dir, &id)).await;
             if is_back {
                 self.open_anew(mesh, &bound).await;
             }

@@ -11,7 +11,7 @@ use wormhole_vfs::Folder;
 use super::local::blocking;
 use super::share::Place;
 use super::{Bound, FolderState, LocalMesh, Node};
-use crate::api::{ConfirmReply, SyncReply, SyncRequest, UnbindReply};
+use crate::api::{ConfirmReply, ConfirmRequest, SyncReply, SyncRequest, UnbindReply};
 use crate::binding::{self, Contents};
 use crate::error::{FolderOperationError, TreeError};
 use crate::event::EventKind;
@@ -121,21 +121,40 @@ impl Node {
         Ok(())
     }
 
-    /// Lets the deletions that a folder holds back go through. Answers how many those are; without any nothing is
-    /// confirmed, so that none that comes later passes unseen.
+    /// Lets the deletions that a folder holds back go through, or brings back what vanished. Answers which those were;
+    /// without any nothing is done, so that none that comes later passes unseen.
     ///
     /// # Errors
     /// A [`FolderOperationError`].
     pub async fn confirm_deletions(
         &self,
-        dir: &Path,
+        request: &ConfirmRequest,
     ) -> Result<ConfirmReply, FolderOperationError> {
-        let folder = self.open_folder_at(dir)?;
-        let entries = folder.status().held_deletions;
-        if entries > 0 {
-            folder.confirm_deletions().await;
+        let folder = self.open_folder_at(&request.dir)?;
+        let held = folder.status().held;
+        let undone = request.undo;
+        if held.entries == 0 {
+            let (entries, paths) = (0, Vec::new());
+            return Ok(ConfirmReply {
+                entries,
+                paths,
+                undone,
+            });
         }
-        Ok(ConfirmReply { entries })
+        let done = match undone {
+            true => folder.undo_deletions(held.list).await,
+            false => folder.confirm_deletions(held.list).await,
+        };
+        let Some(entries) = done else {
+            let dir = folder.dir().to_owned();
+            return Err(FolderOperationError::OtherDeletions { dir });
+        };
+        let paths = held.paths.iter().map(ToString::to_string).collect();
+        Ok(ConfirmReply {
+            entries,
+            paths,
+            undone,
+        })
     }
 
     fn open_folder_at(&self, dir: &Path) -> Result<Folder, FolderOperationError> {

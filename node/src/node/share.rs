@@ -14,7 +14,7 @@ use wormhole_vfs::{Folder, Phase};
 use super::local::{blocking, create_database};
 use super::{LocalMesh, Node, now};
 use crate::api::{Reporter, RoleName, ShareReply, ShareRequest, Stage};
-use crate::binding::{self, BindingError, Contents, Surroundings};
+use crate::binding::{self, Asker, BindingError, BoundDir, Contents, Surroundings};
 use crate::error::{OpenMeshError, ShareError};
 use crate::event::EventKind;
 use crate::home::{BindingRecord, BindingTarget, HomeError, MeshRecord, Rest, SecretBytes};
@@ -211,18 +211,42 @@ impl Node {
         dir: &Path,
         contents: Contents,
     ) -> Result<PathBuf, BindingError> {
-        let bound = |mesh: std::sync::Arc<LocalMesh>| mesh.bound();
-        let bound = self.local_meshes().into_iter().flat_map(bound);
-        let bound = bound.map(|bound| bound.dir.clone()).collect();
+        let asker = self.asker();
         let dir = dir.to_owned();
-        let home = self.home().dir().to_owned();
-        let cache = self.config().cache_dir.clone();
         blocking(move || {
-            let around = Surroundings::look(&dir, &home, cache.as_deref(), bound)?;
+            let around = Surroundings::look(&dir, asker)?;
             binding::check(&around, contents)?;
             Ok(around.dir)
         })
         .await
+    }
+
+    /// What decides which directories may be bound, beside what is in them. Folders of meshes that are
+    /// not open are bound as well.
+    pub(super) fn asker(&self) -> Asker {
+        let records = self
+            .local_meshes()
+            .into_iter()
+            .map(|mesh| mesh.record().clone())
+            .chain(
+                self.broken_meshes()
+                    .into_iter()
+                    .filter_map(|mesh| mesh.record),
+            );
+        let bindings = records.flat_map(|record| record.bindings);
+        let bound = bindings.filter_map(|binding| match binding.target {
+            BindingTarget::Folder { dir, base: _ } => Some(BoundDir {
+                id: binding.id,
+                dir,
+            }),
+            BindingTarget::Seed => None,
+        });
+        Asker {
+            device: self.device(),
+            home: self.home().dir().to_owned(),
+            cache: self.config().cache_dir.clone(),
+            bound: bound.collect(),
+        }
     }
 }
 
@@ -252,12 +276,18 @@ enum Made {
 }
 
 impl Place {
-    /// Makes the directory, if it is not there. Its parent is.
+    /// Makes the directory, if it is not there. Its parent is. The marker of a binding that is no more
+    /// goes: without the memory of that, the files in the directory are files like any others.
     pub(super) fn make(dir: &Path) -> Result<Self, OpenMeshError> {
         let id = RootId::from_bytes(random()?);
         let made = match fs::create_dir(dir) {
             Ok(()) => Made::Now,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Made::Before,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                if let Ok(binding::Marker::Of(left)) = binding::marker::read(dir) {
+                    binding::marker::remove(dir, &left.id);
+                }
+                Made::Before
+            }
             Err(source) => {
                 return Err(OpenMeshError::Directory {
                     dir: dir.to_owned(),

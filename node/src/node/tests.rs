@@ -3,6 +3,7 @@
 //! What only several processes can show (kill -9, namespaces) is in the `tests` crate.
 
 mod device;
+mod folder;
 mod invite;
 mod leave;
 mod member;
@@ -137,9 +138,12 @@ async fn without_held_deletions_nothing_is_confirmed() {
     let dir = laptop.path("Designs");
     let reply: Result<ConfirmReply, _> = laptop
         .client
-        .post("/v1/confirm-deletions", &FolderRequest { dir })
+        .post(
+            "/v1/confirm-deletions",
+            &ConfirmRequest { dir, undo: false },
+        )
         .await;
-    assert_eq!(reply.unwrap(), ConfirmReply { entries: 0 });
+    assert_eq!(reply.unwrap().entries, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,6 +47,12 @@ impl Node {
                 if self.tasks().cancel().is_cancelled() {
                     return Ok(false);
                 }
+                if request.until_stuck && !seems_done && self.are_stuck(request)? {
+                    catch_up(&self.waited_for(request)?).await;
+                    if self.are_stuck(request)? {
+                        return Ok(self.unfinished_all(request)?.is_empty());
+                    }
+                }
                 if seems_done {
                     // A folder may not have noticed yet what was known when we looked.
                     catch_up(&self.waited_for(request)?).await;
@@ -90,6 +96,26 @@ impl Node {
         let mut waiting = self.unfinished_all(request)?;
         waiting.retain(|waiting| over.iter().all(|mesh| mesh.id != waiting.mesh.id));
         Ok(waiting)
+    }
+
+    /// Whether nothing is under way any more, so that whatever is left needs somebody to do something.
+    fn are_stuck(&self, request: &WaitRequest) -> Result<bool, LookupError> {
+        let meshes = self.waited_for(request)?;
+        let is_stuck = |mesh: &Arc<LocalMesh>| {
+            let others = others(self, mesh);
+            let is_there = others.len() as u64 >= u64::from(request.members);
+            let has_come = |other: &Other| match other.standing {
+                Standing::InSync | Standing::Hindered(_) => true,
+                Standing::Apart | Standing::Applying => false,
+            };
+            is_there
+                && !mesh.record().paused
+                && others.iter().all(has_come)
+                && mesh.is_whole()
+                && mesh.bound().iter().all(|bound| is_at_rest(&bound.state))
+                && mesh.seed().is_none_or(|seed| seed.progress().complete)
+        };
+        Ok(meshes.iter().all(is_stuck))
     }
 
     fn unfinished_all(&self, request: &WaitRequest) -> Result<Vec<Waiting>, LookupError> {
@@ -169,12 +195,25 @@ impl Node {
     }
 }
 
+/// Whether a folder does nothing more by itself.
+fn is_at_rest(state: &FolderState) -> bool {
+    match state {
+        FolderState::Open(folder) => {
+            let status = folder.status();
+            status.at_rest || matches!(status.phase, Phase::Stopped(_))
+        }
+        FolderState::Failed(_) => true,
+    }
+}
+
 /// Has every folder take in what it was told before, and say in its status what came of it.
 ///
 /// A folder answers questions in turn, between one round of work and the next. The first answer may
-/// come before it looked at its news; the second comes after a whole round that did.
+/// come before it looked at its news; the second comes after a whole round that did. One whose directory was
+/// moved away, or replaced by a copy, sees nothing of that in the files that it has open: it is asked to look.
 pub(super) async fn catch_up(meshes: &[Arc<LocalMesh>]) {
     for folder in meshes.iter().flat_map(|mesh| mesh.folders()) {
+        folder.checked_status().await;
         folder.explain("").await;
         folder.explain("").await;
     }

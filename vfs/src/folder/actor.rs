@@ -19,6 +19,7 @@ use super::download::{Downloads, Fetched, Means};
 use super::engine::{Engine, Look, Todo};
 use super::inbox::Inbox;
 use super::partial::PartialFile;
+use super::record::Answer;
 use super::restore::{RestoreError, Restored};
 use super::scan::{Walk, Walked};
 use super::settle::{Hint, Quiet, Settle};
@@ -28,6 +29,7 @@ use super::vanished::{Extent, Vanished};
 use super::watch::Trouble;
 use crate::error::FolderError;
 
+mod again;
 mod choice;
 mod report;
 mod work;
@@ -70,7 +72,12 @@ pub(crate) enum Command {
     Pause,
     Resume,
     Poke,
-    ConfirmDeletions,
+    /// What a person says of the deletions that they were shown.
+    AnswerHeld {
+        list: u64,
+        answer: Answer,
+        reply: oneshot::Sender<Option<u64>>,
+    },
     Stop,
 }
 
@@ -241,7 +248,10 @@ impl Actor {
             self.blocked_until = None;
             self.keys.extend(self.blocked.drain());
         }
-        if self.trouble.take_doubt() || now >= self.next_check {
+        if self.trouble.take_doubt() {
+            self.look_for_ground();
+        }
+        if now >= self.next_check {
             self.recheck(now);
         }
         if !self.paused && self.stopped.is_none() {
@@ -255,20 +265,6 @@ impl Actor {
             self.vanished.heard(now);
         }
         self.settle.hint(path, hint, now);
-    }
-
-    fn start_scan(&mut self, now: Instant) {
-        self.scan_again = false;
-        let mut walk = Walk::whole();
-        std::mem::swap(&mut walk, &mut self.walk);
-        self.next_scan = now + self.trouble.rescan_every();
-    }
-
-    fn start_audit(&mut self) {
-        if let Some(engine) = &self.engine {
-            self.audit = vec![engine.config.base];
-            self.untidy = true;
-        }
     }
 
     async fn step(&mut self, work: Work) {
@@ -341,10 +337,16 @@ impl Actor {
                     }
                     if extent == Extent::Whole {
                         self.next_scan = Instant::now() + self.trouble.rescan_every();
-                        self.vanished.compared();
+                        self.vanished.ask();
                     }
                 }
                 self.take_todo(todo);
+            }
+            Done::Answered(reply, entries, todo) => {
+                self.take_todo(todo);
+                self.publish();
+                // The caller stopped waiting.
+                let _unheard = reply.send(entries);
             }
             Done::Judged(todo) => {
                 // What waited for a deletion to be recorded goes on.
@@ -387,7 +389,9 @@ impl Actor {
             self.scan_again = true;
         }
         self.vanished.add(todo.gone, now);
-        self.vanished.hold(todo.held);
+        if todo.ask_held {
+            self.vanished.ask();
+        }
         self.keys.extend(todo.keys);
         self.gone_keys.extend(todo.gone_keys);
         self.refused.extend(todo.refused);
@@ -443,6 +447,7 @@ impl Actor {
             self.vanished.due(now),
             self.downloads.next_retry(),
             self.blocked_until,
+            self.renewal(now),
             Some(self.next_scan),
         ];
         first
@@ -503,11 +508,14 @@ impl Actor {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
             Command::Poke => self.downloads.poke(),
-            Command::ConfirmDeletions => {
-                if let Some(engine) = &mut self.engine {
-                    engine.guard.confirm();
+            Command::AnswerHeld {
+                list,
+                answer,
+                reply,
+            } => {
+                if !self.paused && self.stopped.is_none() {
+                    self.step(Work::AnswerHeld(list, answer, reply)).await;
                 }
-                self.scan_again = true;
             }
             Command::Stop => return Next::Stop,
         }
@@ -521,6 +529,7 @@ impl Actor {
         while self.transfers.join_next().await.is_some() {}
         while self.imports.join_next().await.is_some() {}
         if let Some(mut engine) = self.engine.take() {
+            engine.renewal.hurry();
             let flushed = tokio::task::spawn_blocking(move || engine.flush()).await;
             if let Ok(Err(error)) = flushed {
                 tracing::error!(

@@ -60,6 +60,9 @@ impl Engine {
 /// How many entries may wait for one another in one step: each takes some kilobytes of the stack.
 const MAX_BUSY: usize = 64;
 
+/// Deeper than the tree can be.
+const MAX_ABOVE: usize = 4096;
+
 /// Whether a preparation succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -123,6 +126,11 @@ impl Step<'_> {
 
     fn bring_shown(&mut self, synced: Option<(Place, Row)>, entry: &Entry) -> Outcome<()> {
         if !self.has_parent(entry)? {
+            if let Some((place, _)) = &synced
+                && self.is_left_out_where_it_is_shown(entry)?
+            {
+                self.withdraw_left_out(place)?;
+            }
             return Ok(());
         }
         let target = Place::new(entry.parent, entry.name.clone());
@@ -136,6 +144,9 @@ impl Step<'_> {
             return Ok(());
         }
         if self.left_out(entry, &target)? {
+            if let Some((place, _)) = synced.filter(|(place, _)| *place != target) {
+                self.withdraw_left_out(&place)?;
+            }
             return Ok(());
         }
         let mut row = None;
@@ -206,6 +217,35 @@ impl Step<'_> {
             self.todo.unwanted.push(entry.key);
         }
         Ok(ignored)
+    }
+
+    /// Whether this device leaves out the place where the mesh shows an entry, of which a directory above is not here.
+    fn is_left_out_where_it_is_shown(&mut self, entry: &Entry) -> Outcome<bool> {
+        let base = self.engine.config.base;
+        let mut names = vec![entry.name.clone()];
+        let mut at = entry.parent;
+        let above = loop {
+            if let Some(path) = self.batch.path_of_dir(base, at)? {
+                break path;
+            }
+            match self.engine.replica.entry(&EntryKey::from(at))? {
+                Some(above) if names.len() < MAX_ABOVE => {
+                    names.push(above.name.clone());
+                    at = above.parent;
+                }
+                Some(_) | None => return Ok(false),
+            }
+        };
+        let path = names
+            .iter()
+            .rev()
+            .fold(above, |path, name| name::child(&path, name));
+        let shape = if entry.kind == Kind::Directory {
+            Shape::Directory
+        } else {
+            Shape::Other
+        };
+        self.ignored(&path, None, shape)
     }
 
     /// Something else that is synced stands at the name an entry needs.
@@ -341,6 +381,7 @@ impl Step<'_> {
             (Some(row), Some(seen)) => self.is_believed(row, seen, &path)?,
             _ => false,
         };
+        self.todo.ask_held |= self.engine.held.contains(place);
         let known = match (&row, &seen) {
             (Some(row), Some(_)) if believed => Some(row.node.clone()),
             (_, None) => None,

@@ -19,16 +19,20 @@ use wormhole_crdt::{
 };
 use wormhole_store::{ContentId, FilePath, Store};
 
+use super::base;
 use super::beneath::{self, Root, Seen};
 use super::config::{FolderConfig, Writing};
 use super::ground::Ground;
 use super::guard::Guard;
+use super::held::Held;
 use super::ignore::{Rules, Shape};
+use super::marker::Owner;
 use super::name::{self, Place};
 use super::partial::{PartialFile, Want};
 use super::plan::Node;
 use super::problem::Problems;
 use super::record::Draft;
+use super::renewal::Renewal;
 use super::state::{Batch, Keep, Row, State};
 use super::status::{Counts, Reason, StopReason};
 use super::temporary::Temporary;
@@ -48,6 +52,15 @@ pub(crate) struct Engine {
     pub(crate) config: FolderConfig,
     pub(crate) root: Arc<Root>,
     pub(crate) ground: Arc<Ground>,
+    pub(crate) owner: Owner,
+    /// The directory is a copy that was made earlier: it was joined without its memory.
+    pub(crate) afresh: bool,
+    /// Everything was compared once: what is not remembered from now on is new.
+    pub(crate) at_home: bool,
+    /// Where the mesh shows the directory that this folder shows, when that is not its root.
+    pub(crate) base: Option<base::Noted>,
+    /// When the marker is to be renewed.
+    pub(crate) renewal: Renewal,
     pub(crate) dev: u64,
     pub(crate) tmp: Arc<Temporary>,
     /// Whether the file system keeps permissions. Where it does not, nothing is said or believed of them.
@@ -69,8 +82,8 @@ pub(crate) struct Engine {
     pub(crate) wanted: HashSet<ContentId>,
     /// Up to where all changes of the mesh were looked at, when they were. Otherwise one of them may want any content.
     pub(crate) caught_up: Option<VersionVector>,
-    /// Deletions that wait for a person: how many entries.
-    pub(crate) held: u64,
+    /// Deletions that wait for a person.
+    pub(crate) held: Held,
     /// Directories whose names changed, to be synced before rows that speak of them are made durable.
     pub(crate) touched: Touched,
     #[cfg(test)]
@@ -98,8 +111,8 @@ pub(crate) struct Todo {
     pub(crate) lists: Vec<PathBuf>,
     /// Places where something may have vanished, to be judged once all else is seen.
     pub(crate) gone: Vec<Place>,
-    /// Places whose deletion waits for a person, all there are.
-    pub(crate) held: Vec<Place>,
+    /// Something may have become of the deletions that wait for a person.
+    pub(crate) ask_held: bool,
     /// Entries to bring to disk next.
     pub(crate) keys: Vec<EntryKey>,
     /// Entries that the mesh does not show any more, to be taken from disk when all that is new was looked at: it may want
@@ -192,6 +205,13 @@ impl Engine {
 
     /// Starts a step.
     pub(crate) fn begin(&mut self, keep: Keep) -> Outcome<Step<'_>> {
+        let mut step = self.begin_to_look(keep)?;
+        step.find_base()?;
+        Ok(step)
+    }
+
+    /// Starts a step that changes nothing, and so need not end.
+    pub(crate) fn begin_to_look(&mut self, keep: Keep) -> Outcome<Step<'_>> {
         let batch = self.state.begin()?;
         Ok(Step {
             engine: self,
@@ -219,6 +239,7 @@ impl Engine {
         self.replica.flush()?;
         let mut batch = self.state.begin()?;
         batch.set_note("vector", &known)?;
+        self.renew_marker(&mut batch)?;
         self.counts = batch.commit(Keep::Now)?;
         Ok(doubtful)
     }
@@ -298,6 +319,8 @@ impl Step<'_> {
     pub(crate) fn end(mut self) -> Outcome<Todo> {
         self.said = false;
         self.submit()?;
+        let held = &self.engine.held;
+        self.todo.gone.retain(|place| !held.contains(place));
         let known = vector_bytes(&self.engine.replica)?;
         self.crash_point("told to the mesh");
         if self.keep == Keep::Now {
@@ -312,6 +335,11 @@ impl Step<'_> {
         }
         self.crash_point("not remembered yet");
         self.todo.progress |= self.keep == Keep::Later && self.batch.is_changed();
+        self.engine.renewal.due |= self.batch.is_changed();
+        if self.keep == Keep::Now {
+            self.engine.renew_marker(&mut self.batch)?;
+        }
+        self.engine.note_behind(&mut self.batch)?;
         if self.batch.is_changed() {
             // A database that closes makes durable what was kept for later. If the mesh's metadata could not
             // be written then, it forgets what these rows speak of, and that must not look like a removal.
@@ -514,7 +542,7 @@ impl Step<'_> {
 }
 
 /// Whether a directory cannot be opened because something else, or nothing, stands there or on the way.
-fn is_replaced(error: &io::Error) -> bool {
+pub(crate) fn is_replaced(error: &io::Error) -> bool {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::CrossesDevices => {
             true

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use super::engine::{Engine, Outcome};
+use wormhole_crdt::EntryKey;
+
+use super::engine::{Engine, Outcome, Step};
 use super::ignore::Shape;
-use super::name;
+use super::name::{self, Place};
 use super::plan::Node;
 use super::stamp::unchanged;
 use super::state::{Keep, Row};
@@ -14,7 +16,7 @@ use super::status::{Explanation, Reason};
 pub(crate) enum Found {
     Answer(Explanation),
     /// In the mesh and not here: the downloads know why.
-    Absent(wormhole_crdt::EntryKey),
+    Absent(EntryKey),
     /// On disk and not as it was synced.
     Unrecorded,
 }
@@ -63,8 +65,7 @@ impl Engine {
                 }
             }
         }
-        let held = self.held > 0;
-        let mut step = self.begin(Keep::Later)?;
+        let mut step = self.begin_to_look(Keep::Later)?;
         let base = step.engine.config.base;
         if path.as_os_str().is_empty() {
             return Ok(Found::Answer(Explanation::Synced));
@@ -88,18 +89,35 @@ impl Engine {
             (Some(place), None) => step.shown_at(place)?,
             (None, None) => None,
         };
+        let is_held = match &place {
+            Some(place) => step.waits_for_a_person(place)?,
+            None => false,
+        };
         Ok(match (row, seen, entry) {
             (Some(row), Some(seen), Some(entry)) if unchanged(&row, &seen) => synced(&row, &entry),
-            (Some(_), None, Some(_)) if held => {
-                let reason = Reason::DeletionHeld {
-                    entries: step.engine.held,
-                };
+            (Some(_), None, Some(_)) if is_held => {
+                let entries = step.engine.held.shown().entries;
+                let reason = Reason::DeletionHeld { entries };
                 Found::Answer(Explanation::Problem(reason))
             }
             (_, Some(_), _) => Found::Unrecorded,
             (_, None, Some(entry)) => Found::Absent(entry.key),
             (_, None, None) => Found::Answer(Explanation::Unknown),
         })
+    }
+}
+
+impl Step<'_> {
+    /// Whether the deletion of a place, or of a directory above, waits for a person.
+    fn waits_for_a_person(&self, place: &Place) -> Outcome<bool> {
+        let mut at = place.clone();
+        while !self.engine.held.contains(&at) {
+            match self.batch.by_key(&EntryKey::from(at.parent))? {
+                Some((above, _)) => at = above,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 }
 

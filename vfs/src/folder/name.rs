@@ -67,11 +67,14 @@ pub(crate) fn display(path: &Path) -> Arc<str> {
     }
 }
 
+/// A longer ending is no extension but part of the name, and is cut like the rest of it.
+const MAX_KEPT_EXTENSION: usize = 32;
+
 /// The name under which a read-only member's own change is kept: `stem (local).ext`, then `stem (local 2).ext`.
 pub(crate) fn aside(name: &EntryName, attempt: u32) -> Option<EntryName> {
     let text = name.as_str();
     let (stem, extension) = match text.rfind('.') {
-        Some(dot) if dot > 0 => text.split_at(dot),
+        Some(dot) if dot > 0 && text.len() - dot <= MAX_KEPT_EXTENSION => text.split_at(dot),
         Some(_) | None => (text, ""),
     };
     let suffix = if attempt < 2 {
@@ -89,12 +92,14 @@ pub(crate) fn aside(name: &EntryName, attempt: u32) -> Option<EntryName> {
     EntryName::parse(&format!("{stem}{suffix}{extension}")).ok()
 }
 
-/// True for the control directory and everything in it.
+/// True for a control directory and everything in it: this folder's own, and that of any folder further down. The mesh
+/// may be shown there from that directory on, by another device or after an unbinding.
 pub(crate) fn is_control(path: &Path) -> bool {
-    path.components().next().is_some_and(|first| {
+    path.components().any(|one| {
+        let text = one.as_os_str();
         // A disk that folds case takes every spelling for the control directory.
-        first.as_os_str() == CONTROL
-            || parse(first.as_os_str()).is_ok_and(|name| name.fold() == CONTROL)
+        text.eq_ignore_ascii_case(CONTROL)
+            || (!text.is_ascii() && parse(text).is_ok_and(|name| name.fold() == CONTROL))
     })
 }
 
@@ -125,14 +130,22 @@ mod tests {
     fn a_local_copy_of_the_longest_name_still_fits() {
         let longest = name(&"é".repeat(127));
         assert!(aside(&longest, 12).unwrap().as_str().len() <= 255);
+        let ending = name(&format!("a.{}", "e".repeat(253)));
+        assert!(aside(&ending, 12).unwrap().as_str().len() <= 255);
     }
 
     #[test]
     fn every_spelling_of_the_control_directory_is_ours() {
-        for path in [".wormhole", ".WORMHOLE/tmp", ".Wormhole/folder"] {
+        for path in [
+            ".wormhole",
+            ".WORMHOLE/tmp",
+            ".Wormhole/folder",
+            "sub/.wormhole",
+            "sub/.wormhole/folder",
+        ] {
             assert!(is_control(Path::new(path)), "{path}");
         }
-        for path in [".wormholeignore", "sub/.wormhole", "wormhole"] {
+        for path in [".wormholeignore", "sub/wormhole", "wormhole"] {
             assert!(!is_control(Path::new(path)), "{path}");
         }
     }

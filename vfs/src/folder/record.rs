@@ -3,12 +3,16 @@
 //! A rename is recognised by inode; a file that was replaced under its name stays the same entry, which is how editors
 //! save. Drafts are submitted together (`draft`); deletions are judged last (`removal`).
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use wormhole_crdt::{Entry, EntryKey, LinkTarget, Mode};
 
 use super::beneath::{self, Seen, SeenKind};
-use super::engine::{Dir, Engine, Look, Outcome, Passed, Step, Todo, node_of, version_of};
+use super::engine::{
+    Dir, Engine, Look, Outcome, Passed, Step, Todo, is_replaced, node_of, version_of,
+};
 use super::ignore::Shape;
 use super::name::{self, Place};
 use super::plan::{self, Action, Node};
@@ -20,9 +24,11 @@ use super::status::Reason;
 mod draft;
 mod import;
 mod removal;
+mod submit;
 
 pub(crate) use draft::Draft;
 pub(crate) use import::now_ns;
+pub(crate) use removal::Answer;
 
 /// Bigger files are hashed beside the steps, so that they delay nobody.
 const BESIDE_BYTES: u64 = 16 << 20;
@@ -69,7 +75,7 @@ impl Step<'_> {
         let Some(dir) = self.dir(place.parent)? else {
             return Ok(None);
         };
-        let shape = match beneath::look(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name()) {
+        let shape = match beneath::look(dir.fd.as_fd(), place.os_name()) {
             Ok(Some(seen)) if seen.kind == SeenKind::Directory => Shape::Directory,
             Ok(_) | Err(_) => Shape::Other,
         };
@@ -85,8 +91,7 @@ impl Step<'_> {
             }
         }
         if row.is_none()
-            && beneath::look(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name())
-                .is_ok_and(|seen| seen.is_none())
+            && beneath::look(dir.fd.as_fd(), place.os_name()).is_ok_and(|seen| seen.is_none())
         {
             self.engine.problems.clear_tree(path);
             return Ok(None);
@@ -99,6 +104,10 @@ impl Step<'_> {
         if let Some(name) = path.file_name()
             && let Err(reason) = name::parse(name)
         {
+            if !self.is_there(path) {
+                self.engine.problems.clear_tree(path);
+                return Ok(None);
+            }
             if self
                 .engine
                 .rules
@@ -112,6 +121,17 @@ impl Step<'_> {
         match path.parent() {
             Some(above) if !above.as_os_str().is_empty() => self.check_path(above, Doubt::Nothing),
             Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whether something stands at a path that has no place in the mesh, as far as can be told.
+    fn is_there(&self, path: &Path) -> bool {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return false;
+        };
+        match self.engine.root.open_dir(above) {
+            Ok(dir) => !matches!(beneath::look(dir.as_fd(), name), Ok(None)),
+            Err(error) => !is_replaced(&error),
         }
     }
 
@@ -151,6 +171,7 @@ impl Step<'_> {
             }
             return Ok(None);
         };
+        self.todo.ask_held |= self.engine.held.contains(place);
         let shape = if seen.kind == SeenKind::Directory {
             Shape::Directory
         } else {
@@ -249,6 +270,18 @@ impl Step<'_> {
         if let Some((from, row)) = self.renamed_from(&seen)? {
             return self.renamed(&from, place, path, row, seen);
         }
+        let now = Instant::now();
+        if self.engine.at_home {
+            let bytes = if seen.kind == SeenKind::File {
+                seen.stamp.size
+            } else {
+                0
+            };
+            self.engine.guard.appeared(path, bytes, now);
+            self.todo.ask_held |= self.engine.held.may_be_replaced(path, now);
+        } else {
+            self.engine.guard.was_there(path, now);
+        }
         match seen.kind {
             SeenKind::File => self.look_inside(place, path, seen),
             SeenKind::Directory => {
@@ -281,7 +314,7 @@ impl Step<'_> {
                 continue;
             };
             let mut names = Vec::new();
-            let listed = beneath::list(std::os::fd::AsFd::as_fd(&fd), &mut |name| {
+            let listed = beneath::list(fd.as_fd(), &mut |name| {
                 names.push(name.to_owned());
             });
             if let Err(error) = listed {
@@ -289,7 +322,7 @@ impl Step<'_> {
             }
             for name in names {
                 let child = path.join(&name);
-                let shape = match beneath::look(std::os::fd::AsFd::as_fd(&fd), &name) {
+                let shape = match beneath::look(fd.as_fd(), &name) {
                     Ok(Some(seen)) if seen.kind == SeenKind::Directory => Shape::Directory,
                     Ok(_) | Err(_) => Shape::Other,
                 };
@@ -343,7 +376,7 @@ impl Step<'_> {
     }
 
     fn link_node(&mut self, path: &Path, place: &Place, dir: &Dir) -> Result<Node, Passed> {
-        match beneath::read_link(std::os::fd::AsFd::as_fd(&dir.fd), place.os_name()) {
+        match beneath::read_link(dir.fd.as_fd(), place.os_name()) {
             Ok(raw) => {
                 let text = String::from_utf8(raw).ok();
                 match text.and_then(|text| LinkTarget::parse(&text).ok()) {

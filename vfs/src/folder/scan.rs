@@ -151,7 +151,12 @@ impl Engine {
         step.examine(looks)?;
         let mut walked = Walked::Partly;
         if walk.is_idle() && step.todo.scans.is_empty() {
-            walked = Walked::Done(std::mem::take(&mut walk.extent));
+            let extent = std::mem::take(&mut walk.extent);
+            if extent == Extent::Whole && !step.engine.at_home {
+                step.batch.set_compared()?;
+                step.engine.at_home = true;
+            }
+            walked = Walked::Done(extent);
         }
         let mut todo = step.end()?;
         for path in std::mem::take(&mut todo.scans) {

@@ -10,14 +10,18 @@ use std::sync::Arc;
 use wormhole_crdt::{EntryKey, EntryName, Replica, VersionVector};
 use wormhole_store::Store;
 
+use super::base::Noted;
 use super::beneath::{self, Root};
 use super::config::{FolderConfig, Memory};
 use super::engine::{Engine, Outcome, Step, Todo, Touched};
 use super::ground::Ground;
 use super::guard::Guard;
+use super::held::Held;
 use super::ignore::Rules;
+use super::marker::{Owner, Token, Tokens};
 use super::name::{self, Place};
 use super::problem::Problems;
+use super::renewal::{BEHIND, Renewal, TOKENS};
 use super::state::{Batch, Keep, STASH, State};
 use super::status::{Counts, StopReason};
 use super::taken::{Judgement, Taken};
@@ -32,7 +36,7 @@ const MAX_ASIDE: u32 = 100;
 impl Engine {
     /// Opens everything. `Err` inside means that the folder is there but must not be touched.
     pub(crate) fn open(
-        config: FolderConfig,
+        mut config: FolderConfig,
         replica: Replica,
         store: Store,
     ) -> Result<Result<Self, StopReason>, OpenError> {
@@ -55,14 +59,14 @@ impl Engine {
             .map_err(dir_error)?
             .stamp
             .dev;
-        // A folder that was synced before has a marker. One that was not gets it now.
-        match marker::check(&root, &config.id).map_err(control_error)? {
-            Ok(()) => {}
-            Err(StopReason::MarkerGone) if !config.state.exists() => {
-                marker::create(&root, &config.id).map_err(control_error)?;
-            }
+        let owner = Owner {
+            id: config.id,
+            device: replica.device(),
+        };
+        let found = match mark(&root, &owner, &config).map_err(control_error)? {
+            Ok(found) => found,
             Err(reason) => return Ok(Err(reason)),
-        }
+        };
         let tmp = Temporary::open(Arc::clone(&root)).map_err(control_error)?;
         let state = State::open(&config.state).map_err(state_error)?;
         store
@@ -71,20 +75,19 @@ impl Engine {
                 dir: config.dir.clone(),
                 source,
             })?;
-        let mut batch = state.begin().map_err(state_error)?;
-        match config.memory {
-            Memory::Kept => forget_another_future(&mut batch, &replica).map_err(state_error)?,
-            Memory::Afresh => batch.clear().map_err(state_error)?,
+        let kept = Kept::load(&state, &config, &replica, &found).map_err(state_error)?;
+        if let Some(base) = &kept.base {
+            config.base = base.id();
         }
-        let counts = batch.commit(Keep::Now).map_err(state_error)?;
         Ok(Ok(Self {
             guard: Guard::new(config.deletion_guard),
             trash: Trash::new(config.trash),
-            ground: Arc::new(Ground {
-                dir: config.dir.clone(),
-                id: config.id,
-                root: Arc::clone(&root),
-            }),
+            owner,
+            afresh: kept.afresh,
+            base: kept.base,
+            at_home: kept.at_home,
+            renewal: Renewal::new(kept.behind),
+            ground: Arc::new(Ground::new(&config.dir, config.id, &root, kept.tokens)),
             config,
             root,
             dev,
@@ -98,10 +101,10 @@ impl Engine {
             refusals: 0,
             watcher: None,
             unwatched: 0,
-            counts,
+            counts: kept.counts,
             wanted: HashSet::new(),
             caught_up: None,
-            held: 0,
+            held: Held::default(),
             touched: Touched::default(),
             #[cfg(test)]
             fault: super::tests::fault::Fault::default(),
@@ -136,6 +139,7 @@ impl Engine {
             }
         }
         step.end()?;
+        self.load_held()?;
         Ok(keys)
     }
 
@@ -248,6 +252,105 @@ impl Step<'_> {
         }
         Ok(Err(io::ErrorKind::AlreadyExists.into()))
     }
+}
+
+/// Makes sure that the directory has a marker, and gives the token in it. A folder that was synced before has one; one that
+/// was not gets it now.
+fn mark(
+    root: &Root,
+    owner: &Owner,
+    config: &FolderConfig,
+) -> io::Result<Result<Marker, StopReason>> {
+    let token = match marker::check(root, &config.id)? {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let token = Token::random();
+            marker::write(root, owner, token)?;
+            token
+        }
+        Err(StopReason::MarkerGone) if !config.state.exists() => {
+            let token = Token::random();
+            marker::create(root, owner, token)?;
+            token
+        }
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let file = marker::file(root)?;
+    Ok(Ok(Marker { token, file }))
+}
+
+/// The marker that was found.
+struct Marker {
+    token: Token,
+    file: [u8; 24],
+}
+
+/// What the memory of the last sync says of the folder as a whole.
+struct Kept {
+    base: Option<Noted>,
+    tokens: Tokens,
+    counts: Counts,
+    /// There was a memory of another state of the directory: it was forgotten.
+    afresh: bool,
+    /// Everything was compared once.
+    at_home: bool,
+    /// More is remembered than the marker stands for.
+    behind: bool,
+}
+
+impl Kept {
+    /// Reads it, once it is known to be of this directory and of no other future.
+    fn load(
+        state: &State,
+        config: &FolderConfig,
+        replica: &Replica,
+        found: &Marker,
+    ) -> Result<Self, StateError> {
+        let mut batch = state.begin()?;
+        match config.memory {
+            Memory::Kept => forget_another_future(&mut batch, replica)?,
+            Memory::Afresh => batch.clear()?,
+        }
+        let base = Noted::load(&batch, config.base)?;
+        let afresh = forget_an_older_copy(&mut batch, found)?;
+        let at_home = batch.is_compared()?;
+        let behind = batch.note(BEHIND)?.is_some();
+        if behind {
+            // It may be the next one already, of which the memory was cut off.
+            batch.set_note(BEHIND, &found.file)?;
+        }
+        let tokens = Tokens::after(found.token);
+        batch.set_note(TOKENS, &tokens.to_bytes())?;
+        let counts = batch.commit(Keep::Now)?;
+        Ok(Self {
+            base,
+            tokens,
+            counts,
+            afresh,
+            at_home,
+            behind,
+        })
+    }
+}
+
+/// If the directory has a token that this memory does not know, it is a copy that was made earlier and put in the place of
+/// the folder. What it lacks was not deleted, and what differs in it was not written after what the mesh shows: everything
+/// is compared afresh. Answers whether there was anything to forget.
+fn forget_an_older_copy(batch: &mut Batch, found: &Marker) -> Result<bool, StateError> {
+    let known = batch.note(TOKENS)?;
+    let known = known.as_deref().and_then(Tokens::from_bytes);
+    let is_known = known.is_some_and(|known| known.know(found.token));
+    // Killed before the marker was renewed: a copy that was made just before has the same token.
+    let is_renewed = known.is_some_and(|known| known.next == found.token);
+    let behind = batch.note(BEHIND)?;
+    let is_copy = !is_renewed && behind.is_some_and(|file| file != found.file);
+    if (is_known && !is_copy) || batch.counts() == Counts::default() {
+        return Ok(false);
+    }
+    tracing::warn!("this is not the folder that was synced last: comparing everything afresh");
+    batch.clear()?;
+    batch.remove_note(BEHIND)?;
+    Ok(true)
 }
 
 /// If the replica knows less than when this memory was written, it was replaced by an older copy. Then absence from it says

@@ -24,12 +24,15 @@ const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 const KEYS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
 const INODES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("inodes");
 const KEPT: TableDefinition<'_, &[u8], ()> = TableDefinition::new("kept");
+const HELD: TableDefinition<'_, &[u8], ()> = TableDefinition::new("held");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Raised when a row's meaning changes.
 const FORMAT: u32 = 2;
 /// Index pages kept in RAM; the whole of a 200,000-file folder is about five times this.
 const CACHE_BYTES: usize = 16 << 20;
+/// The note that everything on disk was compared once with what the mesh shows.
+const COMPARED: &str = "compared";
 /// The parent of what is moved out of the way while names are swapped: the folder's temporary directory.
 pub(crate) const STASH: EntryId = EntryId::from_bytes([0xff; 16]);
 
@@ -84,6 +87,7 @@ impl State {
             batch.txn.open_table(KEYS)?;
             batch.txn.open_table(INODES)?;
             batch.txn.open_table(KEPT)?;
+            batch.txn.open_table(HELD)?;
         }
         batch.commit(Keep::Now)?;
         Ok(state)
@@ -160,7 +164,7 @@ impl Batch {
 
     fn row_at(&self, key: &[u8]) -> Result<Option<Row>, StateError> {
         match self.txn.open_table(ROWS)?.get(key)? {
-            Some(value) => Ok(Some(row::decode(value.value())?)),
+            Some(value) => Ok(Some(row::decode(key, value.value())?)),
             None => Ok(None),
         }
     }
@@ -201,7 +205,7 @@ impl Batch {
         let key = row::place_key(place);
         self.txn
             .open_table(ROWS)?
-            .insert(key.as_slice(), row::encode(new)?.as_slice())?;
+            .insert(key.as_slice(), row::encode(&key, new)?.as_slice())?;
         self.txn
             .open_table(KEYS)?
             .insert(row::entry_key(&new.key).as_slice(), key.as_slice())?;
@@ -216,7 +220,7 @@ impl Batch {
     pub(crate) fn remove(&mut self, place: &Place) -> Result<Option<Row>, StateError> {
         let key = row::place_key(place);
         let old = match self.txn.open_table(ROWS)?.remove(key.as_slice())? {
-            Some(value) => row::decode(value.value())?,
+            Some(value) => row::decode(&key, value.value())?,
             None => return Ok(None),
         };
         // Either index may already point to a newer place.
@@ -258,7 +262,8 @@ impl Batch {
         let mut children = Vec::new();
         for entry in rows.range(start.as_slice()..end.as_slice())? {
             let (key, value) = entry?;
-            children.push((row::decode_place(key.value())?, row::decode(value.value())?));
+            let found = row::decode(key.value(), value.value())?;
+            children.push((row::decode_place(key.value())?, found));
         }
         Ok(children)
     }
@@ -273,7 +278,8 @@ impl Batch {
         let rows = self.txn.open_table(ROWS)?;
         let mut places = Vec::new();
         for entry in rows.range(start.as_slice()..end.as_slice())? {
-            let (key, _value) = entry?;
+            let (key, value) = entry?;
+            row::check(key.value(), value.value())?;
             let place = row::decode_place(key.value())?;
             let found = known.binary_search_by(|name| name.as_os_str().cmp(place.os_name()));
             if found.is_err() {
@@ -283,22 +289,22 @@ impl Batch {
         Ok(places)
     }
 
-    /// How many entries are synced at and below a place, counted up to `limit`.
-    pub(crate) fn count_below(&self, place: &Place, limit: u64) -> Result<u64, StateError> {
-        let Some(top) = self.get(place)? else {
-            return Ok(0);
-        };
-        let mut total = 1;
-        let mut todo = vec![top];
+    /// How many entries are synced at and below a place, and the bytes of the files, counted up to `limit` entries.
+    pub(crate) fn count_below(&self, place: &Place, limit: u64) -> Result<(u64, u64), StateError> {
+        let (mut total, mut bytes) = (0_u64, 0_u64);
+        let mut todo: Vec<Row> = self.get(place)?.into_iter().collect();
         while let Some(next) = todo.pop() {
-            if !next.node.is_directory() || total >= limit {
-                continue;
+            total += 1;
+            match next.node {
+                Node::Directory { .. } if total + (todo.len() as u64) < limit => {
+                    let children = self.children(next.key.id)?;
+                    todo.extend(children.into_iter().map(|(_, row)| row));
+                }
+                Node::File { content, .. } => bytes = bytes.saturating_add(content.size),
+                Node::Directory { .. } | Node::Symlink { .. } => {}
             }
-            let children = self.children(next.key.id)?;
-            total += children.len() as u64;
-            todo.extend(children.into_iter().map(|(_, row)| row));
         }
-        Ok(total)
+        Ok((total, bytes))
     }
 
     /// Forgets a place and everything below it.
@@ -405,6 +411,42 @@ impl Batch {
         Ok(())
     }
 
+    /// The places whose deletion waits for a person.
+    pub(crate) fn held(&self) -> Result<Vec<Place>, StateError> {
+        let held = self.txn.open_table(HELD)?;
+        let mut places = Vec::new();
+        for entry in held.iter()? {
+            let (key, _value) = entry?;
+            places.push(row::decode_place(key.value())?);
+        }
+        Ok(places)
+    }
+
+    /// These wait for a person, and no others.
+    pub(crate) fn set_held<'p>(
+        &mut self,
+        places: impl Iterator<Item = &'p Place>,
+    ) -> Result<(), StateError> {
+        self.txn.delete_table(HELD)?;
+        let mut held = self.txn.open_table(HELD)?;
+        for place in places {
+            held.insert(row::place_key(place).as_slice(), ())?;
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Whether everything was compared once: what this device said of a place is then remembered there, but for what a
+    /// crash cut off.
+    pub(crate) fn is_compared(&self) -> Result<bool, StateError> {
+        Ok(self.note(COMPARED)?.is_some())
+    }
+
+    /// It was.
+    pub(crate) fn set_compared(&mut self) -> Result<(), StateError> {
+        self.set_note(COMPARED, b"1")
+    }
+
     /// A value of the folder as a whole.
     pub(crate) fn note(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
         Ok(self
@@ -421,12 +463,20 @@ impl Batch {
         Ok(())
     }
 
+    /// Forgets it.
+    pub(crate) fn remove_note(&mut self, key: &str) -> Result<(), StateError> {
+        self.changed |= self.txn.open_table(META)?.remove(key)?.is_some();
+        Ok(())
+    }
+
     /// Forgets everything: the mesh's metadata was replaced by an older copy, so what is remembered here may be of a
     /// future that it does not know. Everything on disk is then compared afresh and nothing is deleted.
     pub(crate) fn clear(&mut self) -> Result<(), StateError> {
         self.txn.delete_table(ROWS)?;
         self.txn.delete_table(KEYS)?;
         self.txn.delete_table(INODES)?;
+        self.txn.delete_table(HELD)?;
+        self.remove_note(COMPARED)?;
         self.counts = Counts::default();
         self.changed = true;
         Ok(())

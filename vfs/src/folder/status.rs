@@ -25,17 +25,32 @@ pub struct FolderStatus {
     pub problems: Vec<Problem>,
     /// How many problems there are in all.
     pub problem_count: u64,
-    /// Entries whose deletion on disk waits for [`super::Folder::confirm_deletions`]; 0 when none does.
-    pub held_deletions: u64,
+    /// What vanished from the disk and waits for a person.
+    pub held: HeldDeletions,
     /// What is kept of what others removed or replaced.
     pub trash: TrashSize,
     /// True when everything seen on disk is recorded and everything known to the mesh is here.
     pub settled: bool,
+    /// True when nothing is under way: whatever is not here is in `problems`, and stays so until somebody does something
+    /// about that.
+    pub at_rest: bool,
 }
 
 impl FolderStatus {
     /// How many pending files and problems a snapshot lists at most.
     pub const LISTED: usize = 200;
+}
+
+/// What vanished from the disk and waits for [`super::Folder::confirm_deletions`] or
+/// [`super::Folder::undo_deletions`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldDeletions {
+    /// How many entries; 0 when none waits.
+    pub entries: u64,
+    /// The first [`FolderStatus::LISTED`] files and whole directories, relative to the folder, safe to print.
+    pub paths: Vec<Arc<str>>,
+    /// Names this list; another list has another name.
+    pub list: u64,
 }
 
 /// What a folder is doing.
@@ -65,6 +80,8 @@ pub enum StopReason {
     MarkerGone,
     /// The marker belongs to another binding.
     MarkerForeign,
+    /// A copy of the directory that was made earlier stands in its place.
+    OlderCopy,
     /// The database of what was last synced cannot be written; what it said is in the log.
     StateFailed,
 }
@@ -75,15 +92,21 @@ impl fmt::Display for StopReason {
             Self::Asked => "stopped",
             Self::DirectoryGone => {
                 "the directory is not in its place any more (moved, deleted, or its disk unmounted?); nothing was \
-                 deleted anywhere; bring it back and the folder goes on, or unbind it"
+                 deleted anywhere; it goes on when its disk is back, or say where it is now: wormhole move DIR \
+                 NEWDIR; or unbind it"
             }
             Self::MarkerGone => {
                 "the folder's marker .wormhole/folder is gone (disk not mounted, or emptied?); nothing was deleted \
-                 anywhere; bring the files back with it and the folder goes on, or unbind it"
+                 anywhere; it goes on when its disk is back; if the files are lost, unbind it, and sync the mesh \
+                 into it again"
             }
             Self::MarkerForeign => {
                 "the folder's marker .wormhole/folder belongs to another binding; nothing was changed; unbind the \
                  folder or choose another directory"
+            }
+            Self::OlderCopy => {
+                "a copy of this folder that was made earlier stands in its place; nothing was deleted anywhere; it is \
+                 compared afresh"
             }
             Self::StateFailed => "this folder's database failed (the log says how); it is opened again by itself",
         })
@@ -232,7 +255,8 @@ impl Reason {
             Self::KeptAside { .. } => "compare the two files, then move the copy away",
             Self::KeptDirectory => "delete or move what is left in it",
             Self::DeletionHeld { .. } => {
-                "bring the files back, or pass the deletions on: wormhole confirm-deletions DIR"
+                "pass the deletions on: wormhole confirm-deletions DIR; or have the files back: wormhole \
+                 confirm-deletions DIR --undo"
             }
             Self::IgnoreRule { .. } => "correct the line",
             Self::Io { .. } => "see the message; it is tried again by itself",

@@ -2,6 +2,7 @@
 //! what a user would call them.
 
 mod attack;
+mod base;
 mod both;
 mod copy;
 mod crash;

@@ -2,8 +2,7 @@
 //! nothing more vanishes for a moment, everything that is missing comes out.
 //!
 //! `rm -rf` of a tree reaches this device as thousands of single deletions. Judged one by one, the first ones would be
-//! believed before their number gives them away. What waits for a person stays in here too: the next judgement counts it
-//! again, together with what vanished since, and notices what came back. The limits themselves are in `guard`.
+//! believed before their number gives them away. The limits themselves are in `guard`; what waits for a person is in `held`.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -15,33 +14,24 @@ const QUIET: Duration = Duration::from_millis(400);
 /// A deletion that goes on is judged this often, with all that vanished so far.
 const MAX_WAIT: Duration = Duration::from_secs(3);
 
-/// All that is missing as far as it is known, taken out to be judged.
-#[derive(Debug, Default)]
-pub(crate) struct Missing {
-    pub(crate) places: Vec<Place>,
-    /// The whole folder was compared before.
-    pub(crate) extent: Extent,
-}
-
 /// How much of the folder was looked at for what is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Some paths.
     #[default]
     Part,
-    /// Everything: what a person confirmed before is settled by this judgement.
+    /// Everything.
     Whole,
 }
 
-/// Places that wait to be judged, or for a person.
+/// Places that wait to be judged.
 #[derive(Debug, Default)]
 pub(crate) struct Vanished {
     places: HashSet<Place>,
     /// The first and the last vanishing since the last judgement.
     burst: Option<(Instant, Instant)>,
-    /// Judge even if nothing vanished: what is held may have come back or may be confirmed.
+    /// Judge even if nothing vanished: what is held may have come back.
     asked: bool,
-    extent: Extent,
 }
 
 impl Vanished {
@@ -62,20 +52,9 @@ impl Vanished {
         }
     }
 
-    /// The whole folder was compared: whatever is missing is in here.
-    pub(crate) fn compared(&mut self) {
-        self.extent = Extent::Whole;
-        self.asked = true;
-    }
-
     /// Looks again at what waits for a person.
     pub(crate) fn ask(&mut self) {
-        self.asked |= !self.places.is_empty();
-    }
-
-    /// These wait for a person.
-    pub(crate) fn hold(&mut self, places: Vec<Place>) {
-        self.places.extend(places);
+        self.asked = true;
     }
 
     /// Whether something vanished that was not judged yet.
@@ -92,12 +71,8 @@ impl Vanished {
     }
 
     /// Takes everything out, to be judged.
-    pub(crate) fn take(&mut self) -> Missing {
-        let Self { places, extent, .. } = std::mem::take(self);
-        Missing {
-            places: places.into_iter().collect(),
-            extent,
-        }
+    pub(crate) fn take(&mut self) -> Vec<Place> {
+        std::mem::take(self).places.into_iter().collect()
     }
 }
 
@@ -124,7 +99,7 @@ mod tests {
         vanished.heard(start + ms(1_000));
         let due = vanished.due(start).unwrap();
         assert_eq!(due, start + ms(1_400));
-        assert_eq!(vanished.take().places.len(), 10);
+        assert_eq!(vanished.take().len(), 10);
         assert!(!vanished.is_pending());
     }
 
@@ -145,16 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_judged_again_with_what_vanishes_later() {
+    fn what_is_held_is_looked_at_when_it_is_asked_for() {
         let (mut vanished, start) = (Vanished::default(), Instant::now());
-        vanished.hold(vec![place(0), place(1)]);
         assert_eq!(vanished.due(start), None);
-        vanished.add(vec![place(1)], start);
-        assert_eq!(vanished.due(start), None, "known already");
-        vanished.add(vec![place(2)], start);
-        assert!(vanished.due(start).is_some());
-        assert_eq!(vanished.take().places.len(), 3);
         vanished.ask();
-        assert_eq!(vanished.due(start), None, "there is nothing to look at");
+        assert_eq!(vanished.due(start), Some(start));
+        assert_eq!(vanished.take(), []);
+        assert_eq!(vanished.due(start), None);
     }
 }

@@ -351,7 +351,7 @@ impl Shared {
 }
 
 fn deliver(path: PathBuf, hint: Hint, hints: &mpsc::Sender<(PathBuf, Hint)>, trouble: &Trouble) {
-    if hint == Hint::Vanished && is_foundation(&path) {
+    if is_foundation(&path) && (hint == Hint::Vanished || is_marker(&path)) {
         trouble.doubt();
     }
     let ours = name::is_control(&path) && path != Path::new(name::LOCAL_IGNORE);
@@ -366,11 +366,14 @@ fn deliver(path: PathBuf, hint: Hint, hints: &mpsc::Sender<(PathBuf, Hint)>, tro
 /// What a folder must not be without: itself, its control directory, its marker.
 fn is_foundation(relative: &Path) -> bool {
     let control = Path::new(name::CONTROL);
-    relative.as_os_str().is_empty()
-        || relative == control
-        || relative
-            .strip_prefix(control)
-            .is_ok_and(|below| below == Path::new(name::MARKER))
+    relative.as_os_str().is_empty() || relative == control || is_marker(relative)
+}
+
+/// The marker may not even become another: one of an older copy may have been put there.
+fn is_marker(relative: &Path) -> bool {
+    relative
+        .strip_prefix(name::CONTROL)
+        .is_ok_and(|below| below == Path::new(name::MARKER))
 }
 
 /// A rename is told by its two halves.

@@ -120,6 +120,16 @@ pub(super) async fn unbind(
     Ok(Json(node.unbind(&request.dir).await?))
 }
 
+/// Moves a synced folder, or follows one that was moved.
+#[utoipa::path(post, path = "/v1/move", request_body = MoveRequest,
+    responses((status = 200, body = MoveReply), (status = "4XX", body = Fault)))]
+pub(super) async fn move_folder(
+    State(node): State<Node>,
+    Body(request): Body<MoveRequest>,
+) -> Reply<MoveReply> {
+    Ok(Json(node.move_folder(&request.dir, &request.to).await?))
+}
+
 /// Forgets a mesh on this device; the files of its folders stay.
 #[utoipa::path(post, path = "/v1/leave", request_body = LeaveRequest,
     responses((status = 200, body = LeaveReply), (status = "4XX", body = Fault)))]
@@ -181,14 +191,14 @@ pub(super) async fn rescan(
     Ok(Json(Empty {}))
 }
 
-/// Lets the deletions that a folder holds back go through.
-#[utoipa::path(post, path = "/v1/confirm-deletions", request_body = FolderRequest,
+/// Lets the deletions that a folder holds back go through, or brings back what vanished.
+#[utoipa::path(post, path = "/v1/confirm-deletions", request_body = ConfirmRequest,
     responses((status = 200, body = ConfirmReply), (status = "4XX", body = Fault)))]
 pub(super) async fn confirm_deletions(
     State(node): State<Node>,
-    Body(request): Body<FolderRequest>,
+    Body(request): Body<ConfirmRequest>,
 ) -> Reply<ConfirmReply> {
-    Ok(Json(node.confirm_deletions(&request.dir).await?))
+    Ok(Json(node.confirm_deletions(&request).await?))
 }
 
 /// Pauses one mesh or all; outlasts a restart.

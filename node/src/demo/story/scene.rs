@@ -99,6 +99,7 @@ impl Story {
                 mesh: None,
                 timeout_seconds: Some(PATIENCE.as_secs()),
                 members: 1,
+                until_stuck: false,
             };
             let actor = self.actor(who);
             let watched = crate::cli::watch(self.output, &actor.client, None, &wait).await;
@@ -321,6 +322,7 @@ impl Story {
                 mesh: None,
                 timeout_seconds,
                 members: 2,
+                until_stuck: false,
             };
             let reply: WaitReply = actor.post("/v1/wait", &wait).await?;
             must_be_done(actor, &reply)?;

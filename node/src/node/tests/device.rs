@@ -195,6 +195,7 @@ impl Device {
             mesh: None,
             timeout_seconds,
             members,
+            until_stuck: false,
         };
         self.client.post("/v1/wait", &request).await.unwrap()
     }

@@ -16,20 +16,16 @@ impl Actor {
     /// Trouble may have passed; the folder itself may have gone.
     pub(super) fn recheck(&mut self, now: Instant) {
         self.next_check = now + RECHECK;
+        self.look_for_ground();
         let Some(engine) = &mut self.engine else {
             return;
         };
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || self.paused {
             return;
         }
-        if let Err(reason) = engine.is_itself() {
-            self.stop(reason);
-            return;
+        if !engine.held.is_empty() {
+            self.vanished.ask();
         }
-        if self.paused {
-            return;
-        }
-        self.vanished.ask();
         let too_much = engine.trash.is_over();
         self.untidy |= engine.problems.at(Path::new(name::TMP)).is_some();
         for path in engine.problems.paths() {
@@ -127,7 +123,8 @@ impl Actor {
             self.untidy = false;
             return Some(Work::Tidy(self.downloads.partial_names()));
         }
-        self.unflushed.map(|_| Work::Flush)
+        let renew = self.renewal(now).is_some_and(|at| at <= now);
+        (renew || self.unflushed.is_some()).then_some(Work::Flush)
     }
 }
 

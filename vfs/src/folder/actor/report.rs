@@ -133,7 +133,6 @@ impl Actor {
             || !self.keys.is_empty()
             || !self.gone_keys.is_empty()
             || !self.blocked.is_empty()
-            || !self.refused.is_empty()
             || !self.complete.is_empty()
             || !self.imports.is_empty()
             || !self.import_queue.is_empty()
@@ -141,6 +140,9 @@ impl Actor {
             || self.unflushed.is_some()
             || !self.downloads.is_empty()
             || !self.inbox.is_empty();
+        // What the system refuses is tried again, and may be refused for ever.
+        let at_rest = !busy;
+        let busy = busy || !self.refused.is_empty();
         let phase = match (&self.stopped, self.paused) {
             (Some(reason), _) => Phase::Stopped(reason.clone()),
             (None, true) => Phase::Paused,
@@ -149,10 +151,11 @@ impl Actor {
             (None, false) => Phase::UpToDate,
         };
         let mut status = FolderStatus {
-            settled: phase == Phase::UpToDate && engine.held == 0,
+            settled: phase == Phase::UpToDate && engine.held.is_empty(),
+            at_rest: at_rest && self.stopped.is_none() && !self.paused,
             phase,
             counts: engine.counts(),
-            held_deletions: engine.held,
+            held: engine.held.shown().clone(),
             trash: engine.trash.size(),
             ..FolderStatus::default()
         };

@@ -5,15 +5,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use wormhole_crdt::{EntryId, EntryKey};
 use wormhole_store::{ImportError, Imported};
 
 use crate::error::FolderError;
 use crate::folder::engine::{Engine, Look, Outcome, Todo};
+use crate::folder::name::Place;
 use crate::folder::partial::PartialFile;
+use crate::folder::record::Answer;
 use crate::folder::scan::{Walk, Walked};
 use crate::folder::settle::Due;
-use crate::folder::vanished::Missing;
 
 /// What there is to do.
 pub(super) enum Work {
@@ -28,7 +30,9 @@ pub(super) enum Work {
     Withdraw(Vec<EntryKey>),
     Audit(Vec<EntryId>),
     Scan(Walk),
-    Judge(Missing),
+    Judge(Vec<Place>),
+    /// Do what a person says of this list of held deletions.
+    AnswerHeld(u64, Answer, oneshot::Sender<Option<u64>>),
     /// Remove unfinished files but these.
     Tidy(HashSet<OsString>),
     /// Remove from the trash what is too old or too much.
@@ -47,6 +51,8 @@ pub(super) enum Done {
     Judged(Todo),
     /// Where to go on, if there is more.
     WatchesAudited(Option<PathBuf>, Todo),
+    /// How many entries that concerned, and who waits to hear it.
+    Answered(oneshot::Sender<Option<u64>>, Option<u64>, Todo),
     /// Directories to scan again.
     Flushed(Vec<PathBuf>),
 }
@@ -82,6 +88,10 @@ pub(super) fn perform(engine: &mut Engine, work: Work) -> Outcome<Done> {
             Done::Scanned(walk, walked, todo)
         }
         Work::Judge(missing) => Done::Judged(engine.judge_missing(missing)?),
+        Work::AnswerHeld(list, answer, reply) => {
+            let (entries, todo) = engine.answer_held(list, answer)?;
+            Done::Answered(reply, entries, todo)
+        }
         Work::Tidy(keep) => Done::Todo(engine.tidy(&keep)?),
         Work::ClearTrash => Done::Todo(engine.clear_trash()?),
         Work::DropParts(names) => Done::Todo(engine.drop_parts(&names)?),

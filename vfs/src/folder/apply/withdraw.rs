@@ -57,6 +57,33 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Removes what was synced at a place, with all below it: the mesh shows it where this device leaves it out. Nothing of
+    /// that is a deletion, and nothing is recorded; what was changed here is recorded first, as ever.
+    pub(super) fn withdraw_left_out(&mut self, place: &Place) -> Outcome<()> {
+        let Some(row) = self.batch.get(place)? else {
+            return Ok(());
+        };
+        // What was just recorded here may be nowhere else yet: its bytes are kept when the file goes.
+        self.engine.caught_up = None;
+        if !row.node.is_directory() {
+            return self.withdraw(place, &row);
+        }
+        let was_emptying = std::mem::replace(&mut self.emptying, true);
+        let emptied = self.withdraw_below(row.key.id);
+        let emptied = emptied.and_then(|()| self.withdraw(place, &row));
+        self.emptying = was_emptying;
+        emptied
+    }
+
+    fn withdraw_below(&mut self, top: EntryId) -> Outcome<()> {
+        for key in self.keys_below(top)? {
+            if let Some((place, row)) = self.batch.by_key(&key)? {
+                self.withdraw(&place, &row)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves a file or link out of sight, looks once more whether it is the one that is meant, and removes it.
     fn remove_checked(
         &mut self,
@@ -118,7 +145,8 @@ impl Step<'_> {
                 self.forget_dirs();
             }
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                if self.holds_something(&path)? {
+                let reader = self.engine.is_read_only();
+                if !reader && self.holds_something(&path)? {
                     // Files nobody has recorded yet: they are, and the directory lives on.
                     self.todo.scans.push(path);
                     self.todo.blocked.push(row.key);

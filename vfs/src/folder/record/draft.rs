@@ -1,24 +1,17 @@
-//! Drafts of edits: what is to be said to the mesh, and what to remember once it was said.
-//!
-//! Many drafts are submitted as one envelope. When the mesh refuses one, the batch is halved until only the refused one is
-//! left; it becomes a problem or is looked at again, and the others go through.
+//! Drafts of edits: what is to be said to the mesh, and what to remember once it was said. `submit` says it.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use wormhole_crdt::{
-    Branch, DeviceTag, Edit, EditError, Entry, EntryChange, EntryId, EntryKey, FileInput, Mode,
-    NewAttributes, NewNode, TreeError, Version,
+    DeviceTag, Edit, Entry, EntryId, EntryKey, FileInput, NewAttributes, NewNode, Version,
 };
 
 use super::{Place, Row};
-use crate::error::chain;
 use crate::folder::beneath::{self, Seen};
-use crate::folder::engine::{BUSY_PAUSE, Engine, Outcome, Step, node_of, version_of};
+use crate::folder::engine::{BUSY_PAUSE, Outcome, Step, node_of, version_of};
 use crate::folder::name;
 use crate::folder::plan::Node;
-use crate::folder::state::Keep;
 use crate::folder::status::Reason;
 
 /// Entries that the drafts of one envelope speak of. Each can take more than a kibibyte, if names are long.
@@ -27,17 +20,18 @@ pub(super) const ENVELOPE_ENTRIES: usize = 400;
 /// One thing to say.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    edits: Vec<Edit>,
+    pub(super) edits: Vec<Edit>,
     /// Entries that the edits speak of: many, if a directory goes with all below it.
-    entries: usize,
-    place: Place,
-    path: Arc<Path>,
+    pub(super) entries: usize,
+    pub(super) place: Place,
+    pub(super) path: Arc<Path>,
     /// What to remember afterwards; its version is filled in from the answer.
-    after: After,
+    pub(super) after: After,
 }
 
+/// What to remember once a draft was said.
 #[derive(Debug)]
-enum After {
+pub(super) enum After {
     Put(Row),
     /// The row was written when the draft was made.
     Done,
@@ -115,33 +109,28 @@ impl Step<'_> {
         }
     }
 
-    /// Something new here, where the mesh shows something new of its own that is not here yet.
+    /// Something here of which nothing is remembered, where the mesh shows something of its own: it was there before the
+    /// folder was joined, or its memory was lost, or both are new. What everybody knows keeps the name, and this goes
+    /// beside it, however old or new it is.
     fn draft_beside(&mut self, place: &Place, path: &Path, entry: &Entry, new: Row) -> Outcome<()> {
-        match (&new.node, &entry.file) {
-            (Node::File { content, mtime, .. }, Some(_)) => {
-                // Written without having seen the other: the tree keeps both.
-                let unseen = Version {
-                    lamport: 0,
-                    device: self.tag(),
-                    branch: Branch::from_bytes([0; 8]),
-                };
-                let edit = Edit::Write {
-                    key: entry.key,
-                    content: FileInput {
-                        content: *content,
-                        mtime: *mtime,
-                    },
-                    base: Some(unseen),
-                };
-                let after = After::Put(Row {
-                    key: entry.key,
-                    ..new
-                });
-                self.push_draft(vec![edit], place, path, after);
-                Ok(())
-            }
-            _ => self.step_aside(place, path, Some(entry.key)),
-        }
+        // A directory that is remembered there vanished, and is to be judged as such.
+        let is_free = self.batch.get(place)?.is_none();
+        let Some(node) = new_leaf(&new.node).filter(|_| is_free) else {
+            return self.step_aside(place, path, Some(entry.key));
+        };
+        let id = self.fresh_id(place.parent)?;
+        let edit = Edit::CreateBeside {
+            id,
+            parent: place.parent,
+            name: place.name.clone(),
+            node,
+            mode: new.node.mode(),
+        };
+        let key = EntryKey::from(id);
+        self.push_draft(vec![edit], place, path, After::Put(Row { key, ..new }));
+        // It may have its name once this has been said, and moved away.
+        self.todo.keys.extend([key, entry.key]);
+        Ok(())
     }
 
     fn draft_new(&mut self, place: &Place, path: &Path, new: Row) -> Outcome<()> {
@@ -155,14 +144,7 @@ impl Step<'_> {
         let Some(place) = self.living_place(place)? else {
             return Ok(());
         };
-        let node = match &new.node {
-            Node::Directory { .. } => NewNode::Directory,
-            Node::Symlink { target } => NewNode::Symlink(target.clone()),
-            Node::File { content, mtime, .. } => NewNode::File(FileInput {
-                content: *content,
-                mtime: *mtime,
-            }),
-        };
+        let node = new_leaf(&new.node).unwrap_or(NewNode::Directory);
         let mode = new.node.mode();
         let id = self.fresh_id(place.parent)?;
         let edit = Edit::Create {
@@ -281,7 +263,12 @@ impl Step<'_> {
         });
     }
 
-    fn is_drafted(&self, id: EntryId) -> bool {
+    /// Drafts a directory that nothing on disk stands for.
+    pub(crate) fn draft_directory(&mut self, edit: Edit, place: &Place) {
+        self.push_draft(vec![edit], place, Path::new(""), After::Done);
+    }
+
+    pub(crate) fn is_drafted(&self, id: EntryId) -> bool {
         self.drafts.iter().any(|draft| {
             draft
                 .edits
@@ -294,8 +281,12 @@ impl Step<'_> {
     /// into it here comes back as a new one.
     fn living_place(&mut self, place: &Place) -> Outcome<Option<Place>> {
         let parent = place.parent;
-        if parent == self.engine.config.base
-            || self.is_drafted(parent)
+        if parent == self.engine.config.base {
+            let is_shown = self.revive_base()?;
+            let place = Place::new(self.engine.config.base, place.name.clone());
+            return Ok(is_shown.then_some(place));
+        }
+        if self.is_drafted(parent)
             || self
                 .engine
                 .replica
@@ -335,7 +326,7 @@ impl Step<'_> {
         Ok(self.engine.replica.fresh_id(parent, &mut rand::rng())?)
     }
 
-    fn tag(&self) -> DeviceTag {
+    pub(super) fn tag(&self) -> DeviceTag {
         self.engine.replica.device().tag()
     }
 
@@ -397,149 +388,6 @@ impl Step<'_> {
         }
         self.step_aside(place, path, entry.map(|entry| entry.key))
     }
-
-    /// Says everything that was drafted.
-    pub(crate) fn submit(&mut self) -> Outcome<()> {
-        let mut drafts = std::mem::take(&mut self.drafts);
-        if drafts.is_empty() {
-            return Ok(());
-        }
-        if self.keep == Keep::Now {
-            self.engine.store.commit()?;
-        }
-        while !drafts.is_empty() {
-            let rest = drafts.split_off(fitting(&drafts));
-            self.say(drafts)?;
-            drafts = rest;
-        }
-        Ok(())
-    }
-
-    fn say(&mut self, mut drafts: Vec<Draft>) -> Outcome<()> {
-        let edits: Vec<Edit> = drafts
-            .iter()
-            .flat_map(|draft| draft.edits.iter().cloned())
-            .collect();
-        if edits.is_empty() {
-            return self.remember(drafts, &[]);
-        }
-        let now = Engine::now();
-        let said = match self.keep {
-            Keep::Now => self.engine.replica.edit(&edits, now),
-            Keep::Later => self.engine.replica.edit_deferred(&edits, now),
-        };
-        match said {
-            Ok(outcome) => {
-                self.said = self.keep == Keep::Now;
-                self.remember(drafts, &outcome.changes)
-            }
-            Err(EditError::Storage(error)) => Err(error.into()),
-            Err(_) if drafts.len() > 1 => {
-                let rest = drafts.split_off(drafts.len() / 2);
-                self.say(drafts)?;
-                self.say(rest)
-            }
-            Err(error) => drafts
-                .into_iter()
-                .try_for_each(|draft| self.refused(&draft, &error)),
-        }
-    }
-
-    fn remember(&mut self, drafts: Vec<Draft>, changes: &[EntryChange]) -> Outcome<()> {
-        let tag = self.tag();
-        let mut written: HashMap<EntryId, Vec<&Entry>> = HashMap::new();
-        for entry in changes.iter().filter_map(|change| change.after.as_ref()) {
-            written.entry(entry.key.id).or_default().push(entry);
-        }
-        for draft in drafts {
-            self.todo.progress = true;
-            match draft.after {
-                After::Done => {}
-                After::Remove => {
-                    self.batch.remove_tree(&draft.place)?;
-                    self.engine
-                        .store
-                        .forgotten(&self.engine.config.id, &draft.path)?;
-                    self.engine.problems.clear_tree(&draft.path);
-                    self.unwatch(&draft.path);
-                }
-                After::Put(mut row) => {
-                    let entries = written
-                        .get(&row.key.id)
-                        .map(Vec::as_slice)
-                        .unwrap_or_default();
-                    if let Some(entry) = entries.iter().find(|entry| is_ours(entry, &row, tag)) {
-                        row.key = entry.key;
-                        row.version = version_of(entry);
-                        self.untold_mode(&draft.path, &mut row, entry.mode);
-                    }
-                    self.batch.put(&draft.place, &row)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A version that was written beside another one has the permissions of that: what the disk shows is a change of its
-    /// own, to be told next.
-    fn untold_mode(&mut self, path: &Path, row: &mut Row, shown: Mode) {
-        if let Node::File { mode, .. } = &mut row.node
-            && *mode != shown
-        {
-            *mode = shown;
-            row.seen = row.seen.with_mode(beneath::file_mode(shown));
-            self.todo.paths.push(path.to_owned());
-        }
-    }
-
-    fn refused(&mut self, draft: &Draft, error: &EditError) -> Outcome<()> {
-        if let After::Done = draft.after {
-            // Its row was written ahead; without it everything there is found again.
-            self.batch.remove_tree(&draft.place)?;
-            self.forget_dirs();
-        }
-        match error {
-            EditError::NotWriter { .. } => {
-                self.engine
-                    .problems
-                    .report(&draft.path, Reason::ReadOnlyMember);
-            }
-            // The mesh moved on between looking and saying.
-            EditError::Tree(TreeError::NotFound { .. } | TreeError::NameTaken { .. }) => {
-                self.todo.later.push((draft.path.to_path_buf(), BUSY_PAUSE));
-            }
-            _ => {
-                let reason = Reason::Refused {
-                    message: chain(error),
-                };
-                self.engine.problems.report(&draft.path, reason);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// How many of the drafts fit into one envelope: at least one.
-fn fitting(drafts: &[Draft]) -> usize {
-    let mut entries = 0;
-    let fit = drafts.iter().take_while(|draft| {
-        entries += draft.entries;
-        entries <= ENVELOPE_ENTRIES
-    });
-    fit.count().max(1)
-}
-
-/// Whether this is the version that we have just written.
-fn is_ours(entry: &Entry, row: &Row, tag: DeviceTag) -> bool {
-    match (&row.node, entry.file) {
-        (Node::File { content, .. }, Some(file)) => {
-            file.content == *content && file.version.device == tag
-        }
-        (Node::Symlink { target }, None) => {
-            entry.target.as_ref() == Some(target) && entry.version.device == tag
-        }
-        _ => false,
-    }
 }
 
 /// The version that this device has, where the mesh shows `entry`. What is shown now was seen, too, if it is the
@@ -572,6 +420,18 @@ fn differ_in_time_only(one: &Node, other: &Node) -> bool {
             },
         ) => content == bytes && mode == shown,
         _ => false,
+    }
+}
+
+/// What a new file or symlink is to the mesh. `None` for a directory.
+fn new_leaf(node: &Node) -> Option<NewNode> {
+    match node {
+        Node::Directory { .. } => None,
+        Node::Symlink { target } => Some(NewNode::Symlink(target.clone())),
+        Node::File { content, mtime, .. } => Some(NewNode::File(FileInput {
+            content: *content,
+            mtime: *mtime,
+        })),
     }
 }
 

@@ -97,6 +97,10 @@ impl Step<'_> {
     /// older one or of none: a crash came between telling the mesh and remembering it. To be asked before the file is
     /// read again, because that is when the store learns that it changed.
     pub(super) fn said_and_forgotten(&mut self, place: &Place) -> Outcome<Option<Entry>> {
+        if !self.engine.at_home {
+            // Without a memory nothing tells an edit from an older copy of what this device wrote.
+            return Ok(None);
+        }
         let row = self.batch.get(place)?;
         let entry = match &row {
             Some(row) if row.key.version.is_some() => return Ok(None),

@@ -10,47 +10,114 @@ use super::draft::ENVELOPE_ENTRIES;
 use super::{Place, Row};
 use crate::error::FolderError;
 use crate::folder::engine::{Engine, Outcome, Step, Todo, node_of};
-use crate::folder::guard::Verdict;
+use crate::folder::guard::{Burst, Extant, Verdict};
 use crate::folder::name;
 use crate::folder::plan::{self, Action};
 use crate::folder::state::Keep;
 use crate::folder::status::Reason;
-use crate::folder::vanished::{Extent, Missing};
+
+/// What a person says of the deletions that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// They were meant.
+    Confirm,
+    /// Everything shall come back.
+    Undo,
+}
 
 impl Engine {
-    /// Judges everything that is missing and records what may be; [`Todo::held`] are the places that wait for a person.
-    pub(crate) fn judge_missing(&mut self, missing: Missing) -> Outcome<Todo> {
+    /// Judges everything that is missing, with what waits for a person already, and records what may be.
+    pub(crate) fn judge_missing(&mut self, missing: Vec<Place>) -> Outcome<Todo> {
         // Many envelopes share the flush that follows at once.
         let mut step = self.begin(Keep::Later)?;
-        let deleted = step.still_missing(missing.places)?;
-        if deleted.is_empty() {
-            step.release_held();
-        } else {
+        let held = step.engine.held.places();
+        let mut known: HashSet<Place> = held.iter().cloned().collect();
+        // First, so that a directory above what is held is held with it.
+        let waiting = step.still_missing(held, &mut known)?;
+        let new = missing
+            .into_iter()
+            .filter(|place| known.insert(place.clone()));
+        let new = step.still_missing(new.collect(), &mut known)?;
+        if !waiting.is_empty() || !new.is_empty() {
             // So much for single files; but if the whole folder went away, nothing was deleted.
             step.engine.is_itself().map_err(FolderError::Stopped)?;
-            match step.judge(deleted)? {
-                Judged::Recorded => step.release_held(),
-                Judged::Held { places, entries } => step.hold(places, entries),
+        }
+        step.judge(waiting, new)?;
+        step.end()
+    }
+
+    /// What was held before this process began.
+    pub(crate) fn load_held(&mut self) -> Outcome<()> {
+        let mut step = self.begin(Keep::Later)?;
+        let mut places = Vec::new();
+        for place in step.batch.held()? {
+            if let Some(row) = step.batch.get(&place)? {
+                places.push((place, row));
             }
         }
-        if missing.extent == Extent::Whole {
-            step.engine.guard.scanned();
+        step.hold(&places)?;
+        step.end()?;
+        Ok(())
+    }
+
+    /// Does what a person says of the list of held deletions that they were shown. `None` when it is another list by now.
+    pub(crate) fn answer_held(
+        &mut self,
+        list: u64,
+        answer: Answer,
+    ) -> Outcome<(Option<u64>, Todo)> {
+        let shown = self.held.shown();
+        if self.held.is_empty() || shown.list != list {
+            return Ok((None, Todo::default()));
         }
-        step.end()
+        let entries = shown.entries;
+        let mut step = self.begin(Keep::Later)?;
+        step.engine.is_itself().map_err(FolderError::Stopped)?;
+        for place in step.engine.held.places() {
+            let Some(row) = step.batch.get(&place)? else {
+                continue;
+            };
+            let row = step.following(&place, row)?;
+            // What came back, and what vanished since, is for the next judgement.
+            if !step.is_missing(&place)? {
+                continue;
+            }
+            match answer {
+                Answer::Confirm => {
+                    if step.is_deletion(&place, &row)? {
+                        step.remove_seen(&place, &row)?;
+                    }
+                }
+                Answer::Undo => {
+                    step.batch.remove_tree(&place)?;
+                    step.todo.keys.push(row.key);
+                }
+            }
+        }
+        step.submit()?;
+        step.hold(&[])?;
+        step.todo.progress = true;
+        Ok((Some(entries), step.end()?))
     }
 }
 
-/// What became of deletions.
-enum Judged {
-    Recorded,
-    Held { places: Vec<Place>, entries: u64 },
-}
-
 impl Step<'_> {
-    /// Which of these places lost what the mesh still shows there.
-    fn still_missing(&mut self, places: Vec<Place>) -> Outcome<Vec<(Place, Row)>> {
+    /// Whether nothing stands at a place, also when its directory is not there.
+    fn is_missing(&mut self, place: &Place) -> Outcome<bool> {
+        match self.dir(place.parent)? {
+            Some(dir) => Ok(matches!(self.look(&dir, place.os_name()), Ok(None))),
+            None => self.is_dir_gone(place.parent),
+        }
+    }
+
+    /// Which of these places lost what the mesh still shows there. A directory that is gone is judged in place of what was
+    /// in it, unless it is `known`.
+    fn still_missing(
+        &mut self,
+        places: Vec<Place>,
+        known: &mut HashSet<Place>,
+    ) -> Outcome<Vec<(Place, Row)>> {
         let mut deleted = Vec::new();
-        let mut known: HashSet<Place> = places.iter().cloned().collect();
         let mut lost_dirs = HashSet::new();
         let mut queue = places;
         while let Some(place) = queue.pop() {
@@ -62,7 +129,6 @@ impl Step<'_> {
             };
             let row = self.following(&place, row)?;
             let Some(dir) = self.dir(place.parent)? else {
-                // The directory is gone too, and is judged in place of what was in it.
                 lost_dirs.insert(place.parent);
                 if let Some((above, _)) = self.batch.by_key(&EntryKey::from(place.parent))?
                     && known.insert(above.clone())
@@ -87,7 +153,8 @@ impl Step<'_> {
         Ok(deleted)
     }
 
-    /// A thing of another kind took the name: the old one is deleted. It is really gone.
+    /// A thing of another kind took the name: the old one is really gone, and replaced. Only what was in a directory has
+    /// vanished with it.
     pub(super) fn replaced(&mut self, place: &Place) -> Outcome<()> {
         let Some(row) = self.batch.get(place)? else {
             return Ok(());
@@ -95,26 +162,47 @@ impl Step<'_> {
         if !self.is_deletion(place, &row)? {
             return Ok(());
         }
-        match self.judge(vec![(place.clone(), row)])? {
-            Judged::Recorded => {}
-            // What took its name steps aside; then it is missing like the others.
-            Judged::Held { places, .. } => self.todo.gone.extend(places),
+        if self.engine.is_read_only() {
+            return self.report_read_only(&[(place.clone(), row)]);
         }
-        Ok(())
+        let old = [(place.clone(), row.clone())];
+        self.tell_guard(&old)?;
+        let mut below = self.burst_of(&old)?;
+        below.entries = below.entries.saturating_sub(1);
+        let extant = self.extant();
+        if below.entries > 0
+            && self.engine.guard.judge(&below, extant, Instant::now()) == Verdict::Hold
+        {
+            // What took its name steps aside; then it is missing like others.
+            self.todo.gone.push(place.clone());
+            return Ok(());
+        }
+        self.remove_seen(place, &row)?;
+        self.submit()
     }
 
-    fn hold(&mut self, places: Vec<Place>, entries: u64) {
-        self.engine.held = entries;
+    /// Exactly these wait for a person from now on.
+    fn hold(&mut self, deleted: &[(Place, Row)]) -> Outcome<()> {
+        let entries = self.burst_of(deleted)?.entries;
+        let places: HashSet<Place> = deleted.iter().map(|(place, _)| place.clone()).collect();
+        let before: HashSet<Place> = self.batch.held()?.into_iter().collect();
+        if places != before {
+            self.batch.set_held(places.iter())?;
+        }
+        let mut paths = Vec::new();
+        for place in &places {
+            if let Some(path) = self.path_of(place)? {
+                paths.push(name::display(&path));
+            }
+        }
         let reason = Reason::DeletionHeld { entries };
-        self.engine.problems.report_folder(reason);
-        self.todo.held = places;
-    }
-
-    /// Nothing waits for a person any more.
-    fn release_held(&mut self) {
-        self.engine.held = 0;
-        let over = Reason::DeletionHeld { entries: 0 };
-        self.engine.problems.clear_folder(&over);
+        if places.is_empty() {
+            self.engine.problems.clear_folder(&reason);
+        } else {
+            self.engine.problems.report_folder(reason);
+        }
+        self.engine.held.set(places, entries, paths);
+        Ok(())
     }
 
     /// Whether the mesh still shows what vanished here, as it was here.
@@ -137,34 +225,83 @@ impl Step<'_> {
         }
     }
 
-    fn judge(&mut self, deleted: Vec<(Place, Row)>) -> Outcome<Judged> {
+    /// `waiting` waits for a person already, and goes on to, unless it turns out to have been rewritten.
+    fn judge(&mut self, mut waiting: Vec<(Place, Row)>, new: Vec<(Place, Row)>) -> Outcome<()> {
         if self.engine.is_read_only() {
-            for (place, _row) in deleted {
-                if let Some(path) = self.path_of(&place)? {
-                    self.engine.problems.report(&path, Reason::ReadOnlyMember);
-                }
-            }
-            return Ok(Judged::Recorded);
+            self.report_read_only(&new)?;
+            return self.hold(&[]);
         }
+        let now = Instant::now();
+        self.tell_guard(&waiting)?;
+        let held = self.burst_of(&waiting)?;
+        let engine = &mut *self.engine;
+        if engine.held.is_young(now) && engine.guard.is_rewritten(&held, now) {
+            self.record(std::mem::take(&mut waiting))?;
+        }
+        if !new.is_empty() {
+            self.tell_guard(&new)?;
+            let burst = self.burst_of(&new)?;
+            let extant = Extant {
+                held: if waiting.is_empty() { 0 } else { held.entries },
+                ..self.extant()
+            };
+            let engine = &mut *self.engine;
+            let goes_on = !waiting.is_empty() && engine.held.goes_on(&burst, now);
+            if goes_on || engine.guard.judge(&burst, extant, now) == Verdict::Hold {
+                waiting.extend(new);
+                let all = self.burst_of(&waiting)?;
+                self.engine.held.since(now, all);
+            } else {
+                self.record(new)?;
+            }
+        }
+        self.hold(&waiting)
+    }
+
+    fn extant(&self) -> Extant {
         let counts = self.batch.counts();
-        let held = counts.files + counts.directories + counts.symlinks;
-        let mut entries = 0;
-        for (place, _row) in &deleted {
-            entries += self.batch.count_below(place, held)?;
+        Extant {
+            entries: counts.files + counts.directories + counts.symlinks,
+            held: 0,
         }
-        match self.engine.guard.judge(entries, held, Instant::now()) {
-            Verdict::Hold => Ok(Judged::Held {
-                places: deleted.into_iter().map(|(place, _row)| place).collect(),
-                entries,
-            }),
-            Verdict::Pass => {
-                for (place, row) in deleted {
-                    self.remove_seen(&place, &row)?;
-                }
-                self.submit()?;
-                Ok(Judged::Recorded)
+    }
+
+    /// How much that is, and the smallest directory that holds it.
+    fn burst_of(&self, deleted: &[(Place, Row)]) -> Outcome<Burst> {
+        let limit = self.extant().entries;
+        let mut burst = Burst::default();
+        for (place, _row) in deleted {
+            let (entries, bytes) = self.batch.count_below(place, limit)?;
+            let base = self.engine.config.base;
+            let dir = self.batch.path_of_dir(base, place.parent)?;
+            burst.add(&dir.unwrap_or_default(), entries, bytes);
+        }
+        Ok(burst)
+    }
+
+    fn tell_guard(&mut self, deleted: &[(Place, Row)]) -> Outcome<()> {
+        for (place, _row) in deleted {
+            if let Some(path) = self.path_of(place)? {
+                self.engine.guard.vanished(&path);
             }
         }
+        Ok(())
+    }
+
+    fn report_read_only(&mut self, deleted: &[(Place, Row)]) -> Outcome<()> {
+        for (place, _row) in deleted {
+            if let Some(path) = self.path_of(place)? {
+                self.engine.problems.report(&path, Reason::ReadOnlyMember);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, deleted: Vec<(Place, Row)>) -> Outcome<()> {
+        for (place, row) in deleted {
+            self.remove_seen(&place, &row)?;
+        }
+        self.submit()
     }
 
     /// Drafts the removal of what this device had seen, and of nothing else: what others have put into a directory since

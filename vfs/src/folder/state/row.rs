@@ -51,7 +51,8 @@ enum StoredNode {
     },
 }
 
-pub(super) fn encode(row: &Row) -> Result<Vec<u8>, StateError> {
+/// `key` is the place: what stands under another one by mistake is damaged, too.
+pub(super) fn encode(key: &[u8], row: &Row) -> Result<Vec<u8>, StateError> {
     let stamp = &row.seen.stamp;
     let stored = StoredRow {
         id: *row.key.id.as_bytes(),
@@ -80,11 +81,41 @@ pub(super) fn encode(row: &Row) -> Result<Vec<u8>, StateError> {
         mode: row.seen.mode,
         racy: row.racy,
     };
-    postcard::to_stdvec(&stored).map_err(|_too_big| StateError::Damaged)
+    let mut bytes = postcard::to_stdvec(&stored).map_err(|_too_big| StateError::Damaged)?;
+    let sum = sum(key, &bytes);
+    bytes.extend_from_slice(&sum);
+    Ok(bytes)
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Row, StateError> {
-    let stored: StoredRow = postcard::from_bytes(bytes).map_err(|_bad| StateError::Damaged)?;
+/// The database does not verify what it reads: a flipped bit must not pass for a deletion.
+pub(super) fn check<'b>(key: &[u8], bytes: &'b [u8]) -> Result<&'b [u8], StateError> {
+    let (stored, found) = bytes
+        .split_last_chunk::<SUM_BYTES>()
+        .ok_or(StateError::Damaged)?;
+    if sum(key, stored) == *found {
+        Ok(stored)
+    } else {
+        Err(StateError::Damaged)
+    }
+}
+
+/// Enough to tell chance; nobody attacks the home.
+const SUM_BYTES: usize = 8;
+
+fn sum(key: &[u8], stored: &[u8]) -> [u8; SUM_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(key);
+    hasher.update(stored);
+    let hash = hasher.finalize();
+    hash.as_bytes()
+        .first_chunk()
+        .copied()
+        .unwrap_or([0; SUM_BYTES])
+}
+
+pub(super) fn decode(key: &[u8], bytes: &[u8]) -> Result<Row, StateError> {
+    let stored: StoredRow =
+        postcard::from_bytes(check(key, bytes)?).map_err(|_bad| StateError::Damaged)?;
     let (kind, node) = match stored.node {
         StoredNode::Directory { mode } => {
             let mode = load_mode(mode)?;
@@ -220,5 +251,42 @@ pub(super) fn decode_counts(bytes: &[u8]) -> Result<Counts, StateError> {
             bytes: u64::from_le_bytes(*bytes),
         }),
         _ => Err(StateError::Damaged),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_in_a_row_or_its_key_is_damage() {
+        let row = Row {
+            key: EntryKey::ROOT,
+            version: None,
+            node: Node::Symlink {
+                target: LinkTarget::parse("there").unwrap(),
+            },
+            seen: crate::folder::beneath::look(
+                std::os::fd::AsFd::as_fd(&std::fs::File::open("/").unwrap()),
+                std::ffi::OsStr::new("proc"),
+            )
+            .unwrap()
+            .unwrap(),
+            racy: false,
+        };
+        let key = b"0123456789abcdefname".to_vec();
+        let bytes = encode(&key, &row).unwrap();
+        assert_eq!(decode(&key, &bytes).unwrap().key, row.key);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&key, &flipped), Err(StateError::Damaged)));
+        }
+        for bit in 0..key.len() * 8 {
+            let mut flipped = key.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&flipped, &bytes), Err(StateError::Damaged)));
+        }
+        assert!(matches!(decode(&key, &[]), Err(StateError::Damaged)));
     }
 }

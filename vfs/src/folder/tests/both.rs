@@ -508,3 +508,70 @@ fn random_work_on_three_devices_converges_and_loses_nothing() {
         random_life(seed, &mut [one, two, three], 60);
     }
 }
+
+#[test]
+fn what_comes_without_memory_goes_beside_what_the_mesh_has() {
+    let mut devices = pair();
+    let joining = devices[0].join(2, Role::Writer);
+    for number in 0..30 {
+        devices[0].write(&format!("{number}"), &format!("of the mesh {number}"));
+    }
+    converge(&mut devices);
+    let [one, other] = devices;
+    let mut three = [one, other, joining];
+    for number in 0..30 {
+        three[2].write(&format!("{number}"), &format!("older and longer {number}"));
+    }
+    // Much is written meanwhile: the joining device has the latest logical time.
+    sync(&three[0], &three[2]);
+    converge(&mut three);
+    let tree = three[0].tree();
+    assert_eq!(tree.len(), 60);
+    for number in 0..30 {
+        assert_eq!(tree[&number.to_string()], format!("of the mesh {number}"));
+    }
+    let conflicts = three[1].replica.conflicts().unwrap();
+    assert_eq!(conflicts.len(), 30, "each is told");
+}
+
+#[test]
+fn a_lost_memory_lets_the_mesh_keep_the_names() {
+    let mut devices = pair();
+    devices[0].write("f", "first");
+    converge(&mut devices);
+    // It leaves, the other goes on, it comes back without having touched the file.
+    devices[1].engine = None;
+    std::fs::remove_file(devices[1].home.path().join("folder.redb")).unwrap();
+    std::fs::remove_dir_all(devices[1].path(".wormhole")).unwrap();
+    devices[0].write("f", "second, and longer");
+    devices[0].settle(&[]);
+    sync(&devices[0], &devices[1]);
+    devices[1].restart();
+    converge(&mut devices);
+    assert_eq!(devices[0].read("f"), "second, and longer");
+    assert_eq!(devices[0].tree().len(), 2);
+}
+
+#[test]
+fn a_reader_keeps_its_own_files_in_a_directory_that_was_deleted_elsewhere() {
+    let mut writer = Device::found();
+    let mut reader = writer.join(1, Role::Reader);
+    writer.write("d/f", "text");
+    let store = writer.store.clone();
+    writer.settle(&[]);
+    sync(&writer, &reader);
+    reader.settle(&[&store]);
+    reader.write("d/own", "mine");
+    reader.settle(&[&store]);
+    std::fs::remove_dir_all(writer.path("d")).unwrap();
+    writer.settle(&[]);
+    sync(&writer, &reader);
+    reader.settle(&[&store]);
+    assert_eq!(reader.read("d/own"), "mine");
+    assert!(!reader.path("d/f").exists());
+    // Nothing is tried again and again.
+    let key = EntryKey::ROOT;
+    let todo = reader.engine().apply(&[key]).unwrap();
+    assert!(todo.blocked.is_empty() && todo.paths.is_empty());
+    assert!(reader.problem("d").is_some());
+}

@@ -19,10 +19,10 @@ use super::super::engine::{Engine, Todo};
 use super::super::inbox::Inbox;
 use super::super::name::Place;
 use super::super::partial::{Durable, Fault, PartialFile, Want};
+use super::super::record::Answer;
 use super::super::scan::{Walk, Walked};
 use super::super::settle::{Doubt, Due};
 use super::super::status::{Reason, StopReason};
-use super::super::vanished::{Extent, Missing};
 
 /// One of them.
 pub(crate) struct Device {
@@ -34,12 +34,14 @@ pub(crate) struct Device {
     subscription: Option<Subscription>,
     wants: BTreeMap<EntryKey, Want>,
     missing: HashSet<Place>,
-    /// What of it waits for a person.
-    held: HashSet<Place>,
+    /// The folder is being compared: what is missing may turn up under another name.
+    comparing: bool,
     /// What the system refused.
     refused: HashSet<EntryKey>,
     pub(crate) fetched: u64,
     number: u8,
+    /// The directory of the mesh that the folder shows.
+    pub(crate) base: EntryId,
 }
 
 /// What a tree looks like: path → what stands there.
@@ -148,10 +150,11 @@ impl Device {
             subscription,
             wants: BTreeMap::new(),
             missing: HashSet::new(),
-            held: HashSet::new(),
+            comparing: false,
             refused: HashSet::new(),
             fetched: 0,
             number,
+            base: EntryId::ROOT,
         };
         device.restart();
         device
@@ -167,11 +170,11 @@ impl Device {
         self.engine = None;
         self.wants.clear();
         self.missing.clear();
-        self.held.clear();
         self.refused.clear();
         let id = RootId::from_bytes([self.number; 16]);
         let mut config = FolderConfig::new(id, self.path(""), self.home.path().join("folder.redb"));
         config.writing = writing.unwrap_or(Writing::Allowed);
+        config.base = self.base;
         let mut engine = Engine::open(config, self.replica.clone(), self.store.clone()).unwrap()?;
         engine.recover().unwrap();
         self.engine = Some(engine);
@@ -194,6 +197,12 @@ impl Device {
 
     pub(crate) fn read(&self, path: &str) -> String {
         std::fs::read_to_string(self.path(path)).unwrap()
+    }
+
+    /// Looks at one path, and does nothing more.
+    pub(crate) fn check_one(&mut self, path: PathBuf) -> Todo {
+        let due = vec![due(path, Doubt::Nothing)];
+        self.engine().check(due).unwrap()
     }
 
     /// Looks at these paths only, as after hints of the kernel.
@@ -232,30 +241,43 @@ impl Device {
     /// Scans, records, applies and fetches from the others until nothing is left to do.
     pub(crate) fn settle(&mut self, others: &[&Store]) {
         let mut walk = Walk::whole();
-        loop {
+        self.comparing = true;
+        while self.comparing {
             let (walked, todo) = self.engine().scan(&mut walk).unwrap();
             self.work(todo, others);
-            if let Walked::Done(extent) = walked {
-                let todo = self.judge(extent);
-                self.work(todo, others);
-                break;
-            }
+            self.comparing = walked == Walked::Partly;
         }
-        let mut stack = vec![EntryId::ROOT];
+        let todo = self.judge();
+        self.work(todo, others);
+        let mut stack = vec![self.engine().config.base];
         while !stack.is_empty() {
             let todo = self.engine().audit(&mut stack).unwrap();
             self.work(todo, others);
         }
         self.work(Todo::default(), others);
+        // As if some time had gone by.
+        self.engine().renewal.hurry();
         self.engine().flush().unwrap();
     }
 
     /// Judges all that is missing, as the actor does when nothing more vanishes.
-    fn judge(&mut self, extent: Extent) -> Todo {
-        self.held.clear();
-        let places = self.missing.drain().collect();
-        let missing = Missing { places, extent };
+    fn judge(&mut self) -> Todo {
+        let missing = self.missing.drain().collect();
         self.engine().judge_missing(missing).unwrap()
+    }
+
+    /// How many entries' deletion waits for a person.
+    pub(crate) fn held(&self) -> u64 {
+        let engine = self.engine.as_ref().unwrap();
+        engine.held.shown().entries
+    }
+
+    /// Does what a person says of the deletions that wait now.
+    pub(crate) fn answer_held(&mut self, answer: Answer, others: &[&Store]) {
+        let list = self.engine().held.shown().list;
+        let (entries, todo) = self.engine().answer_held(list, answer).unwrap();
+        assert!(entries.is_some(), "nothing waits");
+        self.work(todo, others);
     }
 
     fn work(&mut self, todo: Todo, others: &[&Store]) {
@@ -287,7 +309,7 @@ impl Device {
                 && todo.gone_keys.is_empty()
                 && paths.is_empty()
                 && walk.is_idle()
-                && self.missing.is_subset(&self.held);
+                && (self.missing.is_empty() || self.comparing);
             let paths = paths
                 .into_iter()
                 .map(|path| due(path, Doubt::Nothing))
@@ -301,8 +323,9 @@ impl Device {
                 let (_, next) = self.engine().scan(&mut walk).unwrap();
                 self.absorb(&mut todo, next);
             }
-            if !self.missing.is_subset(&self.held) {
-                let next = self.judge(Extent::Part);
+            let asked = std::mem::take(&mut todo.ask_held);
+            if !self.comparing && (asked || !self.missing.is_empty()) {
+                let next = self.judge();
                 self.absorb(&mut todo, next);
             }
             let mut gone: Vec<EntryKey> = std::mem::take(&mut todo.gone_keys);
@@ -365,10 +388,7 @@ impl Device {
         self.refused.extend(new.refused);
         all.gone_keys.extend(new.gone_keys);
         self.missing.extend(new.gone);
-        if !new.held.is_empty() {
-            self.held = new.held.iter().cloned().collect();
-            self.missing.extend(new.held);
-        }
+        all.ask_held |= new.ask_held;
     }
 
     fn fetch(&mut self, others: &[&Store]) -> Vec<Arc<PartialFile>> {

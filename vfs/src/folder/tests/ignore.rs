@@ -106,3 +106,77 @@ fn the_rules_of_a_directory_that_was_made_again_are_its_own() {
     devices[1].settle(&[&store]);
     assert_eq!(devices[1].read("d/noise.log"), "synced now");
 }
+
+/// One ignores `private`, the other moves there what both have.
+fn moved_into_what_is_ignored(name: &str) -> [super::device::Device; 2] {
+    let mut devices = pair();
+    devices[1].write(".wormhole/ignore", "private\n");
+    devices[0].write("f", "text");
+    devices[0].write("d/e/g", "text");
+    converge(&mut devices);
+    std::fs::create_dir(devices[0].path("private")).unwrap();
+    let to = devices[0].path(&format!("private/{name}"));
+    std::fs::rename(devices[0].path(name), to).unwrap();
+    exchange(&mut devices);
+    devices
+}
+
+fn exchange(devices: &mut [super::device::Device; 2]) {
+    for _ in 0..3 {
+        let stores = [devices[0].store.clone(), devices[1].store.clone()];
+        devices[0].settle(&[&stores[1]]);
+        devices[1].settle(&[&stores[0]]);
+        super::device::sync(&devices[0], &devices[1]);
+    }
+}
+
+#[test]
+fn a_file_that_is_moved_to_where_it_is_ignored_is_withdrawn() {
+    let mut devices = moved_into_what_is_ignored("f");
+    assert!(!devices[1].path("f").exists());
+    // Somebody puts a file of that name there, and deletes it: that is another file.
+    devices[1].write("f", "another");
+    exchange(&mut devices);
+    std::fs::remove_file(devices[1].path("f")).unwrap();
+    exchange(&mut devices);
+    assert_eq!(devices[0].read("private/f"), "text");
+    // Back where it is not ignored it is shown again.
+    std::fs::rename(devices[0].path("private/f"), devices[0].path("f2")).unwrap();
+    exchange(&mut devices);
+    assert_eq!(devices[1].read("f2"), "text");
+}
+
+#[test]
+fn a_directory_that_is_moved_to_where_it_is_ignored_is_withdrawn_with_all_in_it() {
+    let mut devices = moved_into_what_is_ignored("d");
+    assert!(!devices[1].path("d").exists());
+    exchange(&mut devices);
+    assert_eq!(devices[0].read("private/d/e/g"), "text");
+}
+
+#[test]
+fn what_was_changed_meanwhile_is_recorded_before_it_is_withdrawn() {
+    let mut devices = pair();
+    devices[1].write(".wormhole/ignore", "private\n");
+    devices[0].write("f", "text");
+    converge(&mut devices);
+    std::fs::create_dir(devices[0].path("private")).unwrap();
+    std::fs::rename(devices[0].path("f"), devices[0].path("private/f")).unwrap();
+    devices[0].settle(&[]);
+    devices[1].write("f", "changed here, and longer");
+    super::device::sync(&devices[0], &devices[1]);
+    exchange(&mut devices);
+    assert_eq!(devices[0].read("private/f"), "changed here, and longer");
+    assert!(!devices[1].path("f").exists());
+}
+
+#[test]
+fn the_control_directory_of_any_folder_is_left_out() {
+    let mut devices = pair();
+    devices[0].write("inner/.wormhole/folder", "wormhole folder 00ff\n");
+    devices[0].write("inner/file", "text");
+    devices[0].settle(&[]);
+    exchange(&mut devices);
+    assert_eq!(devices[1].read("inner/file"), "text");
+    assert!(!devices[1].path("inner/.wormhole").exists());
+}

@@ -81,3 +81,18 @@ fn set_user_id_bits_do_not_travel() {
     assert_eq!(arrived & 0o7000, 0);
     assert_ne!(arrived & 0o100, 0);
 }
+
+#[test]
+fn a_name_that_is_not_text_is_reported_while_it_is_there() {
+    let mut devices = pair();
+    let bad = OsStr::from_bytes(b"caf\xe9");
+    let path = devices[0].path("").join(bad);
+    std::fs::create_dir(&path).unwrap();
+    std::fs::write(path.join("in it"), "x").unwrap();
+    devices[0].settle(&[]);
+    assert_eq!(devices[0].engine().problems.paths().len(), 1);
+    std::fs::remove_dir_all(&path).unwrap();
+    let todo = devices[0].check_one(bad.into());
+    assert!(todo.paths.is_empty() && todo.later.is_empty());
+    assert_eq!(devices[0].engine().problems.paths().len(), 0);
+}

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::device::{Device, converge, sync};
 use super::kind::pair;
+use crate::folder::record::Answer;
 
 fn id_of(device: &Device, path: &str) -> wormhole_crdt::EntryId {
     let path = path.parse().unwrap();
@@ -157,8 +158,9 @@ fn a_deep_tree_comes_and_goes() {
     let store = devices[0].store.clone();
     devices[1].settle(&[&store]);
     assert_eq!(devices[1].read(&format!("{deep}/file")), "text");
-    devices[0].engine().guard.confirm();
     std::fs::remove_dir_all(devices[0].path("d")).unwrap();
+    devices[0].settle(&[]);
+    devices[0].answer_held(Answer::Confirm, &[]);
     converge(&mut devices);
     let names: Vec<String> = devices[1].tree().into_keys().collect();
     assert_eq!(names, ["stays"]);

@@ -304,7 +304,7 @@ async fn nothing_of_a_sudden_mass_deletion_is_passed_on() {
         std::fs::remove_dir_all(pair[0].device.path(&format!("dir {number}"))).unwrap();
     }
     let mut status = pair[0].folder.watch();
-    let held = status.wait_for(|status| status.held_deletions == 220);
+    let held = status.wait_for(|status| status.held.entries == 220);
     tokio::time::timeout(Duration::from_secs(20), held)
         .await
         .expect("all of them are held")
@@ -313,7 +313,9 @@ async fn nothing_of_a_sudden_mass_deletion_is_passed_on() {
     sync(&pair[0].device, &pair[1].device);
     assert!(pair[1].folder.settled().await);
     assert_eq!(sum(&there), 210);
-    pair[0].folder.confirm_deletions().await;
+    let list = pair[0].folder.status().held.list;
+    assert_eq!(pair[0].folder.confirm_deletions(list + 1).await, None);
+    assert_eq!(pair[0].folder.confirm_deletions(list).await, Some(220));
     eventually(&pair, "a person confirms", || sum(&there) == 0).await;
     let [one, other] = pair;
     one.stop().await;
