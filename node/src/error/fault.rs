@@ -328,9 +328,10 @@ impl From<RestoreError> for Fault {
                 fault(FaultCode::NotFound, &error)
                     .with_hint("`wormhole trash` lists what can be brought back")
             }
-            RestoreError::InTheWay { .. } | RestoreError::Io { .. } | RestoreError::Stopped(_) => {
-                fault(FaultCode::Storage, &error)
-            }
+            RestoreError::InTheWay { .. }
+            | RestoreError::AllTaken { .. }
+            | RestoreError::Io { .. }
+            | RestoreError::Stopped(_) => fault(FaultCode::Storage, &error),
         }
     }
 }

@@ -32,11 +32,23 @@ pub enum RestoreError {
         /// How many there are.
         kept: u64,
     },
-    /// A directory stands there, or what stands there cannot be kept.
-    #[error("what is at {} now cannot be put aside: move it away first", path.display())]
+    /// A directory stands there, or what stands there cannot be kept; or something else stands where a directory is needed.
+    #[error("what is at {} now is in the way and cannot be put aside: move it away first", path.display())]
     InTheWay {
         /// What stands there.
         path: PathBuf,
+    },
+    /// Something new stands in the place of everything that would come back.
+    #[error(
+        "nothing came back of {}: something new stands at {}, and so it is with all that is kept; move it away, or \
+         bring back one after the other",
+        path.display(), first.display()
+    )]
+    AllTaken {
+        /// What was asked for.
+        path: PathBuf,
+        /// The first place that is taken.
+        first: PathBuf,
     },
     /// The system refused.
     #[error("cannot bring back {}", path.display())]
@@ -106,6 +118,7 @@ impl Step<'_> {
                     path: path.to_owned(),
                     kept: exact,
                 })?;
+            self.look_above(path)?;
             self.bring_back(&wanted)?;
             return Ok(Restored {
                 paths: vec![wanted.path],
@@ -124,6 +137,8 @@ impl Step<'_> {
                 kept: 1,
             });
         }
+        self.look_above(path)?;
+        self.check_directory(path)?;
         let mut restored = Restored::default();
         let mut seen = HashSet::new();
         for one in all {
@@ -137,7 +152,39 @@ impl Step<'_> {
                 restored.left.push(one.path);
             }
         }
-        Ok(restored)
+        match restored.left.first() {
+            Some(first) if restored.paths.is_empty() => Err(RestoreError::AllTaken {
+                path: path.to_owned(),
+                first: first.clone(),
+            }),
+            Some(_) | None => Ok(restored),
+        }
+    }
+
+    /// Whether a path is, or can become, one in the folder: nothing but directories stands above it.
+    fn look_above(&self, path: &Path) -> Result<(), RestoreError> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+        above.reverse();
+        above
+            .into_iter()
+            .try_for_each(|dir| self.check_directory(dir))
+    }
+
+    /// Whether a directory stands at a path, or nothing does.
+    fn check_directory(&self, path: &Path) -> Result<(), RestoreError> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Ok(());
+        };
+        let Ok(dir) = self.engine.root.open_dir(above) else {
+            return Ok(());
+        };
+        match beneath::look(dir.as_fd(), name) {
+            Ok(Some(stands)) if stands.kind != SeenKind::Directory => {
+                let path = path.to_owned();
+                Err(RestoreError::InTheWay { path })
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn is_free(&self, path: &Path) -> bool {

@@ -90,6 +90,30 @@ fn what_is_not_in_the_trash_is_told_apart_from_what_is_in_the_way() {
 }
 
 #[test]
+fn a_directory_that_has_no_place_any_more_is_refused_and_not_passed_over() {
+    let mut devices = changed_from_there();
+    let device = &mut devices[1];
+    device.write("dir", "a file by now");
+    for path in ["dir", "dir/removed", "dir/deep", "dir/deep/too"] {
+        let refused = restore(device, path, 1).unwrap_err();
+        let message = refused.to_string();
+        assert!(
+            message.starts_with("what is at dir now"),
+            "{path}: {message}"
+        );
+    }
+    std::fs::remove_file(device.path("dir")).unwrap();
+    device.write("dir/removed", "new");
+    device.write("dir/deep/too", "new, too");
+    let refused = restore(device, "dir", 1);
+    assert!(
+        matches!(refused, Err(RestoreError::AllTaken { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(trashed(device).len(), 4, "all of it is still kept");
+}
+
+#[test]
 fn the_bytes_in_the_trash_can_still_be_had() {
     let mut devices = changed_from_there();
     // Only the second device has them, in its trash.
