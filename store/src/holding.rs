@@ -252,6 +252,21 @@ impl Store {
         Ok(ids)
     }
 
+    /// Lets a content's manifest, which is here, outlive the sweep that is under way, and the next one: see `renew`.
+    ///
+    /// # Errors
+    /// The root is absent or invalid, or the index could not be read.
+    pub(crate) fn renew_manifest(&self, content: &Content) -> Result<(), ReadError> {
+        if content.is_empty() || content.is_single() {
+            return Ok(());
+        }
+        self.renew(&content.id.first_blob())?;
+        for page in self.manifest(content)?.pages() {
+            self.renew(&page.id)?;
+        }
+        Ok(())
+    }
+
     /// How much of a content is here, by the index. Costs about 2 µs a chunk.
     ///
     /// # Errors

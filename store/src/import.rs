@@ -118,6 +118,7 @@ impl Store {
         }
         let ticket = self.inner.in_flight.begin(&self.inner.index);
         let node = self.node_for(file, &source.stamp)?;
+        self.renew_manifest(content)?;
         for slot in self.slots(content)? {
             let slot = slot?;
             self.refer(node, slot.chunk, slot.offset)?;

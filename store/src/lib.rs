@@ -48,6 +48,7 @@ mod bend;
 mod cache;
 mod chunker;
 mod codec;
+mod damage;
 mod error;
 mod evict;
 #[cfg(test)]
@@ -67,6 +68,7 @@ mod verify;
 
 pub use self::chunker::{AVG_CHUNK, MAX_CHUNK, MIN_CHUNK};
 pub use self::codec::{Codec, Encoded};
+pub use self::damage::Damage;
 pub use self::error::{ImportError, IndexError, OpenError, PathError, ReadError, WriteError};
 pub use self::evict::Swept;
 pub use self::holding::{Bitmap, Holding, Slots};

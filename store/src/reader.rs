@@ -247,6 +247,7 @@ impl Store {
         }
         tracing::error!(%id, pack = %self.inner.packs.path(place.pack).display(), "chunk damaged");
         self.forget_place(id, Place::Pack(place));
+        self.inner.found.add(*id, None);
         Err(Miss::Damaged)
     }
 
@@ -285,12 +286,12 @@ impl Store {
                 // trusted.
                 self.forget_place(id, Place::File(place));
                 // A program that sets a file's time back cannot set back when it did so.
-                Ok(Err(match location.node.stamp == Some(stamp) {
-                    true => Miss::Rotten {
-                        path: location.full_path(),
-                    },
-                    false => Miss::Stale,
-                }))
+                if location.node.stamp != Some(stamp) {
+                    return Ok(Err(Miss::Stale));
+                }
+                let path = location.full_path();
+                self.inner.found.add(*id, Some(path.clone()));
+                Ok(Err(Miss::Rotten { path }))
             }
             Ok(Sight::Changed) => {
                 self.forget_file(place.node, &location)?;

@@ -97,6 +97,7 @@ impl Store {
 impl ChunkSink for Store {
     fn prepare(&self, content: &Content, part: u64) -> Result<Lack, WriteError> {
         if part == 0 {
+            self.renew_manifest(content)?;
             self.check_room(content)?;
         }
         let mut asked = HashSet::new();
@@ -107,7 +108,7 @@ impl ChunkSink for Store {
             if asked.contains(&slot.chunk.id) {
                 continue;
             }
-            if self.has(&slot.chunk.id) {
+            if self.renew(&slot.chunk.id)? {
                 lack.here += u64::from(slot.chunk.len);
             } else {
                 asked.insert(slot.chunk.id);
@@ -115,6 +116,7 @@ impl ChunkSink for Store {
             }
         }
         lack.next = parts.next_part();
+        self.commit_if_large()?;
         Ok(lack)
     }
 

@@ -26,6 +26,7 @@ pub use self::open::Recovery;
 use crate::cache::ChunkCache;
 use crate::chunker::MAX_CHUNK;
 use crate::codec::Codec;
+use crate::damage::Findings;
 use crate::error::{IndexError, WriteError};
 use crate::id::{ChunkId, ContentKey};
 use crate::index::{Index, NodeId, PackPlace, Place};
@@ -89,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) cache: ChunkCache,
     pub(crate) zero: Zero,
     pub(crate) in_flight: InFlight,
+    /// What readers found damaged.
+    pub(crate) found: Findings,
     /// Only one sweep or scrub at a time.
     pub(crate) upkeep: Mutex<()>,
     /// Updates of the index that are durable; the lock is what concurrent committers queue on.
@@ -184,6 +187,34 @@ impl Store {
         layers.set_place(id, NodeId::NONE, Some(Place::Pack(place)));
         drop((layers, appender));
         self.commit_if_large()
+    }
+
+    /// Whether a chunk is here, for somebody who goes on to rely on it. One in a pack is then as good as put again: it
+    /// outlives the sweep that is under way, and the next one.
+    ///
+    /// # Errors
+    /// The index could not be read.
+    pub(crate) fn renew(&self, id: &ChunkId) -> Result<bool, IndexError> {
+        let index = &self.inner.index;
+        let generation = index.generation();
+        let is_old = |place: &PackPlace| place.generation != generation;
+        if index
+            .read()
+            .pack_place(id)?
+            .is_some_and(|place| is_old(&place))
+        {
+            // Nobody may move the record in between.
+            let _appender = self.inner.packs.appender();
+            let mut layers = index.update();
+            if let Some(place) = layers.pack_place(id)?.filter(is_old) {
+                let place = PackPlace {
+                    generation,
+                    ..place
+                };
+                layers.set_place(*id, NodeId::NONE, Some(Place::Pack(place)));
+            }
+        }
+        self.locate_chunk(id)
     }
 
     /// Makes everything that was put, referenced, moved or forgotten before this call durable.

@@ -11,14 +11,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::PoisonError;
 
+use crate::damage::{Damage, MAX_NAMED};
 use crate::error::{ReadError, WriteError};
 use crate::id::{ChunkId, Content, ParseIdError};
 use crate::index::{Place, place_key};
 use crate::reader::{Miss, Use};
 use crate::store::Store;
-
-/// Damaged chunks, and damaged files, that a report names; more are only counted.
-const MAX_NAMED: usize = 10_000;
 
 /// What to scrub.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -140,6 +138,12 @@ impl Store {
         }
         self.commit()?;
         Ok(report)
+    }
+
+    /// Takes what readers found damaged since this was called last. A scrub's own findings are in its report, and
+    /// here, too.
+    pub fn take_damage(&self) -> Damage {
+        self.inner.found.take()
     }
 
     /// Whether a content consists of one of these chunks or more, as far as its manifest is here.

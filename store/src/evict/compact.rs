@@ -99,7 +99,11 @@ impl Store {
         });
         match outcome {
             Ok(_) | Err(MoveError::Ended) => Ok(moved),
-            Err(MoveError::Io(source)) => Err(WriteError::io(path, source)),
+            // As one that is damaged: what could not be moved keeps its pack, and the others have their turn.
+            Err(MoveError::Io(error)) => {
+                tracing::warn!(pack = %path.display(), %error, "a part of a pack cannot be read");
+                Ok(moved)
+            }
             Err(MoveError::Write(error)) => Err(error),
         }
     }

@@ -109,7 +109,11 @@ impl Store {
         match outcome {
             Ok(_) => Ok(ControlFlow::Continue(estimate)),
             Err(MoveError::Ended) => Ok(ControlFlow::Break(())),
-            Err(MoveError::Io(source)) => Err(failed(source)),
+            // One bad sector must not keep all later packs from being looked at, for ever.
+            Err(MoveError::Io(error)) => {
+                tracing::warn!(pack = %path.display(), %error, "a part of a pack cannot be read");
+                Ok(ControlFlow::Continue(Estimate::default()))
+            }
             Err(MoveError::Write(error)) => Err(error),
         }
     }

@@ -314,3 +314,27 @@ fn a_file_whose_time_was_set_back_replaces_no_copy() {
     }
     assert_eq!(read_all(&store, content), bytes);
 }
+
+#[test]
+fn what_a_fetch_finds_here_during_a_sweep_outlives_it() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let kept = copy(&store, &noise(1, 3_000_000));
+    let shown = copy(&store, &noise(2, 3_000_000));
+    sweep(&store, &[]);
+    // Nobody has wanted them for long, and both come back while they are being swept away.
+    let mut wanted = false;
+    let file = bed.write("file", &noise(2, 3_000_000));
+    let mut watch = || {
+        if !std::mem::replace(&mut wanted, true) {
+            let lack = crate::ChunkSink::prepare(&store, &kept, 0).unwrap();
+            assert!(lack.is_empty(), "all of it is here");
+            store.adopt(&file, &shown).unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    store.sweep(&mut std::iter::empty(), &mut watch).unwrap();
+    assert!(wanted);
+    assert_eq!(read_all(&store, kept), noise(1, 3_000_000));
+    assert_eq!(read_all(&store, shown), noise(2, 3_000_000));
+}

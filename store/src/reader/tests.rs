@@ -15,6 +15,12 @@ fn a_flipped_byte_is_found_and_the_chunk_counts_as_absent() {
     assert!(matches!(store.read(&id), Err(ReadError::Damaged { .. })));
     assert!(!store.has(&id));
     assert!(matches!(store.read(&id), Err(ReadError::Absent { .. })));
+    assert_eq!(
+        store.take_damage().chunks,
+        [id].into(),
+        "no scrub can find it any more"
+    );
+    assert!(store.take_damage().is_empty(), "it was told");
     store.put(&noise(1, 100_000)).unwrap();
     assert_eq!(store.read(&id).unwrap(), noise(1, 100_000), "fetched again");
 }
@@ -28,6 +34,20 @@ fn a_damaged_pack_copy_falls_back_to_a_file() {
     store.import_reference(&bed.write("same", &bytes)).unwrap();
     flip(&bed.packs()[0], 500);
     assert_eq!(store.read(&id).unwrap(), bytes);
+}
+
+#[test]
+fn a_file_that_a_reader_finds_rotten_is_named() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let rotten = bed.write("photo", &noise(1, 50_000));
+    let content = store.import_reference(&rotten).unwrap().content;
+    flip(&bed.folder().join("photo"), 100);
+    bed.pretend_unchanged(&store, "photo");
+    assert!(store.read(&content.id.first_blob()).is_err());
+    let damage = store.take_damage();
+    assert_eq!(damage.files, [bed.folder().join("photo")].into());
+    assert_eq!(damage.chunks, [content.id.first_blob()].into());
 }
 
 #[test]

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::{InFlight, Inner, Store, StoreOptions, Zero};
 use crate::cache::ChunkCache;
 use crate::chunker::{MAX_CHUNK, cut};
+use crate::damage::Findings;
 use crate::error::{IndexError, OpenError};
 use crate::id::ContentKey;
 use crate::index::{FORMAT, Guard, Index, Meta, NodeId, PackId, PackPlace, Place};
@@ -85,6 +86,7 @@ impl Store {
                 index,
                 packs,
                 in_flight: InFlight::default(),
+                found: Findings::default(),
                 upkeep: Mutex::new(()),
                 uncommitted: AtomicU64::new(0),
                 poisoned: AtomicBool::new(false),
