@@ -38,7 +38,7 @@ pub struct Overrides {
 /// The settings of a node, checked and complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The name that other devices see: 1 to 64 characters, none of them a control character.
+    /// The name that other devices see: 1 to 64 characters, 128 bytes at most, none of them a control character.
     pub device_name: String,
     /// UDP and TCP port; 0 takes any free one.
     pub port: u16,
@@ -347,7 +347,7 @@ impl std::fmt::Display for Allowed {
             Self::AbsolutePath => "expected an absolute path",
             Self::Text => "expected text in UTF-8",
             Self::DeviceName => {
-                "expected 1 to 64 characters without line breaks or control characters"
+                "expected 1 to 64 characters (128 bytes in UTF-8 at most) without line breaks or control characters"
             }
         })
     }
@@ -357,6 +357,7 @@ impl std::fmt::Display for Allowed {
 fn check_name(name: String) -> Result<String, ConfigError> {
     let name_ok = !name.trim().is_empty()
         && name.chars().count() <= LONGEST_NAME
+        && name.len() <= LONGEST_NAME_BYTES
         && !name.chars().any(char::is_control);
     if name_ok {
         Ok(name)
@@ -367,6 +368,9 @@ fn check_name(name: String) -> Result<String, ConfigError> {
 
 /// As long as a host name may be.
 const LONGEST_NAME: usize = 64;
+
+/// As long as the name of a member may be in a mesh, or nobody could admit this device.
+const LONGEST_NAME_BYTES: usize = 128;
 
 /// The machine's own name, made fit where it is not.
 fn host_name() -> String {

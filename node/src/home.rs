@@ -332,7 +332,8 @@ pub struct LostRecord {
 
 fn write_record(dir: &Path, record: &MeshRecord) -> Result<(), HomeError> {
     let text = Zeroizing::new(record.to_json());
-    for name in [MESH_FILE, MESH_COPY] {
+    // The copy first: where that fails, the record that is read at the next start is still whole and the old one.
+    for name in [MESH_COPY, MESH_FILE] {
         let path = dir.join(name);
         write_private(&path, text.as_bytes()).map_err(|source| HomeError::io(&path, source))?;
     }
@@ -347,6 +348,13 @@ fn read_record(dir: &Path) -> Result<MeshRecord, RecordError> {
             | RecordError::NotText { .. }
             | RecordError::Missing { .. }),
         ) => error,
+        // It may be whole, and is left as it is.
+        Err(error @ RecordError::Io { .. }) => {
+            let copy = MeshRecord::read(&dir.join(MESH_COPY));
+            return copy
+                .inspect(|_| tracing::error!(%error, "the record of a mesh is taken from its copy"))
+                .map_err(|_| error);
+        }
         read => return read,
     };
     let Ok(record) = MeshRecord::read(&dir.join(MESH_COPY)) else {

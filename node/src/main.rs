@@ -68,7 +68,8 @@ fn code(error: &CliError) -> u8 {
         | CliError::Demo(_)
         | CliError::InviteOver { .. }
         | CliError::Interrupted { .. }
-        | CliError::NotAgreed => FAILED,
+        | CliError::NotAgreed
+        | CliError::Silent { .. } => FAILED,
     }
 }
 

@@ -193,7 +193,8 @@ pub(super) async fn check(desk: &Desk, mesh: Option<String>) -> Result<Outcome, 
     desk.output.answer(&reply, |reply| {
         reply.meshes.iter().map(check_text).collect::<String>()
     })?;
-    let is_good = reply.meshes.iter().all(|mesh| mesh.problems.is_empty());
+    let is_good = |mesh: &CheckInfo| mesh.problems.is_empty() && mesh.unreadable == 0;
+    let is_good = reply.meshes.iter().all(is_good);
     Ok(match is_good {
         true => Outcome::Done,
         false => Outcome::Damaged,
@@ -203,7 +204,11 @@ pub(super) async fn check(desk: &Desk, mesh: Option<String>) -> Result<Outcome, 
 fn check_text(check: &CheckInfo) -> String {
     let name = printable(&check.mesh.name);
     let mut text = format!("{name}: {} read", bytes(check.bytes));
-    text.push_str(&match (check.damaged, check.problems.is_empty()) {
+    let is_good = check.problems.is_empty();
+    text.push_str(&match (check.damaged, is_good) {
+        (0, true) if check.unreadable > 0 => {
+            ", what could be read is as it was stored\n".to_owned()
+        }
         (0, true) => ", all of it is as it was stored\n".to_owned(),
         (0, false) => "\n".to_owned(),
         (damaged, true) => format!(", {}, all healed\n", many(damaged, "damaged piece")),
@@ -212,7 +217,7 @@ fn check_text(check: &CheckInfo) -> String {
     if check.unreadable > 0 {
         let pieces = many(check.unreadable, "piece");
         text.push_str(&format!(
-            "  {pieces} could not be read now: is a disk not mounted?\n"
+            "  {pieces} could not be read now: is a disk not mounted, or failing?\n"
         ));
     }
     text.push_str(&problem_lines(&check.problems));

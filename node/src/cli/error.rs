@@ -27,6 +27,8 @@ pub(crate) enum CliError {
     StartFailed { said: String, log: PathBuf },
     #[error("the node was started and does not answer after {seconds} s")]
     StartTimedOut { seconds: u64, log: PathBuf },
+    #[error("the node does not answer within {seconds} s")]
+    Silent { seconds: u64 },
     #[error("cannot start {}", path.display())]
     Program { path: PathBuf, source: io::Error },
     #[error("cannot use {}", path.display())]
@@ -88,6 +90,10 @@ impl CliError {
                 log.is_file()
                     .then(|| format!("its log is {}", log.display()))
             }
+            Self::Silent { .. } => Some(
+                "its process may be stopped, or wait for a disk that hangs: let it go on, or kill it and start again"
+                    .to_owned(),
+            ),
             Self::Client(ClientError::Refused(fault)) => fault.hint.clone(),
             Self::Client(_)
             | Self::Program { .. }
@@ -126,7 +132,7 @@ impl CliError {
             Self::Crashed { .. } => "crashed",
             Self::StillRunning { .. } => "still_running",
             Self::HomeInUse(_) => "home_in_use",
-            Self::Client(_) => "connection",
+            Self::Client(_) | Self::Silent { .. } => "connection",
             Self::Demo(_) => "demo_failed",
             Self::InviteOver { .. } => "ticket_expired",
             Self::Interrupted { .. } => "interrupted",

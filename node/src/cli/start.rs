@@ -53,10 +53,20 @@ pub(super) async fn client(home: &Path, starting: Starting) -> Result<Client, Cl
 
 /// Who answers in this home, if somebody does.
 pub(super) async fn running(client: &Client) -> Result<Option<NodeReply>, CliError> {
-    match client.get("/v1/node", &()).await {
-        Ok(node) => Ok(Some(node)),
-        Err(ClientError::NotRunning { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+    running_within(PATIENCE, client).await
+}
+
+async fn running_within(
+    patience: Duration,
+    client: &Client,
+) -> Result<Option<NodeReply>, CliError> {
+    match tokio::time::timeout(patience, client.get("/v1/node", &())).await {
+        Ok(Ok(node)) => Ok(Some(node)),
+        Ok(Err(ClientError::NotRunning { .. })) => Ok(None),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_elapsed) => Err(CliError::Silent {
+            seconds: patience.as_secs(),
+        }),
     }
 }
 
@@ -154,3 +164,20 @@ async fn last_words(child: &mut Child) -> String {
 
 /// A message with all its causes; more than this is noise.
 const LAST_WORDS_BYTES: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_never_answers_is_told_and_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let client = Client::of_home(home.path()).unwrap();
+        let _frozen = tokio::net::UnixListener::bind(client.socket()).unwrap();
+        let answer = running(&client).await;
+        assert!(
+            matches!(answer, Err(CliError::Silent { seconds: 60 })),
+            "{answer:?}"
+        );
+    }
+}

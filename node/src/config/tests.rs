@@ -125,6 +125,13 @@ fn a_device_name_that_could_fool_a_screen_is_refused() {
 }
 
 #[test]
+fn a_device_name_that_no_mesh_could_list_is_refused() {
+    let long = "写".repeat(43);
+    let message = mistake(&format!("device_name = \"{long}\"\n"));
+    assert!(message.contains("128 bytes"), "{message}");
+}
+
+#[test]
 fn the_first_start_writes_an_explained_file_for_this_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();

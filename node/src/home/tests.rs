@@ -239,6 +239,44 @@ fn a_record_that_is_lost_or_damaged_comes_from_its_copy() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_comes_from_its_copy_and_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    let staged = home.stage_mesh().unwrap();
+    let place = home.adopt_mesh(&staged, &record(7)).unwrap();
+    let file = place.join(MESH_FILE);
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap(); // reading it fails as a bad sector would
+    let records = home.records().unwrap();
+    assert!(
+        matches!(records.as_slice(), [Ok(found)] if *found == record(7)),
+        "{records:?}"
+    );
+    assert!(file.is_dir());
+}
+
+#[test]
+fn a_record_that_could_not_be_saved_is_the_old_one_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::open(dir.path()).unwrap();
+    let staged = home.stage_mesh().unwrap();
+    let place = home.adopt_mesh(&staged, &record(7)).unwrap();
+    let copy = place.join(MESH_COPY);
+    fs::remove_file(&copy).unwrap();
+    fs::create_dir(&copy).unwrap(); // nothing can be saved there
+    let changed = MeshRecord {
+        paused: true,
+        ..record(7)
+    };
+    assert!(home.save_record(&changed).is_err());
+    let records = home.records().unwrap();
+    assert!(
+        matches!(records.as_slice(), [Ok(found)] if *found == record(7)),
+        "{records:?}"
+    );
+}
+
+#[test]
 fn a_mesh_without_any_record_is_kept_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::open(dir.path()).unwrap();

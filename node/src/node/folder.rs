@@ -96,8 +96,14 @@ impl Node {
             return;
         };
         bound.stop().await;
+        let seed = mesh.seed();
+        let is_seed = seed.is_some();
         let mesh = mesh.clone();
+        let woken = mesh.clone();
         blocking(move || {
+            if is_seed {
+                keep_copies(&mesh);
+            }
             binding::marker::remove(&bound.dir, &bound.id);
             if let Err(error) = mesh.store().remove_root(&bound.id) {
                 let error = &error as &dyn std::error::Error;
@@ -110,6 +116,10 @@ impl Node {
             }
         })
         .await;
+        if let Some(seed) = seed {
+            seed.want(None);
+            woken.wake.notify_one();
+        }
     }
 
     /// Looks through a folder again, as if nothing were known about it.
@@ -196,6 +206,31 @@ impl Node {
             Some(_) => Err(TreeError::NotADirectory {
                 path: path.to_owned(),
             }),
+        }
+    }
+}
+
+/// Copies what is here only as references into folders: a seed has everything, also when its folder is given up. What
+/// there is no room for is fetched again when there is, or told as missing.
+fn keep_copies(mesh: &LocalMesh) {
+    let mut live = Vec::new();
+    if let Err(error) = mesh.replica().contents(&mut |content| live.push(*content)) {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(
+            mesh = mesh.name(),
+            error,
+            "the live contents cannot be listed"
+        );
+    }
+    for content in live {
+        if let Err(error) = mesh.store().preserve(&content) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                mesh = mesh.name(),
+                error,
+                "a seed cannot copy what its folder holds"
+            );
+            return;
         }
     }
 }

@@ -423,6 +423,7 @@ impl Node {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&id);
+        self.forget_broken(&id);
         self.network().detach(id);
         mesh.stop_folders().await;
         mesh.stop.cancel();

@@ -253,10 +253,12 @@ impl Node {
             }
             let _one_at_a_time = self.inner.changing.lock().await;
             let id = record.mesh;
+            if !self.is_broken(&id) {
+                continue; // it was given up meanwhile
+            }
             match self.open_mesh(record).await {
                 Ok(mesh) => {
-                    self.broken()
-                        .retain(|broken| broken.record.as_ref().is_none_or(|r| r.mesh != id));
+                    self.forget_broken(&id);
                     tracing::info!(mesh = mesh.name(), "a mesh is open again");
                     let mesh = mesh.reference();
                     self.events().raise(EventKind::MeshReopened { mesh });
@@ -278,6 +280,17 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// A mesh is open again, or given up.
+    pub(super) fn forget_broken(&self, mesh: &MeshId) {
+        let is_other = |broken: &BrokenMesh| broken.record.as_ref().is_none_or(|r| r.mesh != *mesh);
+        self.broken().retain(is_other);
+    }
+
+    fn is_broken(&self, mesh: &MeshId) -> bool {
+        let is_it = |broken: &BrokenMesh| broken.record.as_ref().is_some_and(|r| r.mesh == *mesh);
+        self.broken().iter().any(is_it)
     }
 
     fn change_broken(&self, mesh: &MeshId, change: impl FnOnce(&mut BrokenMesh)) {

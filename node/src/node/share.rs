@@ -59,6 +59,12 @@ impl Node {
                     invite,
                 })
             }
+            // What stops now goes on at the next start, and who has come in meanwhile needs it.
+            Err(error)
+                if self.inner.closing.is_cancelled() || mesh.replica().members().len() > 1 =>
+            {
+                Err(error)
+            }
             Err(error) => {
                 let _one_at_a_time = self.inner.changing.lock().await;
                 self.forget_mesh(mesh).await;

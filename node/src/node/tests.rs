@@ -5,6 +5,7 @@
 mod device;
 mod folder;
 mod invite;
+mod keep;
 mod leave;
 mod member;
 mod report;

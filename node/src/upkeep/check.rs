@@ -117,6 +117,9 @@ impl Pass {
                 }
             }
         }
+        if take_damage(mesh) > 0 {
+            self.heal_at = now;
+        }
         if !mesh.health().is_good() && self.may_heal(node, mesh, now) {
             heal_or_say(node, mesh).await;
             self.heal_at = Instant::now() + HEAL_EVERY;
@@ -163,6 +166,15 @@ impl Pass {
             // A clock that was set back does not put the next pass off for years.
             || finished.is_none_or(|at| !(0..PASS_EVERY_MS).contains(&(now_ms() - at)))
     }
+}
+
+/// Notes what readers ran into since this was called last; answers how many pieces that are. A scrub cannot find them
+/// any more: a copy that is damaged is forgotten when it is read.
+fn take_damage(mesh: &LocalMesh) -> usize {
+    let damage = mesh.store().take_damage();
+    let found = damage.chunks.len();
+    mesh.health().add(damage.chunks, damage.files);
+    found
 }
 
 /// Whether nobody would be kept waiting by reads of the disk.
@@ -235,6 +247,7 @@ impl Node {
             unreadable: 0,
             problems: Vec::new(),
         };
+        info.damaged += take_damage(mesh) as u64;
         let mut position = None;
         loop {
             let report = slice(mesh, position, HASTY_SLICE).await;
@@ -245,6 +258,8 @@ impl Node {
             info.copies += report.checked;
             info.bytes += report.bytes;
             info.damaged += report.damaged.len() as u64;
+            // Its own findings, which the report has told.
+            take_damage(mesh);
             info.unreadable += report.unreadable;
             if mesh.stop.is_cancelled() {
                 return Err(ControlError::Stopping(crate::tasks::Closed));
