@@ -132,7 +132,9 @@ fn mesh_text(mesh: &MeshStatus) -> String {
         mesh.connected,
         mesh.in_sync
     ));
-    text.extend(mesh.hindered.iter().map(hindered_line));
+    for hindered in &mesh.hindered {
+        text.push_str(&format!("  ! {}\n", hindered_text(hindered)));
+    }
     if mesh.conflicts > 0 {
         let versions = many(mesh.conflicts, "second version");
         text.push_str(&format!(
@@ -160,17 +162,14 @@ fn mesh_text(mesh: &MeshStatus) -> String {
     text
 }
 
-fn hindered_line(hindered: &Hindered) -> String {
+fn hindered_text(hindered: &Hindered) -> String {
     let reasons: Vec<&str> = hindered
         .hindrances
         .iter()
         .map(|hindrance| hindrance.reason.as_str())
         .collect();
     let name = printable(&hindered.name);
-    format!(
-        "  ! {name} cannot apply everything: {}\n",
-        reasons.join("; ")
-    )
+    format!("{name} cannot apply everything: {}", reasons.join("; "))
 }
 
 fn binding_text(binding: &BindingStatus) -> String {
@@ -306,7 +305,7 @@ pub(super) async fn peers(desk: &Desk) -> Result<(), CliError> {
         );
         for hindered in reply.peers.iter().flat_map(|peer| &peer.hindered) {
             let mesh = printable(&hindered.mesh.name);
-            text.push_str(&format!("\n{mesh}:{}", hindered_line(hindered).trim_end()));
+            text.push_str(&format!("\n{mesh}: {}", hindered_text(hindered)));
         }
         text
     })
