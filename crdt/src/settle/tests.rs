@@ -484,3 +484,45 @@ fn what_is_made_beside_a_taken_name_never_takes_it() {
     assert_eq!(kept.key, first.into());
     assert_eq!(listing(&replicas[0]).len(), 22);
 }
+
+#[test]
+fn a_copy_that_was_edited_while_its_conflict_was_ended_is_listed() {
+    for (named, keep) in [
+        ("copy", Kept::This),
+        ("copy", Kept::Other),
+        ("plain", Kept::This),
+        ("plain", Kept::Other),
+    ] {
+        for settled in [false, true] {
+            let (replicas, id) = split();
+            meet(&replicas);
+            if settled {
+                // The copy becomes an entry of its own.
+                rename(&replicas[0], id.into(), "b");
+                rename(&replicas[0], id.into(), "a");
+                meet(&replicas);
+            }
+            let edited = copy(&replicas[0]);
+            let edit = Edit::Write {
+                key: edited.key,
+                content: content(7),
+                base: Some(edited.version),
+            };
+            replicas[0].edit(&[edit], NOW).unwrap();
+            let entry = match named {
+                "copy" => copy(&replicas[1]),
+                _ => plain(&replicas[1], "a"),
+            };
+            resolve(&replicas[1], &entry, keep);
+            meet(&replicas);
+            let case = format!("{named} {keep:?} {settled}: {:?}", listing(&replicas[0]));
+            assert!(marks(&replicas[0]).contains(&7), "{case}");
+            let listed = replicas[0].conflicts().unwrap();
+            for shown in replicas[0].children(EntryId::ROOT).unwrap() {
+                let is_copy = shown.name.as_str().contains("conflict");
+                let is_listed = listed.iter().any(|entry| entry.key == shown.key);
+                assert_eq!(is_copy, is_listed, "{case}");
+            }
+        }
+    }
+}
