@@ -4,8 +4,7 @@
 //! another; which of them is shown is decided elsewhere (`rule`). A change travels as an Automerge change
 //! (`bucket/change`), but no document and no history is kept: what a later change replaces is gone at
 //! once, so a file that was written 100,000 times costs what one written once costs. A bucket is
-//! the part of the id space that one change may write to; it remembers how far each author has
-//! numbered its operations there.
+//! the part of the id space that one change may write to.
 //!
 //! What a value is replaced by depends only on the set of changes, never on the order in which they
 //! came: a change replaces those siblings that it names *and* that its author had seen
@@ -26,34 +25,37 @@ pub(crate) mod row;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction};
 
-use crate::error::{ChangeFault, Damage, EditError, StorageError};
+use crate::error::{Damage, EditError, StorageError};
 use crate::id::{Author, BucketId, EntryId, Hash};
 use crate::register::{Put, Register};
-use change::{Draft, Incoming};
+use change::{Draft, Incoming, IncomingWrite};
 use key::RegisterKey;
 use past::Past;
-pub(crate) use row::OpRef;
-use row::{Last, Sibling, State};
+use row::{Mark, OpRef, Sibling, State};
 
-/// Which values the writes of a change replace.
-#[derive(Debug)]
-pub(crate) enum Replaces {
-    /// All that the author has seen.
-    Seen,
-    /// Those of them that these operations wrote.
-    Only(BTreeSet<(RegisterKey, OpRef)>),
+/// Tells which of the lines that its author's log may have a write is on.
+pub(crate) trait Writers {
+    /// What pasts call that line.
+    fn writer_of(&self, op: &OpRef, mark: &Mark) -> Result<Actor, StorageError>;
 }
 
-impl Replaces {
-    fn holds(&self, key: RegisterKey, op: OpRef) -> bool {
-        match self {
-            Self::Seen => true,
-            Self::Only(named) => named.contains(&(key, op)),
-        }
+/// The envelope that a change is in, as far as registers need to know it.
+pub(crate) struct Carrier<'a> {
+    /// Its number in the log of its author.
+    pub(crate) seq: u64,
+    pub(crate) mark: Mark,
+    /// What the author had seen when it wrote it.
+    pub(crate) past: &'a Past,
+    pub(crate) writers: &'a dyn Writers,
+}
+
+impl Carrier<'_> {
+    /// Whether the author had seen what that value is.
+    fn saw(&self, old: &Sibling<'_>) -> Result<bool, StorageError> {
+        let writer = self.writers.writer_of(&old.op, &old.mark)?;
+        Ok(self.past.holds(&writer, old.op.envelope))
     }
 }
 
@@ -124,113 +126,84 @@ impl<'t> Buckets<'t> {
         Ok(ids)
     }
 
-    /// Whether a foreign change is its author's next one for the bucket. The outer error is ours.
-    ///
-    /// The answer depends on nothing but the author's earlier changes, so every replica gives the same.
-    pub(crate) fn check(
-        &self,
-        bucket: BucketId,
-        incoming: &Incoming,
-    ) -> Result<Result<(), ChangeFault>, StorageError> {
-        Ok(incoming.follows(self.state(bucket)?.last(&incoming.actor)))
-    }
-
-    /// Applies a foreign change that passed [`Buckets::check`] and came in the author's envelope of that
-    /// number. `past` is what the author had seen when it wrote it.
+    /// Applies a change that came in an envelope.
     pub(crate) fn apply(
         &mut self,
         bucket: BucketId,
         incoming: &Incoming,
-        envelope: u64,
-        past: &Past,
+        carrier: &Carrier<'_>,
     ) -> Result<(), StorageError> {
         let mut state = self.state(bucket)?;
-        for (counter, write) in (incoming.start_op..).zip(&incoming.writes) {
-            let op = OpRef {
-                actor: incoming.actor,
-                counter,
-            };
+        for write in &incoming.writes {
             let new = Sibling {
-                op,
-                envelope,
+                op: OpRef {
+                    actor: incoming.actor,
+                    envelope: carrier.seq,
+                },
+                mark: carrier.mark,
                 value: &write.value,
             };
             let replaced = |old: &Sibling<'_>| {
-                old.op.actor == incoming.actor
-                    || (write.replaces.contains(&old.op) && past.holds(&old.op.actor, old.envelope))
+                if old.op.actor != incoming.actor && !write.replaces.contains(&old.op) {
+                    return Ok(false);
+                }
+                carrier.saw(old)
             };
             self.put(&mut state, write.key, replaced, new)?;
         }
-        state.set_last(incoming.actor, incoming.last());
+        state.count(incoming.writes.len());
         self.store(bucket, &state)
     }
 
-    /// Every operation that wrote a value which is there, with the number of its envelope and the value.
-    pub(crate) fn operations(
+    /// Makes this device's change, for its next envelope: each put replaces those values of its register that the
+    /// author will have said it had seen. Returns the bytes, to be sent, and the change, to be applied when the
+    /// envelope has its name: the registers are not touched.
+    pub(crate) fn draft(
         &self,
-        key: RegisterKey,
-    ) -> Result<Vec<(OpRef, u64, Vec<u8>)>, StorageError> {
-        let Some(row) = self.registers.get(&key.to_bytes())? else {
-            return Ok(Vec::new());
-        };
-        let siblings = row::unpack(row.value()).ok_or_else(|| damaged(key.id.bucket()))?;
-        let all = siblings.iter();
-        Ok(all
-            .map(|one| (one.op, one.envelope, one.value.to_vec()))
-            .collect())
-    }
-
-    /// Makes this device's change, for its envelope of that number: each put replaces those values of its register
-    /// that `replaces` says, among those that the author will have said it had seen. Returns the bytes, to be
-    /// sent.
-    pub(crate) fn write(
-        &mut self,
-        bucket: BucketId,
         author: &Author,
-        envelope: u64,
-        past: &Past,
-        puts: &[Put],
-        replaces: &Replaces,
-    ) -> Result<Vec<u8>, EditError> {
-        let actor = author.actor();
-        let mut state = self.state(bucket)?;
-        let mut draft = Draft::new(actor, state.last(&actor));
+        puts: Vec<Put>,
+        carrier: &Carrier<'_>,
+    ) -> Result<(Vec<u8>, Incoming), EditError> {
+        let mut draft = Draft::new(author.actor());
+        let mut writes = Vec::with_capacity(puts.len());
         for put in puts {
             let key = RegisterKey {
                 id: put.id,
                 register: put.register,
             };
-            let op = OpRef {
-                actor,
-                counter: draft.next_op(),
-            };
-            let new = Sibling {
-                op,
-                envelope,
-                value: &put.value,
-            };
             let mut named = Vec::new();
-            let replaced = |old: &Sibling<'_>| {
-                let replaced =
-                    past.holds(&old.op.actor, old.envelope) && replaces.holds(key, old.op);
-                if replaced {
-                    named.push(old.op);
+            let row = self.registers.get(&key.to_bytes());
+            if let Some(row) = row.map_err(StorageError::from)? {
+                let siblings = row::unpack(row.value()).ok_or_else(|| damaged(key.id.bucket()))?;
+                for old in siblings {
+                    if carrier.saw(&old)? {
+                        named.push(old.op);
+                    }
                 }
-                replaced
-            };
-            self.put(&mut state, key, replaced, new)?;
-            draft.put(key, put.value.clone(), named);
+            }
+            named.sort_unstable();
+            named.dedup();
+            draft.put(key, put.value.clone(), named.clone());
+            writes.push(IncomingWrite {
+                key,
+                value: put.value,
+                replaces: named,
+            });
         }
-        let (bytes, last) = draft
-            .encode()
-            .map_err(|limit| EditError::TooLarge { limit })?;
-        state.set_last(actor, last);
-        self.store(bucket, &state)?;
-        Ok(bytes)
+        let bytes = draft.encode();
+        let bytes = bytes.map_err(|limit| EditError::TooLarge { limit })?;
+        let actor = author.actor();
+        // Nobody asks for the clock of what was not sent by somebody else.
+        let clock = 0;
+        let own = Incoming {
+            actor,
+            writes,
+            clock,
+        };
+        Ok((bytes, own))
     }
 
-    /// Puts those values of a change that are still shown, with `true` in `alive`, beside what is there. The
-    /// author's numbers do not move.
+    /// Puts those values of a change that are still shown, with `true` in `alive`, beside what is there.
     ///
     /// Gives `false` when a register shows another value of the same author already: nobody's program lets its
     /// own value stand beside a later one.
@@ -238,41 +211,36 @@ impl<'t> Buckets<'t> {
         &mut self,
         bucket: BucketId,
         incoming: &Incoming,
-        envelope: u64,
+        (envelope, mark): (u64, Mark),
         alive: impl Iterator<Item = bool>,
     ) -> Result<bool, StorageError> {
         let mut state = self.state(bucket)?;
         let mut alone = true;
-        let writes = (incoming.start_op..).zip(&incoming.writes).zip(alive);
-        for ((counter, write), _) in writes.filter(|(_, alive)| *alive) {
-            let op = OpRef {
-                actor: incoming.actor,
-                counter,
-            };
+        let writes = incoming.writes.iter().zip(alive);
+        for (write, _) in writes.filter(|(_, alive)| *alive) {
             let new = Sibling {
-                op,
-                envelope,
+                op: OpRef {
+                    actor: incoming.actor,
+                    envelope,
+                },
+                mark,
                 value: &write.value,
             };
             let replaced = |old: &Sibling<'_>| {
-                alone &= old.op.actor != op.actor;
-                false
+                alone &= old.op.actor != incoming.actor;
+                Ok::<_, StorageError>(false)
             };
             self.put(&mut state, write.key, replaced, new)?;
         }
+        state.count(incoming.writes.len());
         self.store(bucket, &state)?;
         Ok(alone)
     }
 
-    /// Sets how far an author has numbered its changes and operations in a bucket.
-    pub(crate) fn set_last(
-        &mut self,
-        bucket: BucketId,
-        actor: Actor,
-        last: Last,
-    ) -> Result<(), StorageError> {
+    /// Counts a change that replaced nothing which is still shown, and of which nothing is.
+    pub(crate) fn count(&mut self, bucket: BucketId, values: usize) -> Result<(), StorageError> {
         let mut state = self.state(bucket)?;
-        state.set_last(actor, last);
+        state.count(values);
         self.store(bucket, &state)
     }
 
@@ -281,26 +249,6 @@ impl<'t> Buckets<'t> {
         self.registers.retain(|_, _| false)?;
         self.states.retain(|_, _| false)?;
         Ok(())
-    }
-
-    /// The numbers of these actors in all buckets.
-    pub(crate) fn lasts(
-        &self,
-        actors: &[Actor],
-    ) -> Result<Vec<(BucketId, Actor, Last)>, StorageError> {
-        let mut found = Vec::new();
-        for row in self.states.iter()? {
-            let (number, parts) = row?;
-            let Some(bucket) = BucketId::new(number.value()) else {
-                continue;
-            };
-            let state = State::from_parts(parts.value()).ok_or_else(|| damaged(bucket))?;
-            let known = actors
-                .iter()
-                .map(|actor| (bucket, *actor, state.last(actor)));
-            found.extend(known.filter(|(_, _, last)| last.seq > 0));
-        }
-        Ok(found)
     }
 
     /// Empties a bucket, as if nothing had ever been written to it.
@@ -317,7 +265,7 @@ impl<'t> Buckets<'t> {
         &mut self,
         state: &mut State,
         key: RegisterKey,
-        mut replaced: impl FnMut(&Sibling<'_>) -> bool,
+        mut replaced: impl FnMut(&Sibling<'_>) -> Result<bool, StorageError>,
         new: Sibling<'_>,
     ) -> Result<(), StorageError> {
         let at = key.to_bytes();
@@ -330,9 +278,14 @@ impl<'t> Buckets<'t> {
                 }
                 None => Vec::new(),
             };
-            siblings.retain(|sibling| !replaced(sibling));
-            siblings.push(new);
-            row::pack(&mut siblings)
+            let mut left = Vec::with_capacity(siblings.len() + 1);
+            for sibling in siblings.drain(..) {
+                if !replaced(&sibling)? {
+                    left.push(sibling);
+                }
+            }
+            left.push(new);
+            row::pack(&mut left)
         };
         state.add(&at, &packed);
         self.registers.insert(&at, packed.as_slice())?;
@@ -340,16 +293,12 @@ impl<'t> Buckets<'t> {
     }
 
     fn state(&self, bucket: BucketId) -> Result<State, StorageError> {
-        match self.states.get(bucket.number())? {
-            None => Ok(State::default()),
-            Some(row) => State::from_parts(row.value()).ok_or_else(|| damaged(bucket)),
-        }
+        let row = self.states.get(bucket.number())?;
+        Ok(row.map_or_else(State::default, |row| State::from_parts(row.value())))
     }
 
     fn store(&mut self, bucket: BucketId, state: &State) -> Result<(), StorageError> {
-        let actors = state.packed_actors();
-        let parts = (state.sum(), state.bytes(), actors.as_slice());
-        self.states.insert(bucket.number(), parts)?;
+        self.states.insert(bucket.number(), state.parts())?;
         Ok(())
     }
 }

@@ -276,12 +276,6 @@ impl<'a> Envelope<'a> {
             bytes,
         })
     }
-
-    /// Its causes, without their hashes.
-    pub(crate) fn deps(&self) -> Vec<(Author, u64)> {
-        let causes = self.head.causes.iter();
-        causes.map(|cause| (cause.author, cause.seq)).collect()
-    }
 }
 
 impl Frame {

@@ -242,9 +242,6 @@ pub enum Misbehaviour {
     /// A membership record breaks a rule.
     #[error("membership record is refused")]
     Member(#[source] MemberFault),
-    /// It keeps sending envelopes whose causes it never sends.
-    #[error("peer sends envelopes without their causes")]
-    MissingCauses,
     /// A snapshot contradicts itself.
     #[error("snapshot is refused")]
     Snapshot(#[from] SnapshotFault),
@@ -259,9 +256,9 @@ pub enum SnapshotFault {
     /// The marks of what is alive do not fit the envelope.
     #[error("marks of an envelope of {} do not fit", .0.device)]
     Marks(Author),
-    /// An author's numbers are missing, given twice, or less than its envelopes show.
-    #[error("numbers of {} do not fit its envelopes", .0.device)]
-    Numbers(Author),
+    /// What an author had seen is missing, given twice, or more than the snapshot holds.
+    #[error("what {} had seen does not fit the snapshot", .0.device)]
+    Seen(Author),
     /// An envelope builds on one that the snapshot says nothing about.
     #[error("an envelope builds on {} beyond the snapshot", .0.device)]
     Causes(Author),
@@ -319,6 +316,24 @@ pub enum EnvelopeFault {
     },
 }
 
+impl EnvelopeFault {
+    /// Whether nothing is wrong but that this program is too old.
+    pub(crate) fn is_newer(&self) -> bool {
+        match self {
+            Self::UnknownFormat { .. } => true,
+            Self::Change { fault, .. } => *fault == ChangeFault::UnknownValue,
+            Self::Malformed
+            | Self::UnknownEpoch { .. }
+            | Self::OverLimit(_)
+            | Self::OtherMesh
+            | Self::BadSignature
+            | Self::NotWriter
+            | Self::Forked
+            | Self::ClockLeap { .. } => false,
+        }
+    }
+}
+
 /// Which limit was passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Limit {
@@ -357,12 +372,9 @@ pub enum ChangeFault {
     /// Not by the actor of the envelope's author.
     #[error("foreign actor")]
     ForeignActor,
-    /// Not the actor's next number in this bucket.
+    /// It, or its first operation, is not numbered 1.
     #[error("sequence number")]
     Sequence,
-    /// Not the next operation number.
-    #[error("first operation number")]
-    StartOp,
     /// It names dependencies; its causes are the envelope's.
     #[error("dependencies")]
     Deps,
@@ -418,9 +430,4 @@ pub enum SessionError {
         /// The device.
         device: DeviceId,
     },
-    /// This device's own log forked, and it may not write what it wrote anew.
-    #[error(
-        "another copy of this device's database was in use; remove the database and join again"
-    )]
-    OwnLogForked,
 }

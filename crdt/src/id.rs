@@ -136,6 +136,15 @@ impl DeviceId {
     }
 }
 
+impl Hash {
+    /// The beginning: enough to tell two envelopes apart that are known to exist.
+    #[must_use]
+    pub(crate) fn mark(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
 impl EntryId {
     /// The top of every tree. It is never stored and cannot be moved or removed.
     pub const ROOT: Self = Self([0; 16]);
@@ -270,6 +279,67 @@ impl Author {
     }
 }
 
+/// One unbroken log: an author's, or, of an author that wrote two envelopes under one number, one of its branches
+/// from there on. Which branch is the first one is this replica's own view: it names that which came first.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Whose log it is.
+    pub author: Author,
+    /// 0 for the first.
+    pub branch: u64,
+}
+
+impl From<Author> for Line {
+    fn from(author: Author) -> Self {
+        Self { author, branch: 0 }
+    }
+}
+
+impl From<&Author> for Line {
+    fn from(author: &Author) -> Self {
+        Self::from(*author)
+    }
+}
+
+impl From<&Self> for Line {
+    fn from(line: &Self) -> Self {
+        *line
+    }
+}
+
+impl Line {
+    /// What a log's past calls it: the author's actor, or for a further branch one of its own.
+    pub(crate) fn actor(&self) -> [u8; 16] {
+        if self.branch == 0 {
+            return self.author.actor();
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.to_key());
+        let mut actor = [0; 16];
+        hasher.finalize_xof().fill(&mut actor);
+        actor
+    }
+
+    /// Bytes that order like the line: the key in the log's tables.
+    pub(crate) fn to_key(self) -> [u8; 48] {
+        let mut key = [0; 48];
+        let (author, branch) = key.split_at_mut(40);
+        author.copy_from_slice(&self.author.to_key());
+        branch.copy_from_slice(&self.branch.to_be_bytes());
+        key
+    }
+
+    /// The inverse of [`Line::to_key`].
+    pub(crate) fn from_key(key: [u8; 48]) -> Self {
+        let author = key.first_chunk::<40>().expect("the key has 48 bytes");
+        let branch = key.last_chunk::<8>().expect("the key has 48 bytes");
+        Self {
+            author: Author::from_key(*author),
+            branch: u64::from_be_bytes(*branch),
+        }
+    }
+}
+
 /// Nanoseconds since 1970-01-01 UTC, as some device's clock said. Shown to people, never trusted
 /// for order.
 #[derive(
@@ -349,6 +419,8 @@ mod tests {
             incarnation: Incarnation(9),
         };
         assert_eq!(Author::from_key(author.to_key()), author);
+        let line = Line { author, branch: 3 };
+        assert_eq!(Line::from_key(line.to_key()), line);
     }
 
     #[test]

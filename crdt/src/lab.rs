@@ -3,7 +3,7 @@
 //! Everything is driven by seeds and runs in one thread. [`Disk`] forgets what was not synced when it
 //! crashes; [`Link`] carries the messages of two sessions until both are quiet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use wormhole_store::{Content, ContentId};
 use crate::edit::{Edit, FileInput, NewNode};
 use crate::entry::{EntryKey, Version};
 use crate::error::SessionError;
-use crate::id::{Branch, DeviceKey, DeviceTag, EntryId, Timestamp};
+use crate::id::{Author, Branch, DeviceKey, DeviceTag, EntryId, Hash, Timestamp};
 use crate::member::Role;
 use crate::name::EntryName;
 use crate::replica::{NewMesh, Replica};
@@ -202,6 +202,14 @@ pub(crate) fn listing(replica: &Replica) -> Vec<String> {
         .unwrap();
     lines.sort();
     lines
+}
+
+/// How the logs end, by what all replicas call it.
+pub(crate) fn ends(replica: &Replica) -> BTreeSet<(Author, u64, Hash)> {
+    let shared = replica.shared();
+    let ends = shared.ends.iter();
+    ends.map(|(line, end)| (line.author, end.seq, end.hash))
+        .collect()
 }
 
 /// Two sessions and what is on its way between them.

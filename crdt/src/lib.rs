@@ -88,12 +88,14 @@ pub use error::{
 };
 pub use id::{
     Author, Branch, BucketId, BucketRangeError, DeviceId, DeviceKey, DeviceTag, EntryId, EpochId,
-    Hash, Incarnation, MeshId, ParseIdError, Timestamp,
+    Hash, Incarnation, Line, MeshId, ParseIdError, Timestamp,
 };
 pub use index::IndexError;
 pub use member::{Member, MemberFault, ParseRoleError, Removed, Role, Welcome};
 pub use name::{EntryName, EntryPath, MAX_DEPTH, MAX_NAME_BYTES, NameError};
 pub use register::{RegisterError, ValueError};
-pub use replica::{Change, EditOutcome, Entries, NewMesh, Observer, Replica, Subscription};
+pub use replica::{
+    Change, EditOutcome, Entries, NewMesh, Observer, Problem, Replica, Subscription,
+};
 pub use session::{Message, Session};
 pub use vector::VersionVector;

@@ -44,17 +44,17 @@ pub const MAX_VECTOR_AUTHORS: usize = 16 * 1024;
 /// one when it is restored from a backup.
 pub const MAX_DEVICE_LIVES: usize = 256;
 
+/// Branches of one life beside its first that are taken without somebody else having built on them. An honest device
+/// closes a life as soon as it hears of one; each costs everybody a look at the author's log.
+pub const MAX_BRANCHES: usize = 8;
+
 /// The biggest file that a content may claim to be. Sums over all files of a mesh fit into 64 bits.
 pub const MAX_FILE_BYTES: u64 = 1 << 60;
 
-/// How far one envelope may move the logical clock ahead of all that the receiver has seen. Honest
-/// clocks move by one per operation and by [`RENEWAL_LEAP`] per new incarnation; without a bound one
-/// hostile stamp at the end of the range would beat or block every later writer.
+/// How far one envelope may move the logical clock ahead of its causes and of its author's envelope before. Honest
+/// clocks move by one per operation; without a bound one hostile stamp at the end of the range would beat or
+/// block every later writer. What the receiver has seen beside that plays no part: all must judge alike.
 pub const MAX_CLOCK_LEAP: u64 = 1 << 32;
-
-/// A new incarnation starts up to this far ahead, so that its stamps do not meet those of the lost
-/// end of the old one.
-pub const RENEWAL_LEAP: u64 = 1 << 20;
 
 /// Membership records of one admin that are kept. What is beyond waits until another admin builds on it.
 pub const MAX_AUTHOR_RECORDS: usize = 8 * 1024;
@@ -81,6 +81,15 @@ pub const MAX_LABEL_BYTES: usize = 128;
 /// entries, the mean of a mesh of one million.
 pub const BUCKET_SPILL_BYTES: u64 = 64 << 10;
 
+/// Own last envelopes that a hello proves to their author: one of each of its lives, the latest ones.
+pub const MAX_PROOFS: usize = 64;
+
+/// Lines of one author whose trails are compared. An author has more only with the help of others.
+pub const MAX_TRAILS: usize = 64;
+
+/// Envelopes in a trail: the distances between them double.
+pub const MAX_TRAIL: usize = 72;
+
 /// How often one session asks again for envelopes whose causes are missing before it gives up. An
 /// honest peer sends in causal order, so that even one is unusual.
 pub const MAX_REASKS: u32 = 16;
@@ -88,6 +97,10 @@ pub const MAX_REASKS: u32 = 16;
 /// Envelopes of removed members that are kept aside. What does not fit is dropped: should it ever count,
 /// those who have it send it again.
 pub const MAX_QUARANTINED: u64 = 4096;
+
+/// Envelopes of one author that are held because this program is too old to read them. What does not fit comes again
+/// when it is not any more.
+pub const MAX_HELD: usize = 256;
 
 /// How far releasing one envelope from quarantine may lead to releasing another: removed members may
 /// have built on one another, but a hostile pair must not exhaust the stack.

@@ -1,9 +1,11 @@
-//! Every author's envelopes in the database, and the order in which they came.
+//! Every author's envelopes in the database, and the order in which they came. An author has one log, or several
+//! branches of one: see `log/fork`.
 //!
 //! `log` holds the envelopes by author and number; `arrival` remembers in which order this replica
 //! took them. That order respects causes, so sending in arrival order what a peer lacks never sends an
 //! envelope before what it builds on, and one number is enough to remember how far a peer was served.
 
+pub(crate) mod fork;
 pub(crate) mod gap;
 
 use std::collections::BTreeMap;
@@ -13,26 +15,27 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use crate::bucket::Actor;
 use crate::bucket::past::Past;
 use crate::error::{Damage, StorageError};
-use crate::id::{Author, Hash};
+use crate::id::{Hash, Line};
 use crate::vector::VersionVector;
+use fork::Forks;
 use gap::Gap;
 
-/// Author and number.
-type Place<'a> = (&'a [u8; 40], u64);
+/// Line and number.
+type Place<'a> = (&'a [u8; 48], u64);
 /// Arrival and envelope.
 type Row<'a> = (u64, &'a [u8]);
 
-/// (author, number) → (arrival, envelope).
+/// (line, number) → (arrival, envelope).
 const LOG: TableDefinition<'_, Place<'_>, Row<'_>> = TableDefinition::new("log");
-/// arrival → (author, number).
+/// arrival → (line, number).
 const ARRIVALS: TableDefinition<'_, u64, Place<'_>> = TableDefinition::new("arrival");
-/// (author, number) → (hash, clock) of that envelope: what is asked for often, without the envelope.
+/// (line, number) → (hash, clock) of that envelope: what is asked for often, without the envelope.
 const CHAIN: TableDefinition<'_, Place<'_>, (&[u8; 32], u64)> = TableDefinition::new("chain");
-/// author → (number of the last envelope, its hash, its clock).
-const AUTHORS: TableDefinition<'_, &[u8; 40], (u64, &[u8; 32], u64)> =
+/// line → (number of the last envelope, its hash, its clock).
+const AUTHORS: TableDefinition<'_, &[u8; 48], (u64, &[u8; 32], u64)> =
     TableDefinition::new("author");
-/// author → [`Past::pack`], for those who have seen somebody.
-const PASTS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("past");
+/// line → [`Past::pack`], for those who have seen somebody.
+const PASTS: TableDefinition<'_, &[u8; 48], &[u8]> = TableDefinition::new("past");
 
 /// Where an author's log ends here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub(crate) struct Link {
 /// What the tables hold, as it is loaded at start.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    pub(crate) ends: BTreeMap<Author, LogEnd>,
+    pub(crate) ends: BTreeMap<Line, LogEnd>,
     /// The number that the next envelope gets.
     pub(crate) next_arrival: u64,
 }
@@ -65,16 +68,16 @@ pub(crate) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
     txn.open_table(ARRIVALS)?;
     txn.open_table(AUTHORS)?;
     txn.open_table(PASTS)?;
-    Ok(())
+    fork::create(txn)
 }
 
-/// What an author had seen when it wrote the last of its envelopes that is here.
-pub(crate) fn past(txn: &WriteTransaction, author: &Author) -> Result<Past, StorageError> {
+/// What an author had seen when it wrote the last envelope of a log that is here.
+pub(crate) fn past(txn: &WriteTransaction, line: &Line) -> Result<Past, StorageError> {
     let table = txn.open_table(PASTS)?;
-    match table.get(&author.to_key())? {
-        None => Ok(Past::of(author)),
+    match table.get(&line.to_key())? {
+        None => Ok(Past::of(line)),
         Some(row) => {
-            Past::unpack(author, row.value()).ok_or(StorageError::Damaged(Damage::Log(*author)))
+            Past::unpack(line, row.value()).ok_or(StorageError::Damaged(Damage::Log(line.author)))
         }
     }
 }
@@ -82,43 +85,43 @@ pub(crate) fn past(txn: &WriteTransaction, author: &Author) -> Result<Past, Stor
 /// Replaces what [`past`] gives.
 pub(crate) fn set_past(
     txn: &WriteTransaction,
-    author: &Author,
+    line: &Line,
     past: &Past,
 ) -> Result<(), StorageError> {
     txn.open_table(PASTS)?
-        .insert(&author.to_key(), past.pack().as_slice())?;
+        .insert(&line.to_key(), past.pack().as_slice())?;
     Ok(())
 }
 
 /// Forgets what an author had seen, of whom no envelope is left.
-pub(crate) fn remove_past(txn: &WriteTransaction, author: &Author) -> Result<(), StorageError> {
-    txn.open_table(PASTS)?.remove(&author.to_key())?;
+pub(crate) fn remove_past(txn: &WriteTransaction, line: &Line) -> Result<(), StorageError> {
+    txn.open_table(PASTS)?.remove(&line.to_key())?;
     Ok(())
 }
 
 /// Appends an envelope and moves its author's end.
 pub(crate) fn append(
     txn: &WriteTransaction,
-    author: Author,
+    line: Line,
     end: LogEnd,
     arrival: u64,
     bytes: &[u8],
 ) -> Result<(), StorageError> {
     let LogEnd { seq, hash, clock } = end;
-    insert(txn, author, seq, arrival, Link { hash, clock }, bytes)?;
-    set_end(txn, author, end)
+    insert(txn, line, seq, arrival, Link { hash, clock }, bytes)?;
+    set_end(txn, line, end)
 }
 
 /// Stores an envelope, which may be here under another arrival number, and leaves its author's end alone.
 pub(crate) fn insert(
     txn: &WriteTransaction,
-    author: Author,
+    line: Line,
     seq: u64,
     arrival: u64,
     link: Link,
     bytes: &[u8],
 ) -> Result<(), StorageError> {
-    let key = author.to_key();
+    let key = line.to_key();
     let row = (link.hash.as_bytes(), link.clock);
     txn.open_table(CHAIN)?.insert((&key, seq), row)?;
     let mut log = txn.open_table(LOG)?;
@@ -131,20 +134,16 @@ pub(crate) fn insert(
 }
 
 /// Moves an author's end without an envelope: after a cut.
-pub(crate) fn set_end(
-    txn: &WriteTransaction,
-    author: Author,
-    end: LogEnd,
-) -> Result<(), StorageError> {
+pub(crate) fn set_end(txn: &WriteTransaction, line: Line, end: LogEnd) -> Result<(), StorageError> {
     let row = (end.seq, end.hash.as_bytes(), end.clock);
-    txn.open_table(AUTHORS)?.insert(&author.to_key(), row)?;
+    txn.open_table(AUTHORS)?.insert(&line.to_key(), row)?;
     Ok(())
 }
 
 /// Removes an author that has nothing left.
-pub(crate) fn remove_end(txn: &WriteTransaction, author: Author) -> Result<(), StorageError> {
-    txn.open_table(AUTHORS)?.remove(&author.to_key())?;
-    txn.open_table(PASTS)?.remove(&author.to_key())?;
+pub(crate) fn remove_end(txn: &WriteTransaction, line: Line) -> Result<(), StorageError> {
+    txn.open_table(AUTHORS)?.remove(&line.to_key())?;
+    txn.open_table(PASTS)?.remove(&line.to_key())?;
     Ok(())
 }
 
@@ -159,7 +158,7 @@ pub(crate) fn ends(txn: &ReadTransaction) -> Result<Ends, StorageError> {
             hash: Hash::from_bytes(*hash),
             clock,
         };
-        ends.insert(Author::from_key(*key.value()), end);
+        ends.insert(Line::from_key(*key.value()), end);
     }
     let last = txn
         .open_table(ARRIVALS)?
@@ -174,58 +173,54 @@ pub(crate) fn ends(txn: &ReadTransaction) -> Result<Ends, StorageError> {
 /// One stored envelope.
 pub(crate) fn stored(
     txn: &WriteTransaction,
-    author: Author,
+    line: Line,
     seq: u64,
 ) -> Result<Option<Vec<u8>>, StorageError> {
     let table = txn.open_table(LOG)?;
-    let row = table.get((&author.to_key(), seq))?;
+    let row = table.get((&line.to_key(), seq))?;
     Ok(row.map(|row| row.value().1.to_vec()))
 }
 
 /// An envelope that the tables say is here.
-pub(crate) fn sent(
-    txn: &ReadTransaction,
-    author: Author,
-    seq: u64,
-) -> Result<Vec<u8>, StorageError> {
+pub(crate) fn sent(txn: &ReadTransaction, line: Line, seq: u64) -> Result<Vec<u8>, StorageError> {
     let log = &txn.open_table(LOG)?;
-    Fetch { log, author, seq }.bytes()
+    Fetch { log, line, seq }.bytes()
 }
 
 /// What an author had seen of others, by their actors.
 pub(crate) fn seen(
     txn: &ReadTransaction,
-    author: &Author,
+    line: &Line,
 ) -> Result<BTreeMap<Actor, u64>, StorageError> {
     let table = txn.open_table(PASTS)?;
-    let Some(row) = table.get(&author.to_key())? else {
+    let Some(row) = table.get(&line.to_key())? else {
         return Ok(BTreeMap::new());
     };
-    let past = Past::unpack(author, row.value());
+    let past = Past::unpack(line, row.value());
     Ok(past
-        .ok_or(StorageError::Damaged(Damage::Log(*author)))?
+        .ok_or(StorageError::Damaged(Damage::Log(line.author)))?
         .into_seen())
 }
 
 /// The hash of one stored envelope.
 pub(crate) fn hash_at(
     txn: &ReadTransaction,
-    author: &Author,
+    line: &Line,
     seq: u64,
 ) -> Result<Option<Hash>, StorageError> {
     let table = txn.open_table(CHAIN)?;
-    let row = table.get((&author.to_key(), seq))?;
+    let row = table.get((&line.to_key(), seq))?;
     Ok(row.map(|row| Hash::from_bytes(*row.value().0)))
 }
 
 /// The name and the clock of one stored envelope.
 pub(crate) fn link(
     txn: &WriteTransaction,
-    author: &Author,
+    line: &Line,
     seq: u64,
 ) -> Result<Option<Link>, StorageError> {
     let table = txn.open_table(CHAIN)?;
-    let row = table.get((&author.to_key(), seq))?;
+    let row = table.get((&line.to_key(), seq))?;
     Ok(row.map(|row| {
         let (hash, clock) = row.value();
         Link {
@@ -238,15 +233,15 @@ pub(crate) fn link(
 /// Visits every stored envelope, in the order in which they came.
 pub(crate) fn visit(
     txn: &WriteTransaction,
-    mut visit: impl FnMut(Author, &[u8]) -> Result<(), StorageError>,
+    mut visit: impl FnMut(Line, &[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let (log, arrivals) = (txn.open_table(LOG)?, txn.open_table(ARRIVALS)?);
     for row in arrivals.iter()? {
         let (_, place) = row?;
-        let author = Author::from_key(*place.value().0);
+        let line = Line::from_key(*place.value().0);
         let envelope = log.get(place.value())?;
-        let envelope = envelope.ok_or(StorageError::Damaged(Damage::Log(author)))?;
-        visit(author, envelope.value().1)?;
+        let envelope = envelope.ok_or(StorageError::Damaged(Damage::Log(line.author)))?;
+        visit(line, envelope.value().1)?;
     }
     Ok(())
 }
@@ -254,11 +249,11 @@ pub(crate) fn visit(
 /// Removes envelopes `from..=to` of an author; returns them in order.
 pub(crate) fn remove(
     txn: &WriteTransaction,
-    author: Author,
+    line: Line,
     from: u64,
     to: u64,
 ) -> Result<Vec<Vec<u8>>, StorageError> {
-    let key = author.to_key();
+    let key = line.to_key();
     let mut log = txn.open_table(LOG)?;
     let mut arrivals = txn.open_table(ARRIVALS)?;
     let mut removed = Vec::new();
@@ -283,16 +278,18 @@ pub(crate) fn first_missing(
     txn: &ReadTransaction,
     ours: &VersionVector,
     theirs: &VersionVector,
-    gap: Option<&Gap>,
+    (gap, forks): (Option<&Gap>, &Forks),
 ) -> Result<Option<u64>, StorageError> {
     let table = txn.open_table(LOG)?;
     let mut first: Option<u64> = None;
-    for (author, seq) in ours.iter() {
-        let have = theirs.get(author);
+    for (line, seq) in ours.iter() {
+        // A branch begins after the envelope that it parts from.
+        let base = forks.root(line).map_or(0, |root| root.seq);
+        let have = theirs.get(line).max(base);
         if have >= seq {
             continue;
         }
-        let row = table.get((&author.to_key(), have + 1))?;
+        let row = table.get((&line.to_key(), have + 1))?;
         let row = row.map(|row| row.value().0);
         if let Some(arrival) = row.or(gap.map(|gap| gap.next)) {
             first = Some(first.map_or(arrival, |least| least.min(arrival)));
@@ -306,7 +303,7 @@ pub(crate) fn first_missing(
 pub(crate) fn scan(
     txn: &ReadTransaction,
     from: u64,
-    mut visit: impl FnMut(Author, u64, u64, Fetch<'_>) -> Result<Scan, StorageError>,
+    mut visit: impl FnMut(Line, u64, u64, Fetch<'_>) -> Result<Scan, StorageError>,
 ) -> Result<u64, StorageError> {
     let arrivals = txn.open_table(ARRIVALS)?;
     let log = txn.open_table(LOG)?;
@@ -314,13 +311,13 @@ pub(crate) fn scan(
     for row in arrivals.range(from..)? {
         let (arrival, place) = row?;
         let (key, seq) = place.value();
-        let author = Author::from_key(*key);
+        let line = Line::from_key(*key);
         let fetch = Fetch {
             log: &log,
-            author,
+            line,
             seq,
         };
-        match visit(author, seq, arrival.value(), fetch)? {
+        match visit(line, seq, arrival.value(), fetch)? {
             Scan::Taken => next = arrival.value() + 1,
             Scan::Stop => break,
         }
@@ -341,14 +338,14 @@ pub(crate) enum Scan {
 #[derive(Debug)]
 pub(crate) struct Fetch<'a> {
     log: &'a redb::ReadOnlyTable<Place<'static>, Row<'static>>,
-    author: Author,
+    line: Line,
     seq: u64,
 }
 
 impl Fetch<'_> {
     pub(crate) fn bytes(self) -> Result<Vec<u8>, StorageError> {
-        let row = self.log.get((&self.author.to_key(), self.seq))?;
-        let row = row.ok_or(StorageError::Damaged(Damage::Log(self.author)))?;
+        let row = self.log.get((&self.line.to_key(), self.seq))?;
+        let row = row.ok_or(StorageError::Damaged(Damage::Log(self.line.author)))?;
         Ok(row.value().1.to_vec())
     }
 }

@@ -12,10 +12,11 @@ mod apply;
 mod authorship;
 mod backfill;
 mod edit;
-mod fork;
 mod header;
+mod held;
 mod install;
 mod intake;
+mod life;
 mod observe;
 mod place;
 mod read;
@@ -39,18 +40,20 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransac
 use crate::bucket;
 use crate::epoch::{EpochSecret, Epochs};
 use crate::error::{BlamesIndex, OpenError, StorageError};
-use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, MeshId, Timestamp};
+use crate::id::{Author, DeviceId, DeviceKey, Hash, Incarnation, Line, MeshId, Timestamp};
 use crate::index;
-use crate::limit::{MAX_VOLATILE_COMMITS, RENEWAL_LEAP};
+use crate::limit::MAX_VOLATILE_COMMITS;
+use crate::log::fork::{self, Forks};
 use crate::log::gap::{self, Gap};
 use crate::log::{self, LogEnd};
 use crate::member::{MemberLog, Welcome, label_fits};
 use crate::vector::VersionVector;
 use header::Header;
+pub use life::Problem;
+use life::renew;
 
 pub(crate) use backfill::Fetching;
 pub use edit::EditOutcome;
-pub(crate) use fork::{Fork, Way};
 pub use observe::{Change, Entries, Observer, Subscription};
 pub(crate) use snapshot::{Outgoing, Worth};
 pub(crate) use stage::{Piece, Stage, Unfit};
@@ -84,8 +87,6 @@ pub(crate) struct Inner {
     staging: AtomicBool,
     /// Some session asks for what is missing in the logs.
     fetching: AtomicBool,
-    /// Somebody has another history of this device: see [`Replica::is_forked`].
-    forked: AtomicBool,
 }
 
 /// What readers may know without waiting for the writer; replaced after each commit.
@@ -94,7 +95,9 @@ pub(crate) struct Shared {
     pub(crate) members: Arc<MemberLog>,
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) author: Author,
-    pub(crate) ends: BTreeMap<Author, LogEnd>,
+    pub(crate) ends: BTreeMap<Line, LogEnd>,
+    /// Authors that wrote two envelopes under one number.
+    pub(crate) forks: Forks,
     pub(crate) vector: VersionVector,
     /// Envelopes with smaller arrival numbers survive a crash.
     pub(crate) durable: u64,
@@ -104,6 +107,8 @@ pub(crate) struct Shared {
     pub(crate) gap: Option<Arc<Gap>>,
     /// How often logs were made shorter since the replica was opened.
     pub(crate) cuts: u64,
+    /// How many envelopes were held since then, because this program cannot read them.
+    pub(crate) held: u64,
 }
 
 /// The state that only the one who writes sees.
@@ -137,13 +142,16 @@ enum Commit {
 #[derive(Debug, Clone)]
 struct Position {
     author: Author,
-    ends: BTreeMap<Author, LogEnd>,
+    ends: BTreeMap<Line, LogEnd>,
+    forks: Forks,
     /// The greatest stamp seen or given.
     clock: u64,
     next_arrival: u64,
     gap: Option<Arc<Gap>>,
     /// How often logs were made shorter.
     cuts: u64,
+    /// How many envelopes were held.
+    held: u64,
 }
 
 impl Replica {
@@ -215,6 +223,7 @@ impl Replica {
         log::create(&txn)?;
         bucket::create(&txn)?;
         retract::create(&txn)?;
+        held::create(&txn)?;
         rebuild_index(&txn)?;
         txn.commit().map_err(StorageError::from)?;
         Self::open(db, key)
@@ -240,6 +249,7 @@ impl Replica {
         let epochs = Arc::new(epochs);
         let ends = log::ends(&read)?;
         let gap = gap::read(&read)?.map(Arc::new);
+        let forks = fork::read(&read)?;
         let littered = stage::is_littered(&read)?;
         let usable =
             header::index(&read)? == Some(index::LAYOUT) && index::View::open(&read).is_ok();
@@ -263,10 +273,12 @@ impl Replica {
                 incarnation: header.incarnation,
             },
             ends: ends.ends,
+            forks,
             clock: header.clock,
             next_arrival: ends.next_arrival,
             gap,
             cuts: 0,
+            held: 0,
         };
         let writer = Writer {
             members,
@@ -282,7 +294,7 @@ impl Replica {
         let writer = Mutex::new(writer);
         let observers = observe::Observers::default();
         let place = Mutex::default();
-        Ok(Self {
+        let replica = Self {
             inner: Arc::new(Inner {
                 db,
                 key,
@@ -293,9 +305,10 @@ impl Replica {
                 place,
                 staging: AtomicBool::new(false),
                 fetching: AtomicBool::new(false),
-                forked: AtomicBool::new(false),
             }),
-        })
+        };
+        replica.retry_held()?;
+        Ok(replica)
     }
 
     /// Opens a replica whose database may be a copy: a restored backup, a cloned disk.
@@ -421,14 +434,6 @@ impl Replica {
         Ok(Arc::ptr_eq(shared, &self.shared()).then_some(digest))
     }
 
-    /// Starts a new incarnation of this device: its numbers so far may be known elsewhere with
-    /// another meaning.
-    pub(crate) fn renew(&self, rng: &mut dyn Rng) -> Result<(), StorageError> {
-        let mut writer = self.inner.writer()?;
-        self.inner
-            .transact(&mut writer, Commit::Durable, |txn, w| renew(txn, w, rng))
-    }
-
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(
             &self
@@ -542,15 +547,14 @@ impl Writer {
             members: Arc::clone(&self.members),
             epochs: Arc::clone(&self.epochs),
             author: self.position.author,
-            vector: ends
-                .iter()
-                .map(|(author, end)| (*author, end.seq))
-                .collect(),
+            vector: ends.iter().map(|(line, end)| (*line, end.seq)).collect(),
             ends,
+            forks: self.position.forks.clone(),
             durable: self.durable,
             next_arrival: self.position.next_arrival,
             gap: self.position.gap.clone(),
             cuts: self.position.cuts,
+            held: self.position.held,
         }
     }
 }
@@ -558,21 +562,4 @@ impl Writer {
 fn rebuild_index(txn: &WriteTransaction) -> Result<(), StorageError> {
     index::rebuild(txn, &view::View::open(txn)?)?;
     header::set_index(txn, index::LAYOUT)
-}
-
-fn renew(
-    txn: &WriteTransaction,
-    writer: &mut Writer,
-    rng: &mut dyn Rng,
-) -> Result<(), StorageError> {
-    let incarnation = Incarnation::random(rng);
-    header::set_incarnation(txn, incarnation)?;
-    writer.position.author.incarnation = incarnation;
-    leap(writer, rng);
-    Ok(())
-}
-
-/// Moves the clock beyond the stamps of a history that was lost.
-fn leap(writer: &mut Writer, rng: &mut dyn Rng) {
-    writer.position.clock += 1 + rng.next_u64() % RENEWAL_LEAP;
 }

@@ -4,7 +4,8 @@
 //! [`Session::receive`]. Both sides say hello with their version vectors; then each sends what the
 //! other lacks, oldest first, and goes on with every new envelope, its own and those of others. A device that
 //! has nothing may get a snapshot first (`session/snapshot`), and then the rest of the logs
-//! (`session/below`). Any number of sessions may run on one replica; what comes twice is recognised by its number.
+//! (`session/below`). Where the two have different branches of a log they first find out what they share
+//! (`session/branch`). Any number of sessions may run on one replica; what comes twice is recognised by its number.
 //!
 //! What a message may contain and how big it may be stands in `session/wire`; whether an envelope
 //! counts is decided by the replica.
@@ -12,6 +13,7 @@
 mod below;
 #[cfg(test)]
 mod bent;
+mod branch;
 mod key;
 mod push;
 mod snapshot;
@@ -19,13 +21,16 @@ mod snapshot;
 mod tests;
 mod wire;
 
+use std::collections::BTreeSet;
+
 use rand::Rng;
 
+use crate::envelope::{FORMAT, Frame};
 use crate::error::{Misbehaviour, SessionError};
 use crate::id::{Author, DeviceId, Hash};
 use crate::limit::{MAX_REASKS, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
 use crate::member::Told;
-use crate::replica::{Fetching, Fork, Replica, Shared, Way, Worth};
+use crate::replica::{Fetching, Replica, Shared, Worth};
 use crate::vector::VersionVector;
 use key::Keys;
 use snapshot::{Incoming, Serving};
@@ -56,8 +61,11 @@ pub struct Session {
     /// been cut. When one of them moves it is told anew.
     told_at: Option<(Told, u64)>,
     reasks: u32,
-    /// While it is looked for where this device's history and the peer's version of it part.
-    search: Option<Search>,
+    /// Authors of whose logs the peer has another branch, while it is not known where they part. Nothing is sent
+    /// meanwhile.
+    undecided: BTreeSet<Author>,
+    /// Authors whose trails were sent since the last hello.
+    trailed: BTreeSet<Author>,
     diverged: bool,
     /// The peer knows snapshots.
     able: bool,
@@ -71,24 +79,16 @@ pub struct Session {
     passed_over: bool,
     /// The last hello came from a replica whose logs had holes.
     told_gap: bool,
+    /// How many envelopes were held when they were last sent.
+    held_at: u64,
+    /// Held envelopes that the peer has.
+    held_told: BTreeSet<Hash>,
     /// There while the peer is asked for what is missing.
     fetching: Option<Fetching>,
     /// The peer has nothing more of what is missing.
     dry: bool,
     /// Arrival number up to which envelopes were looked at for what the peer misses.
     below: Option<u64>,
-}
-
-/// The search for the last envelope of this device that the peer has, too.
-#[derive(Debug, Clone, Copy)]
-struct Search {
-    author: Author,
-    /// What is said to be here, so that the peer sends what comes after it.
-    claim: u64,
-    /// How much less is claimed next.
-    step: u64,
-    /// An envelope of the peer's version: when it is here, another session found the place.
-    other: (u64, [u8; 8]),
 }
 
 impl Session {
@@ -107,7 +107,8 @@ impl Session {
             served: None,
             told_at: None,
             reasks: 0,
-            search: None,
+            undecided: BTreeSet::new(),
+            trailed: BTreeSet::new(),
             diverged: false,
             able: false,
             worth: Worth::DEFAULT,
@@ -115,6 +116,8 @@ impl Session {
             incoming: Incoming::Nothing,
             passed_over: false,
             told_gap: false,
+            held_at: u64::MAX,
+            held_told: BTreeSet::new(),
             fetching: None,
             dry: false,
             below: None,
@@ -145,7 +148,7 @@ impl Session {
         rng: &mut dyn Rng,
     ) -> Result<Vec<Message>, SessionError> {
         match Wire::decode(message)? {
-            Wire::Hello(hello) => self.on_hello(&hello, rng),
+            Wire::Hello(hello) => self.on_hello(&hello),
             Wire::Members(records) => self.on_members(&records, rng),
             Wire::MemberHeads(told) => {
                 // Before its hello only a program says so that knows snapshots.
@@ -160,23 +163,14 @@ impl Session {
                 Ok(Vec::new())
             }
             Wire::Keys(lists) => self.on_keys(&lists),
-            Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes, rng),
-            Wire::Have(have) => {
-                let theirs = self.theirs.as_mut().ok_or(Misbehaviour::OutOfTurn)?;
-                let shared = self.replica.shared();
-                for (author, seq) in have {
-                    // It answers what was sent to it: of others it cannot have anything that matters.
-                    if shared.ends.contains_key(&author) {
-                        theirs.advance(author, seq);
-                    }
-                }
-                Ok(Vec::new())
-            }
+            Wire::Envelopes(envelopes) => self.on_envelopes(&envelopes),
+            Wire::Have(have) => self.on_have(&have),
+            Wire::Trail(author, lines) => self.on_trail(author, &lines),
             Wire::Offer => self.on_offer(),
             Wire::WantSnapshot => self.on_want_snapshot(),
             Wire::NoSnapshot => Ok(self.on_no_snapshot()),
             Wire::Pieces(pieces) => self.on_pieces(&pieces),
-            Wire::Numbers(numbers) => self.on_numbers(&numbers),
+            Wire::Seen(seen) => self.on_seen(&seen),
             Wire::SnapshotEnd => self.on_snapshot_end(),
             Wire::WantBelow(ranges) => self.on_want_below(&ranges),
             Wire::Below(envelopes) => self.on_below(&envelopes),
@@ -241,14 +235,9 @@ impl Session {
         self.told_gap = shared.gap.is_some();
         let ends = member.then(|| {
             let ends = shared.ends.iter().take(MAX_VECTOR_AUTHORS);
-            ends.map(|(author, end)| End {
-                author: *author,
-                seq: end.seq,
-                check: check(&end.hash),
-            })
-            .collect::<Vec<_>>()
+            ends.map(|(line, end)| End::of(*line, end)).collect()
         });
-        let ends = ends.map(|ends| self.claimed(ends)).transpose()?;
+        let proofs = self.proofs(&shared)?;
         let mesh = shared.members.mesh();
         let hello = Hello {
             version: VERSION,
@@ -256,11 +245,13 @@ impl Session {
             members,
             digest,
             ends,
+            proofs: proofs.iter().map(Vec::as_slice).collect(),
         };
         Ok(Message::new(&Wire::Hello(hello)))
     }
 
-    fn on_hello(&mut self, hello: &Hello, rng: &mut dyn Rng) -> Result<Vec<Message>, SessionError> {
+    fn on_hello(&mut self, hello: &Hello<'_>) -> Result<Vec<Message>, SessionError> {
+        self.take_proofs(&hello.proofs)?;
         let shared = self.replica.shared();
         if hello.mesh != shared.members.mesh() {
             return Err(Misbehaviour::OtherMesh { mesh: hello.mesh }.into());
@@ -270,10 +261,8 @@ impl Session {
         let Some(ends) = &hello.ends else {
             return Ok(Vec::new());
         };
-        let searching = self.search.is_some();
-        self.compare_own_logs(ends, rng)?;
-        let mut answer = !searching && self.search.is_some();
-        let theirs: VersionVector = ends.iter().map(|end| (end.author, end.seq)).collect();
+        let theirs = self.place_ends(&shared, ends)?;
+        let mut answer = false;
         if let (Some(ours), Some(hash)) = (self.replica.digest_of(&shared)?, hello.digest)
             && theirs == shared.vector
             && hello.members == shared.members.told()
@@ -292,115 +281,15 @@ impl Session {
         self.below = None;
         self.dry = false;
         self.decide_anew();
-        let answer = answer.then(|| self.hello()).transpose()?;
-        Ok(answer.into_iter().collect())
-    }
-
-    /// Looks for signs that this device lost the end of its own log, as a restored backup does.
-    fn compare_own_logs(&mut self, ends: &[End], rng: &mut dyn Rng) -> Result<(), SessionError> {
-        let shared = self.replica.shared();
-        let own = ends
-            .iter()
-            .filter(|end| end.author.device == shared.author.device);
-        for theirs in own {
-            let ours = shared.ends.get(&theirs.author).map_or(0, |end| end.seq);
-            if ours < theirs.seq {
-                // They know more of us than we do. Never number on from here: others hold other
-                // envelopes under those numbers. The lost ones come back by the ordinary exchange.
-                if theirs.author == shared.author && !self.replica.is_forked() {
-                    self.replica.renew(rng)?;
-                }
-                continue;
-            }
-            if theirs.author != shared.author && shared.ends.contains_key(&shared.author) {
-                // It has given way already, to somebody with yet another history.
-                continue;
-            }
-            let hash = self.replica.envelope_hash(&theirs.author, theirs.seq)?;
-            if hash.is_some_and(|hash| check(&hash) != theirs.check) && self.search.is_none() {
-                self.search_before(theirs.author, (theirs.seq, theirs.check));
-            }
+        let mut answers = Vec::new();
+        if answer {
+            answers.push(self.hello()?);
         }
-        Ok(())
-    }
-
-    /// Has the peer send this device's envelopes from before this one on.
-    fn search_before(&mut self, author: Author, other: (u64, [u8; 8])) {
-        let step = match self.search {
-            Some(search) if search.author == author => search.step.saturating_mul(4),
-            Some(_) | None => 1,
-        };
-        let claim = other.0.saturating_sub(1 + step);
-        let search = Search {
-            author,
-            claim,
-            step,
-            other,
-        };
-        self.search = Some(search);
-    }
-
-    /// Ends the search if this device has the peer's version by now.
-    fn end_search(&mut self) -> Result<bool, SessionError> {
-        let Some(Search { author, other, .. }) = self.search else {
-            return Ok(false);
-        };
-        let ours = self.replica.envelope_hash(&author, other.0)?;
-        let ends = ours.is_some_and(|hash| check(&hash) == other.1);
-        if ends {
-            self.search = None;
+        self.trailed.clear();
+        for author in self.undecided.clone() {
+            answers.extend(self.trail(&shared, author)?);
         }
-        Ok(ends)
-    }
-
-    /// What a hello says of this device's logs during a search.
-    fn claimed(&self, mut ends: Vec<End>) -> Result<Vec<End>, SessionError> {
-        let Some(Search { author, claim, .. }) = self.search else {
-            return Ok(ends);
-        };
-        ends.retain(|end| end.author != author);
-        if let Some(hash) = self.replica.envelope_hash(&author, claim)? {
-            ends.push(End {
-                author,
-                seq: claim,
-                check: check(&hash),
-            });
-        }
-        Ok(ends)
-    }
-
-    /// The peer has another history of this device, whose numbers count: others build on them.
-    fn on_fork(&mut self, fork: Fork, rng: &mut dyn Rng) -> Result<Option<Message>, SessionError> {
-        let Fork { author, at, .. } = fork;
-        let other = (at, check(&fork.hash));
-        let way = if self.replica.shared().gap().is_some() {
-            // An envelope of this device may be among those that are missing.
-            Way::Later
-        } else if fork.first {
-            self.replica.give_way(author, at - 1, rng)?
-        } else {
-            self.search_before(author, other);
-            return self.hello().map(Some);
-        };
-        match way {
-            Way::Given => {
-                tracing::warn!("this device was restored from a backup and has written since");
-                self.search = None;
-                self.hello().map(Some)
-            }
-            Way::Later => {
-                // When the logs are complete a hello says so, and the peer's version comes again.
-                self.replica.postpone(author)?;
-                self.search = Some(Search {
-                    author,
-                    claim: at - 1,
-                    step: 1,
-                    other,
-                });
-                Ok(None)
-            }
-            Way::Barred => Err(SessionError::OwnLogForked),
-        }
+        Ok(answers)
     }
 
     fn on_members(
@@ -447,11 +336,7 @@ impl Session {
         }
     }
 
-    fn on_envelopes(
-        &mut self,
-        envelopes: &[&[u8]],
-        rng: &mut dyn Rng,
-    ) -> Result<Vec<Message>, SessionError> {
+    fn on_envelopes(&mut self, envelopes: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
         if self.replica.role_of(&self.peer).is_none() {
             return Err(SessionError::NotMember { device: self.peer });
         }
@@ -461,24 +346,30 @@ impl Session {
             self.passed_over = true;
             return Ok(Vec::new());
         }
+        let frames = envelopes.iter().filter_map(|bytes| Frame::read(bytes).ok());
+        let newer = frames.filter(|frame| frame.format != FORMAT);
+        self.held_told.extend(newer.map(|frame| frame.hash));
         let applied = self.replica.apply(envelopes)?;
         let shared = self.replica.shared();
-        for (author, seq) in &applied.sent {
-            if shared.ends.contains_key(author) {
-                theirs.advance(*author, *seq);
+        let mut have = Vec::new();
+        for (line, seq) in &applied.sent {
+            for (line, seq) in shared.forks.implied(*line, *seq) {
+                theirs.advance(line, seq);
             }
+            have.extend(shared.ends.get(line).map(|end| End::of(*line, end)));
         }
-        let mut answers = vec![Message::new(&Wire::Have(applied.have))];
-        if let Some(fork) = applied.fork {
-            answers.extend(self.on_fork(fork, rng)?);
-            return Ok(answers);
+        let mut answers = vec![Message::new(&Wire::Have(have))];
+        if !applied.causes_missing && !applied.sent.is_empty() {
+            self.reasks = 0;
+        }
+        for author in applied.astray {
+            answers.extend(self.trail(&shared, author)?);
         }
         if applied.causes_missing {
+            // Beyond that nobody is to blame, but asking does not help: what is missing may come from somebody else.
             self.reasks += 1;
             if self.reasks <= MAX_REASKS {
                 answers.push(self.hello()?);
-            } else if self.replica.shared().gap.is_none() {
-                return Err(Misbehaviour::MissingCauses.into());
             }
         }
         Ok(answers)
@@ -491,14 +382,7 @@ impl SessionError {
     pub fn is_peer_fault(&self) -> bool {
         match self {
             Self::Misbehaved(_) => true,
-            Self::Storage(_)
-            | Self::Version { .. }
-            | Self::NotMember { .. }
-            | Self::OwnLogForked => false,
+            Self::Storage(_) | Self::Version { .. } | Self::NotMember { .. } => false,
         }
     }
-}
-
-fn check(hash: &Hash) -> [u8; 8] {
-    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }

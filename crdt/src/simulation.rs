@@ -18,6 +18,7 @@ use crate::id::EntryId;
 
 mod disk;
 mod epochs;
+mod hostile;
 mod memory;
 mod replicas;
 mod world;

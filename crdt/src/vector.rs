@@ -4,23 +4,24 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::Author;
+use crate::id::{Author, Line};
 
-/// The number of the last envelope seen of each author. Logs have no gaps, so this says it all.
+/// The number of the last envelope seen of each log. Logs have no gaps, so this says it all. Of authors that
+/// forked the branches are named as the replica at hand names them: two replicas' vectors say nothing beside one another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VersionVector(BTreeMap<Author, u64>);
+pub struct VersionVector(BTreeMap<Line, u64>);
 
 impl VersionVector {
-    /// The number of the author's last seen envelope; 0 if none.
+    /// The number of the log's last seen envelope; 0 if none.
     #[must_use]
-    pub fn get(&self, author: &Author) -> u64 {
-        self.0.get(author).copied().unwrap_or(0)
+    pub fn get(&self, line: impl Into<Line>) -> u64 {
+        self.0.get(&line.into()).copied().unwrap_or(0)
     }
 
     /// Notes that envelopes up to `seq` were seen.
-    pub fn advance(&mut self, author: Author, seq: u64) {
+    pub fn advance(&mut self, line: impl Into<Line>, seq: u64) {
         if seq > 0 {
-            let last = self.0.entry(author).or_insert(0);
+            let last = self.0.entry(line.into()).or_insert(0);
             *last = (*last).max(seq);
         }
     }
@@ -28,15 +29,20 @@ impl VersionVector {
     /// Whether everything in `other` was seen.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        other.0.iter().all(|(author, seq)| self.get(author) >= *seq)
+        other.0.iter().all(|(line, seq)| self.get(line) >= *seq)
     }
 
-    /// The authors with their last numbers, in the order of their ids.
-    pub fn iter(&self) -> impl Iterator<Item = (&Author, u64)> {
-        self.0.iter().map(|(author, seq)| (author, *seq))
+    /// Forgets what was seen of an author.
+    pub(crate) fn forget(&mut self, author: &Author) {
+        self.0.retain(|line, _| line.author != *author);
     }
 
-    /// How many authors there are.
+    /// The logs with their last numbers, in the order of their authors.
+    pub fn iter(&self) -> impl Iterator<Item = (&Line, u64)> {
+        self.0.iter().map(|(line, seq)| (line, *seq))
+    }
+
+    /// How many logs there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -49,11 +55,11 @@ impl VersionVector {
     }
 }
 
-impl FromIterator<(Author, u64)> for VersionVector {
-    fn from_iter<I: IntoIterator<Item = (Author, u64)>>(entries: I) -> Self {
+impl<L: Into<Line>> FromIterator<(L, u64)> for VersionVector {
+    fn from_iter<I: IntoIterator<Item = (L, u64)>>(entries: I) -> Self {
         let mut vector = Self::default();
-        for (author, seq) in entries {
-            vector.advance(author, seq);
+        for (line, seq) in entries {
+            vector.advance(line, seq);
         }
         vector
     }

@@ -50,6 +50,6 @@ pub use invite::{
 pub use limit::RateLimits;
 pub use network::Network;
 pub use peer::{Misbehaviour, Neighbour, NetworkEvent, PathKind, PeerStatus};
-pub use report::{Hindrance, Report, mark};
+pub use report::{Hindrance, Report};
 pub use serve::Upload;
 pub use version::{VersionMismatch, VersionRange};

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wormhole_crdt::{Hash, VersionVector};
+use wormhole_crdt::Hash;
 
 /// Kinds of hindrances that one report names at most; of more, the rest is not told.
 pub(crate) const MAX_HINDRANCES: usize = 32;
@@ -18,7 +18,7 @@ pub(crate) const MAX_REPORT: usize = 1024;
 /// What a device says of itself about one mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The [`mark`] of what it knew when it had applied all of it; `None` before the first time.
+    /// The [`mark`](wormhole_crdt::Replica::mark) of what it knew when it had applied all of it; `None` before the first time.
     pub applied: Option<Hash>,
     /// Whether it keeps all content of the mesh, and not a part of it or none.
     pub keeps_all: bool,
@@ -85,18 +85,6 @@ impl Hindrance {
             code => Self::Unknown(code),
         }
     }
-}
-
-/// A name for all that is known of a mesh: two devices with the same mark know the same.
-#[must_use]
-pub fn mark(known: &VersionVector) -> Hash {
-    let mut hasher = blake3::Hasher::new_derive_key("wormhole 2026 mark of what is known");
-    for (author, seq) in known.iter() {
-        hasher.update(author.device.as_bytes());
-        hasher.update(&author.incarnation.0.to_le_bytes());
-        hasher.update(&seq.to_le_bytes());
-    }
-    Hash::from_bytes(*hasher.finalize().as_bytes())
 }
 
 /// A report on the wire. What follows it is another version's business.

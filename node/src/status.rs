@@ -10,7 +10,9 @@ mod wait;
 use std::path::Path;
 use std::sync::Arc;
 
-use wormhole_crdt::{Counts, EntryName, Kind, Role, StorageError};
+use wormhole_crdt::{
+    Counts, DeviceId, EntryName, Kind, Problem as LogProblem, Replica, Role, StorageError,
+};
 use wormhole_mesh::{PathKind, PeerStatus, Transfer};
 
 use crate::api::{
@@ -48,6 +50,7 @@ fn broken_status(broken: BrokenMesh) -> MeshStatus {
         removed: None,
         refused: 0,
         damage: Vec::new(),
+        notes: Vec::new(),
     }
 }
 
@@ -57,6 +60,30 @@ fn update_needed(mesh: &LocalMesh) -> Option<String> {
         "this device needs an update: an admin of the mesh decided something that only a newer wormhole understands"
             .to_owned()
     })
+}
+
+/// What people should know about the logs of a mesh, in sentences.
+fn notes(replica: &Replica) -> Vec<String> {
+    let members = replica.members();
+    let name = |device: &DeviceId| {
+        let member = members.iter().find(|member| member.device == *device);
+        member.map_or_else(|| device.to_string(), |member| member.name.clone())
+    };
+    let sentence = |problem: &LogProblem| match problem {
+        LogProblem::Forked { device } => format!(
+            "{} was set back to an earlier state, or copied, and wrote on: both histories are kept",
+            name(device)
+        ),
+        LogProblem::NeedsUpdate { device } => format!(
+            "{} runs a newer wormhole: this device needs an update to show what it writes",
+            name(device)
+        ),
+        LogProblem::Crowded { device } => format!(
+            "{} was set back so often that what it writes after the next time counts only once another device has built on it",
+            name(device)
+        ),
+    };
+    replica.problems().iter().map(sentence).collect()
 }
 
 /// Problems and files that one answer lists at most.
@@ -141,6 +168,7 @@ impl Node {
             removed: self.removal(&mesh),
             refused,
             damage: mesh.health().report(),
+            notes: notes(mesh.replica()),
         }
     }
 

@@ -1,55 +1,29 @@
 //! Which writes are still shown: what a snapshot is made from.
 //!
 //! An envelope is alive while one of its values is still in its register. Of a long history few are; whoever
-//! holds those, and how far every author had come ([`Numbers`]), holds what the whole history leads to.
+//! holds those, and what every author had seen ([`Seen`]), holds what the whole history leads to.
 
 use std::collections::BTreeMap;
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
-use serde::{Deserialize, Serialize};
 
 use super::change::Incoming;
-use super::past::Past;
-use super::row::{self, Last, State};
+use super::row::{self, Mark, OpRef, State};
 use super::{Actor, REGISTERS, STATES, damaged};
 use crate::error::{Damage, StorageError};
-use crate::id::{Author, BucketId};
+use crate::id::BucketId;
 
-/// What one author's log leads to beside values: it cannot be read from the values that are left.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Numbers {
-    /// How far the author has numbered its changes and operations in each bucket.
-    pub(crate) lasts: BTreeMap<BucketId, Last>,
-    /// What the author had seen of others: see [`Past`].
-    pub(crate) seen: BTreeMap<Actor, u64>,
-}
-
-impl Numbers {
-    /// Notes one more envelope of the author.
-    pub(crate) fn learn(&mut self, author: &Author, deps: &[(Author, u64)], changes: &[Incoming]) {
-        let mut past = Past::of(author);
-        past.learn_stated(&std::mem::take(&mut self.seen));
-        past.learn(deps);
-        self.seen = past.into_seen();
-        for change in changes {
-            if let Some(first) = change.writes.first() {
-                self.lasts.insert(first.key.id.bucket(), change.last());
-            }
-        }
-    }
-
-    /// Where the author stands in a bucket.
-    pub(crate) fn last(&self, bucket: BucketId) -> Last {
-        self.lasts.get(&bucket).copied().unwrap_or_default()
-    }
-}
+/// What an author had seen of others: see [`Past`](super::past::Past). It cannot be read from the values that are
+/// left.
+pub(crate) type Seen = BTreeMap<Actor, u64>;
 
 /// How many operations were ever written, and how many registers there are. Takes milliseconds.
 pub(crate) fn weigh(txn: &ReadTransaction) -> Result<(u64, u64), StorageError> {
     let mut written = 0_u64;
-    visit_states(txn, |_, state| {
+    for row in txn.open_table(STATES)?.iter()? {
+        let state = State::from_parts(row?.1.value());
         written = written.saturating_add(state.written());
-    })?;
+    }
     Ok((written, txn.open_table(REGISTERS)?.len()?))
 }
 
@@ -66,36 +40,7 @@ pub(crate) fn visit(
             bucket.map_or(StorageError::Damaged(Damage::Header("register")), damaged)
         })?;
         for sibling in siblings {
-            visit(sibling.op.actor, sibling.envelope);
-        }
-    }
-    Ok(())
-}
-
-/// The numbers of all actors, without what they had seen.
-pub(crate) fn lasts(
-    txn: &ReadTransaction,
-) -> Result<BTreeMap<Actor, BTreeMap<BucketId, Last>>, StorageError> {
-    let mut lasts: BTreeMap<Actor, BTreeMap<BucketId, Last>> = BTreeMap::new();
-    visit_states(txn, |bucket, state| {
-        for (actor, last) in state.actors() {
-            lasts.entry(*actor).or_default().insert(bucket, *last);
-        }
-    })?;
-    Ok(lasts)
-}
-
-fn visit_states(
-    txn: &ReadTransaction,
-    mut visit: impl FnMut(BucketId, &State),
-) -> Result<(), StorageError> {
-    for row in txn.open_table(STATES)?.iter()? {
-        let (number, parts) = row?;
-        if let Some(bucket) = BucketId::new(number.value()) {
-            visit(
-                bucket,
-                &State::from_parts(parts.value()).ok_or_else(|| damaged(bucket))?,
-            );
+            visit(sibling.op.actor, sibling.op.envelope);
         }
     }
     Ok(())
@@ -114,16 +59,21 @@ impl Shown {
         &self,
         bucket: BucketId,
         change: &Incoming,
+        (envelope, mark): (u64, Mark),
         alive: &mut Vec<bool>,
     ) -> Result<(), StorageError> {
-        for (counter, write) in (change.start_op..).zip(&change.writes) {
+        let op = OpRef {
+            actor: change.actor,
+            envelope,
+        };
+        for write in &change.writes {
             let row = self.0.get(&write.key.to_bytes())?;
             let shown = match &row {
                 None => false,
                 Some(row) => row::unpack(row.value())
                     .ok_or_else(|| damaged(bucket))?
                     .iter()
-                    .any(|one| one.op.actor == change.actor && one.op.counter == counter),
+                    .any(|one| one.op == op && one.mark == mark),
             };
             alive.push(shown);
         }

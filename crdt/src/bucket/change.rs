@@ -1,12 +1,11 @@
 //! One author's change to one bucket, in the form in which it travels: an Automerge change.
 //!
 //! Automerge is the codec of changes and nothing more. A change is data from a stranger until
-//! [`Incoming::parse`] and [`Incoming::follows`] have passed: the first looks at the bytes alone, the second at the
-//! author's earlier changes. The codec itself accepts far more than is safe: it does not compare a
+//! [`Incoming::parse`] has passed, which looks at nothing but the bytes. The codec itself accepts far more than is safe: it does not compare a
 //! change's checksum, and unfolds and inflates what is packed without a bound (`bucket/column`).
 //!
-//! Changes, and the operations in them, are numbered by author and bucket, without gaps. They name
-//! no dependencies: their causes are those of the envelope that carries them.
+//! A change is numbered 1 and names no dependencies: its place and its causes are those of the envelope that
+//! carries it. What an operation replaces it names by the writer's actor and the number of the writer's envelope.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -16,7 +15,7 @@ use automerge::legacy::{Key, ObjectId, Op, OpId, OpType, SortedVec};
 use automerge::{ActorId, Change, ExpandedChange, ScalarValue};
 
 use super::key::RegisterKey;
-use super::row::{Last, OpRef};
+use super::row::OpRef;
 use super::{Actor, column};
 use crate::error::{ChangeFault, Limit};
 use crate::id::{Author, BucketId};
@@ -31,9 +30,6 @@ const CHUNK_MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) actor: Actor,
-    seq: u64,
-    /// The number of its first operation.
-    pub(crate) start_op: u64,
     /// One per operation.
     pub(crate) writes: Vec<IncomingWrite>,
     /// The greatest stamp in the values.
@@ -49,11 +45,13 @@ pub(crate) struct IncomingWrite {
 }
 
 impl Incoming {
-    /// Checks everything that needs no state.
+    /// Checks a change that came in the author's envelope of that number. Nothing else is looked at, so that all
+    /// who look find the same.
     pub(crate) fn parse(
         bucket: BucketId,
         bytes: &[u8],
         author: &Author,
+        envelope: u64,
     ) -> Result<Self, ChangeFault> {
         let change = decode(bytes)?;
         let actor = author.actor();
@@ -73,6 +71,9 @@ impl Incoming {
         if !change.deps().is_empty() {
             return Err(ChangeFault::Deps);
         }
+        if change.seq() != 1 || change.start_op().get() != 1 {
+            return Err(ChangeFault::Sequence);
+        }
         // `decode` panics on actions that it does not know.
         let expanded = catch_unwind(|| change.decode()).map_err(|_| ChangeFault::OpKind)?;
         let mut seen = BTreeSet::new();
@@ -83,59 +84,19 @@ impl Incoming {
             if !seen.insert(write.key) {
                 return Err(ChangeFault::Repeated);
             }
+            // What others wrote is held against what the author has seen when the change is applied.
+            let early = |op: &OpRef| op.actor == actor && op.envelope >= envelope;
+            if write.replaces.iter().any(early) {
+                return Err(ChangeFault::Predecessor);
+            }
             clock = clock.max(stamp);
             writes.push(write);
         }
-        let (seq, start_op) = (change.seq(), change.start_op().get());
         Ok(Self {
             actor,
-            seq,
-            start_op,
             writes,
             clock,
         })
-    }
-
-    /// Checks that the change is the next one of its author after `last`.
-    pub(crate) fn follows(&self, last: Last) -> Result<(), ChangeFault> {
-        if self.seq != last.seq + 1 {
-            return Err(ChangeFault::Sequence);
-        }
-        if self.start_op != last.op + 1 {
-            return Err(ChangeFault::StartOp);
-        }
-        // What others wrote is held against what the author has seen when the change is applied.
-        let early = |op: &OpRef| op.actor == self.actor && op.counter >= self.start_op;
-        if self
-            .writes
-            .iter()
-            .any(|write| write.replaces.iter().any(early))
-        {
-            return Err(ChangeFault::Predecessor);
-        }
-        Ok(())
-    }
-
-    /// Checks that the change may come after `last`, with any number of others between.
-    pub(crate) fn comes_after(&self, last: Last) -> Result<(), ChangeFault> {
-        let changes = self.seq.saturating_sub(last.seq);
-        let ops = self.start_op.saturating_sub(last.op);
-        // Each change has at least one operation.
-        if changes == 0 {
-            Err(ChangeFault::Sequence)
-        } else if ops < changes || (changes == 1 && ops > 1) {
-            Err(ChangeFault::StartOp)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Where the author's numbers stand after it.
-    pub(crate) fn last(&self) -> Last {
-        Last {
-            seq: self.seq,
-            op: self.start_op + self.writes.len() as u64 - 1,
-        }
     }
 }
 
@@ -169,11 +130,11 @@ impl IncomingWrite {
         let replaces = op
             .pred
             .iter()
-            .map(|OpId(counter, actor)| {
+            .map(|OpId(envelope, actor)| {
                 let actor = actor.to_bytes().try_into();
                 let actor = actor.map_err(|_| ChangeFault::Predecessor)?;
-                let counter = *counter;
-                Ok(OpRef { actor, counter })
+                let envelope = *envelope;
+                Ok(OpRef { actor, envelope })
             })
             .collect::<Result<_, _>>()?;
         let write = Self {
@@ -189,30 +150,22 @@ impl IncomingWrite {
 #[derive(Debug)]
 pub(super) struct Draft {
     actor: Actor,
-    before: Last,
     operations: Vec<Op>,
 }
 
 impl Draft {
-    /// The author's next change after `before`.
-    pub(super) fn new(actor: Actor, before: Last) -> Self {
+    pub(super) fn new(actor: Actor) -> Self {
         Self {
             actor,
-            before,
             operations: Vec::new(),
         }
-    }
-
-    /// The number of the operation that is added next.
-    pub(super) fn next_op(&self) -> u64 {
-        self.before.op + self.operations.len() as u64 + 1
     }
 
     /// Adds a write that replaces these operations.
     pub(super) fn put(&mut self, key: RegisterKey, value: Vec<u8>, replaces: Vec<OpRef>) {
         let pred: Vec<OpId> = replaces
             .into_iter()
-            .map(|op| OpId(op.counter, ActorId::from(op.actor.as_slice())))
+            .map(|op| OpId(op.envelope, ActorId::from(op.actor.as_slice())))
             .collect();
         self.operations.push(Op {
             action: OpType::Put(ScalarValue::Bytes(value)),
@@ -223,21 +176,22 @@ impl Draft {
         });
     }
 
-    /// The bytes, and where the author's numbers stand after it.
+    /// The bytes.
     ///
     /// # Errors
     ///
     /// [`Limit::Changes`] when others would refuse it.
-    pub(super) fn encode(self) -> Result<(Vec<u8>, Last), Limit> {
-        let last = Last {
-            seq: self.before.seq + 1,
-            op: self.before.op + self.operations.len() as u64,
-        };
-        // The codec has room for operation numbers of 32 bits.
-        let replaced: usize = self.operations.iter().map(|op| op.pred.len()).sum();
+    pub(super) fn encode(self) -> Result<Vec<u8>, Limit> {
+        let named = self.operations.iter().flat_map(|op| op.pred.iter());
+        // The codec has room for numbers of 32 bits.
+        let (mut replaced, mut greatest) = (0_usize, 0);
+        for OpId(envelope, _) in named {
+            replaced += 1;
+            greatest = greatest.max(*envelope);
+        }
         if self.operations.len() > MAX_CHANGE_OPS
             || replaced > MAX_CHANGE_REPLACED
-            || last.op > u64::from(u32::MAX)
+            || greatest > u64::from(u32::MAX)
         {
             return Err(Limit::Changes);
         }
@@ -245,8 +199,8 @@ impl Draft {
             operations: self.operations,
             actor_id: ActorId::from(self.actor.as_slice()),
             hash: None,
-            seq: last.seq,
-            start_op: NonZeroU64::MIN.saturating_add(self.before.op),
+            seq: 1,
+            start_op: NonZeroU64::MIN,
             time: 0,
             message: None,
             deps: Vec::new(),
@@ -257,7 +211,7 @@ impl Draft {
         if bytes.len() > MAX_CHANGE_BYTES {
             return Err(Limit::Changes);
         }
-        Ok((bytes, last))
+        Ok(bytes)
     }
 }
 

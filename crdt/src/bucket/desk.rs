@@ -8,15 +8,32 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable};
 use super::change::Incoming;
 use super::key::RegisterKey;
 use super::past::Past;
-use super::{Buckets, REGISTERS, Replaces, STATES, create, digest};
-use crate::error::ChangeFault;
-use crate::id::{Author, BucketId, Hash};
+use super::row::{Mark, OpRef};
+use super::{Actor, Buckets, Carrier, REGISTERS, STATES, Writers, create, digest};
+use crate::error::{ChangeFault, StorageError};
+use crate::id::{Author, BucketId, Hash, Line};
 use crate::register::Put;
 
 /// One replica's registers, and what each author had seen, as its log would tell.
 pub(crate) struct Desk {
     db: Database,
     pasts: BTreeMap<Author, Past>,
+}
+
+/// Nobody has forked.
+struct Unforked;
+
+impl Writers for Unforked {
+    fn writer_of(&self, op: &OpRef, _: &Mark) -> Result<Actor, StorageError> {
+        Ok(op.actor)
+    }
+}
+
+/// What tells the envelopes of these tests apart.
+fn mark(author: &Author, envelope: u64) -> Mark {
+    let seq = envelope.to_be_bytes();
+    let hash = blake3::hash(&[author.to_key().as_slice(), &seq].concat());
+    Hash::from_bytes(*hash.as_bytes()).mark()
 }
 
 impl Desk {
@@ -46,18 +63,12 @@ impl Desk {
         deps: &[(Author, u64)],
         puts: &[Put],
     ) -> Vec<u8> {
-        let past = self
-            .pasts
-            .entry(*author)
-            .or_insert_with(|| Past::of(author));
-        past.learn(deps);
-        let txn = self.db.begin_write().unwrap();
         let bucket = puts[0].id.bucket();
-        let bytes = Buckets::open(&txn)
-            .unwrap()
-            .write(bucket, author, envelope, past, puts, &Replaces::Seen)
-            .unwrap();
-        txn.commit().unwrap();
+        let made = |buckets: &Buckets<'_>, carrier: &Carrier<'_>| {
+            buckets.draft(author, puts.to_vec(), carrier).unwrap()
+        };
+        let (bytes, change) = self.carry(author, envelope, deps, made);
+        self.apply(bucket, author, envelope, &change);
         bytes
     }
 
@@ -70,20 +81,48 @@ impl Desk {
         deps: &[(Author, u64)],
         bytes: &[u8],
     ) -> Result<u64, ChangeFault> {
-        let incoming = Incoming::parse(bucket, bytes, author)?;
-        let txn = self.db.begin_write().unwrap();
-        {
-            let mut buckets = Buckets::open(&txn).unwrap();
-            buckets.check(bucket, &incoming).unwrap()?;
-            let past = self
-                .pasts
-                .entry(*author)
-                .or_insert_with(|| Past::of(author));
-            past.learn(deps);
-            buckets.apply(bucket, &incoming, envelope, past).unwrap();
-        }
-        txn.commit().unwrap();
+        let incoming = Incoming::parse(bucket, bytes, author, envelope)?;
+        self.carry(author, envelope, deps, |_, _| ());
+        self.apply(bucket, author, envelope, &incoming);
         Ok(incoming.clock)
+    }
+
+    fn apply(&mut self, bucket: BucketId, author: &Author, envelope: u64, change: &Incoming) {
+        let txn = self.db.begin_write().unwrap();
+        let carrier = Carrier {
+            seq: envelope,
+            mark: mark(author, envelope),
+            past: &self.pasts[author],
+            writers: &Unforked,
+        };
+        let mut buckets = Buckets::open(&txn).unwrap();
+        buckets.apply(bucket, change, &carrier).unwrap();
+        drop(buckets);
+        txn.commit().unwrap();
+    }
+
+    fn carry<T>(
+        &mut self,
+        author: &Author,
+        envelope: u64,
+        deps: &[(Author, u64)],
+        ask: impl FnOnce(&Buckets<'_>, &Carrier<'_>) -> T,
+    ) -> T {
+        let line = Line::from(author);
+        let past = self.pasts.entry(*author).or_insert_with(|| Past::of(&line));
+        let deps: Vec<_> = deps
+            .iter()
+            .map(|(of, seq)| (Line::from(of), *seq))
+            .collect();
+        past.learn(&deps);
+        let txn = self.db.begin_write().unwrap();
+        let carrier = Carrier {
+            seq: envelope,
+            mark: mark(author, envelope),
+            past,
+            writers: &Unforked,
+        };
+        ask(&Buckets::open(&txn).unwrap(), &carrier)
     }
 
     pub(crate) fn values(&self, key: RegisterKey) -> Vec<Vec<u8>> {
@@ -134,11 +173,10 @@ impl Desk {
         }
         for row in txn.open_table(STATES).unwrap().range::<u16>(..).unwrap() {
             let (key, value) = row.unwrap();
-            let (sum, size, actors) = value.value();
+            let (sum, size, _) = value.value();
             bytes.extend(key.value().to_be_bytes());
             bytes.extend(sum);
             bytes.extend(size.to_be_bytes());
-            bytes.extend(actors);
         }
         bytes
     }

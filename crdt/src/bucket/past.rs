@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Actor;
-use crate::id::Author;
+use crate::id::Line;
 
 /// How much of everybody's log one author had seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,17 +15,17 @@ pub(crate) struct Past {
 
 impl Past {
     /// An author that has seen nobody but itself.
-    pub(crate) fn of(author: &Author) -> Self {
+    pub(crate) fn of(line: &Line) -> Self {
         Self {
-            own: author.actor(),
+            own: line.actor(),
             seen: BTreeMap::new(),
         }
     }
 
     /// The inverse of [`Past::pack`]; `None` for a damaged row.
-    pub(crate) fn unpack(author: &Author, packed: &[u8]) -> Option<Self> {
+    pub(crate) fn unpack(line: &Line, packed: &[u8]) -> Option<Self> {
         Some(Self {
-            own: author.actor(),
+            own: line.actor(),
             seen: postcard::from_bytes(packed).ok()?,
         })
     }
@@ -35,10 +35,18 @@ impl Past {
     }
 
     /// Notes the causes that an envelope names.
-    pub(crate) fn learn(&mut self, deps: &[(Author, u64)]) {
-        for (author, seq) in deps {
-            let last = self.seen.entry(author.actor()).or_insert(0);
+    pub(crate) fn learn(&mut self, deps: &[(Line, u64)]) {
+        for (line, seq) in deps {
+            let last = self.seen.entry(line.actor()).or_insert(0);
             *last = (*last).max(*seq);
+        }
+    }
+
+    /// The same for a line that parts from the one that this is of.
+    pub(crate) fn onto(self, line: &Line) -> Self {
+        Self {
+            own: line.actor(),
+            seen: self.seen,
         }
     }
 

@@ -1,36 +1,37 @@
 //! How a register's siblings and a bucket's state are packed. One state has exactly one form: whoever
 //! holds the same changes holds the same bytes.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Actor;
 
 /// The layout that this program writes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
-/// An operation: the author's n-th in its bucket. Changes name by it what they replace.
+/// A write: by whom, in which of the writer's envelopes. An envelope writes a register once at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct OpRef {
     pub(crate) actor: Actor,
-    /// From 1.
-    pub(crate) counter: u64,
+    /// The envelope's number, from 1.
+    pub(crate) envelope: u64,
 }
+
+/// The beginning of an envelope's hash: tells apart two that an author wrote under one number.
+pub(crate) type Mark = [u8; 8];
 
 /// One value of a register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sibling<'a> {
-    /// The operation that wrote it.
+    /// The write that brought it.
     pub(crate) op: OpRef,
-    /// The number of the envelope that brought it, in the log of its author.
-    pub(crate) envelope: u64,
+    /// Of its envelope.
+    pub(crate) mark: Mark,
     pub(crate) value: &'a [u8],
 }
 
 /// A register's row.
 pub(crate) fn pack(siblings: &mut [Sibling<'_>]) -> Vec<u8> {
-    siblings.sort_unstable_by_key(|sibling| sibling.op);
+    siblings.sort_unstable_by_key(|sibling| (sibling.op, sibling.mark));
     let row = vec![FORMAT];
     postcard::to_extend(&*siblings, row).expect("memory takes any value")
 }
@@ -43,15 +44,8 @@ pub(crate) fn unpack(row: &[u8]) -> Option<Vec<Sibling<'_>>> {
     }
 }
 
-/// A bucket's row: the sum of its registers, their bytes, and its actors.
-pub(crate) type Parts<'a> = (&'a [u8; 32], u64, &'a [u8]);
-
-/// The numbers of an actor's last change and last operation in a bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Last {
-    pub(crate) seq: u64,
-    pub(crate) op: u64,
-}
+/// A bucket's row: the sum of its registers, their bytes, and how many values were ever written.
+pub(crate) type Parts<'a> = (&'a [u8; 32], u64, u64);
 
 /// What a bucket knows beside its registers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,47 +54,31 @@ pub(crate) struct State {
     /// an order. It finds damage and faults, not forgers: those who write here are members.
     sum: [u8; 32],
     bytes: u64,
-    actors: BTreeMap<Actor, Last>,
+    written: u64,
 }
 
 impl State {
-    /// `None` for a damaged row.
-    pub(crate) fn from_parts((sum, bytes, actors): Parts<'_>) -> Option<Self> {
-        Some(Self {
-            sum: *sum,
+    pub(crate) fn from_parts((sum, bytes, written): Parts<'_>) -> Self {
+        let sum = *sum;
+        Self {
+            sum,
             bytes,
-            actors: postcard::from_bytes(actors).ok()?,
-        })
+            written,
+        }
     }
 
-    pub(crate) fn sum(&self) -> &[u8; 32] {
-        &self.sum
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        (&self.sum, self.bytes, self.written)
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    pub(crate) fn packed_actors(&self) -> Vec<u8> {
-        postcard::to_stdvec(&self.actors).expect("memory takes any value")
-    }
-
-    pub(crate) fn last(&self, actor: &Actor) -> Last {
-        self.actors.get(actor).copied().unwrap_or_default()
-    }
-
-    /// How many operations were ever written.
+    /// How many values were ever written. A replica that began with a snapshot knows of fewer.
     pub(super) fn written(&self) -> u64 {
-        let ops = self.actors.values().map(|last| last.op);
-        ops.fold(0, u64::saturating_add)
+        self.written
     }
 
-    pub(super) fn actors(&self) -> impl Iterator<Item = (&Actor, &Last)> {
-        self.actors.iter()
-    }
-
-    pub(crate) fn set_last(&mut self, actor: Actor, last: Last) {
-        self.actors.insert(actor, last);
+    /// Counts values that were written, whether they are still shown or not.
+    pub(crate) fn count(&mut self, values: usize) {
+        self.written = self.written.saturating_add(values as u64);
     }
 
     /// Counts a register's row in.
@@ -150,19 +128,19 @@ mod tests {
     fn a_row_that_is_cut_or_of_another_layout_is_no_row() {
         let op = OpRef {
             actor: [1; 16],
-            counter: 7,
+            envelope: 7,
         };
         let value = b"value".as_slice();
         let siblings = [Sibling {
             op,
-            envelope: 3,
+            mark: [3; 8],
             value,
         }];
         let mut row = pack(&mut siblings.clone());
         assert_eq!(unpack(&row), Some(siblings.to_vec()));
         assert_eq!(unpack(&row[..row.len() - 1]), None);
         assert_eq!(unpack(&[]), None);
-        row[0] = 2;
+        row[0] = 1;
         assert_eq!(unpack(&row), None);
     }
 }

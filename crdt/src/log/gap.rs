@@ -11,20 +11,20 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTra
 use serde::{Deserialize, Serialize};
 
 use super::LogEnd;
-use crate::bucket::alive::Numbers;
+use crate::bucket::alive::Seen;
 use crate::error::{Damage, StorageError};
-use crate::id::{Author, Hash};
+use crate::id::{Hash, Line};
 use crate::vector::VersionVector;
 
-/// author → the packed [`Hole`] and [`Ledger`].
-const HOLES: TableDefinition<'_, &[u8; 40], (&[u8], &[u8])> = TableDefinition::new("hole");
+/// line → the packed [`Hole`] and [`Ledger`].
+const HOLES: TableDefinition<'_, &[u8; 48], (&[u8], &[u8])> = TableDefinition::new("hole");
 /// () → [`Gap::next`]. There only while there are holes.
 const NEXT: TableDefinition<'_, (), u64> = TableDefinition::new("hole_next");
 
 /// All that is missing. Nothing is, when there is none of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gap {
-    pub(crate) holes: BTreeMap<Author, Hole>,
+    pub(crate) holes: BTreeMap<Line, Hole>,
     /// The arrival number that the next fetched envelope gets. What is before it is complete in itself.
     pub(crate) next: u64,
 }
@@ -46,13 +46,13 @@ pub(crate) struct Tip {
     pub(crate) clock: u64,
 }
 
-/// Where an author's numbers stand.
+/// What an author had seen of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     /// At the end of the hole, as the sender of the snapshot said.
-    pub(crate) stated: Numbers,
+    pub(crate) stated: Seen,
     /// At its beginning, as the fetched envelopes show.
-    pub(crate) found: Numbers,
+    pub(crate) found: Seen,
 }
 
 impl Gap {
@@ -61,7 +61,7 @@ impl Gap {
         let holes = self.holes.iter();
         holes
             .into_iter()
-            .all(|(author, hole)| theirs.get(author).max(sent.get(author)) >= hole.upto.seq)
+            .all(|(line, hole)| theirs.get(line).max(sent.get(line)) >= hole.upto.seq)
     }
 }
 
@@ -82,8 +82,8 @@ pub(crate) fn read(txn: &ReadTransaction) -> Result<Option<Gap>, StorageError> {
     let mut holes = BTreeMap::new();
     for row in txn.open_table(HOLES)?.iter()? {
         let (key, row) = row?;
-        let author = Author::from_key(*key.value());
-        holes.insert(author, unpack(author, row.value().0)?);
+        let line = Line::from_key(*key.value());
+        holes.insert(line, unpack(line, row.value().0)?);
     }
     Ok(Some(Gap { holes, next }))
 }
@@ -97,27 +97,27 @@ pub(crate) fn set_next(txn: &WriteTransaction, next: u64) -> Result<(), StorageE
 /// Stores an author's hole.
 pub(crate) fn set(
     txn: &WriteTransaction,
-    author: Author,
+    line: Line,
     hole: &Hole,
     ledger: &Ledger,
 ) -> Result<(), StorageError> {
     let row = (pack(hole), pack(ledger));
     txn.open_table(HOLES)?
-        .insert(&author.to_key(), (row.0.as_slice(), row.1.as_slice()))?;
+        .insert(&line.to_key(), (row.0.as_slice(), row.1.as_slice()))?;
     Ok(())
 }
 
-/// Reads an author's numbers.
-pub(crate) fn ledger(txn: &WriteTransaction, author: Author) -> Result<Ledger, StorageError> {
+/// Reads what an author had seen.
+pub(crate) fn ledger(txn: &WriteTransaction, line: Line) -> Result<Ledger, StorageError> {
     let table = txn.open_table(HOLES)?;
-    let row = table.get(&author.to_key())?;
-    let row = row.ok_or(StorageError::Damaged(Damage::Log(author)))?;
-    unpack(author, row.value().1)
+    let row = table.get(&line.to_key())?;
+    let row = row.ok_or(StorageError::Damaged(Damage::Log(line.author)))?;
+    unpack(line, row.value().1)
 }
 
 /// An author's log is complete.
-pub(crate) fn close(txn: &WriteTransaction, author: Author) -> Result<(), StorageError> {
-    txn.open_table(HOLES)?.remove(&author.to_key())?;
+pub(crate) fn close(txn: &WriteTransaction, line: Line) -> Result<(), StorageError> {
+    txn.open_table(HOLES)?.remove(&line.to_key())?;
     Ok(())
 }
 
@@ -132,6 +132,6 @@ fn pack<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("memory takes any value")
 }
 
-fn unpack<'a, T: Deserialize<'a>>(author: Author, row: &'a [u8]) -> Result<T, StorageError> {
-    postcard::from_bytes(row).map_err(|_| StorageError::Damaged(Damage::Log(author)))
+fn unpack<'a, T: Deserialize<'a>>(line: Line, row: &'a [u8]) -> Result<T, StorageError> {
+    postcard::from_bytes(row).map_err(|_| StorageError::Damaged(Damage::Log(line.author)))
 }

@@ -1,5 +1,6 @@
 //! Members: who they are, letting one in, removing one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -297,11 +298,14 @@ impl Replica {
     /// The last number of each life of a device that is here.
     fn cut_of(&self, device: &DeviceId) -> Vec<(Incarnation, u64)> {
         let shared = self.shared();
-        let lives = shared.vector.iter();
-        lives
-            .filter(|(author, _)| author.device == *device)
-            .map(|(author, seq)| (author.incarnation, seq))
-            .collect()
+        let mut cut = BTreeMap::new();
+        let lines = shared.vector.iter();
+        // Of a life with branches, up to the end of the longest.
+        for (line, seq) in lines.filter(|(line, _)| line.author.device == *device) {
+            let last = cut.entry(line.author.incarnation).or_insert(0);
+            *last = seq.max(*last);
+        }
+        cut.into_iter().collect()
     }
 
     fn extend(

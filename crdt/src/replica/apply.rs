@@ -5,11 +5,14 @@
 //! Whatever breaks a rule is refused with the reason; what came before it is kept. How one envelope is
 //! held against the rules is in `replica/intake`.
 
+use std::collections::BTreeSet;
+
 use super::intake::{Intake, Refusal, Step};
-use super::{Change, Commit, Entries, Fork, Replica, Writer};
+use super::{Change, Commit, Entries, Replica, Writer};
 use crate::entry::EntryChange;
+use crate::envelope::Frame;
 use crate::error::{BlamesIndex, Misbehaviour, SessionError, StorageError};
-use crate::id::Author;
+use crate::id::{Author, Line};
 
 /// More changed entries than this are told to observers as one "everything changed".
 const MAX_LISTED: usize = 50_000;
@@ -17,14 +20,12 @@ const MAX_LISTED: usize = 50_000;
 /// What became of a message full of envelopes.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
-    /// Authors of the envelopes, with the last number that is here now.
-    pub(crate) have: Vec<(Author, u64)>,
-    /// The same authors, with the last number that was sent.
-    pub(crate) sent: Vec<(Author, u64)>,
+    /// The last number of each line that was sent, and is here now.
+    pub(crate) sent: Vec<(Line, u64)>,
     /// Whether some were left because what they build on is not here.
     pub(crate) causes_missing: bool,
-    /// Where the others' history of this device is found not to be its own. What came after it was left.
-    pub(crate) fork: Option<Fork>,
+    /// Authors of envelopes that continue a branch which is not here.
+    pub(crate) astray: BTreeSet<Author>,
 }
 
 /// What one try took, the fault that ended it, and what the tree shows differently.
@@ -105,14 +106,13 @@ impl Replica {
             .transact(writer, Commit::Deferred, |txn, writer| {
                 let mut intake = Intake::new(txn, writer, mesh);
                 let mut causes_missing = false;
-                let (mut fault, mut fork) = (None, None);
+                let (mut fault, mut astray) = (None, BTreeSet::new());
                 for (at, bytes) in envelopes.iter().enumerate() {
                     match intake.offer(bytes) {
-                        Ok(Step::Taken | Step::Known | Step::Beyond | Step::Unsure) => {}
+                        Ok(Step::Taken | Step::Known | Step::Held | Step::Beyond) => {}
                         Ok(Step::Early) => causes_missing = true,
-                        Ok(Step::Forked(found)) => {
-                            fork = Some(found);
-                            break;
+                        Ok(Step::Astray) => {
+                            astray.extend(Frame::read(bytes).map(|frame| frame.author));
                         }
                         Err(Refusal::Storage(error)) => return Err(error.into()),
                         Err(Refusal::Undo) => return Err(Interrupted::Undo { at }),
@@ -122,13 +122,12 @@ impl Replica {
                         }
                     }
                 }
-                let (changes, have, sent) = intake.finish()?;
+                let (changes, sent) = intake.finish()?;
                 Ok((
                     Applied {
-                        have,
                         sent,
                         causes_missing,
-                        fork,
+                        astray,
                     },
                     fault,
                     changes,

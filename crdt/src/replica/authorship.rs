@@ -14,7 +14,8 @@ use crate::bucket::past::Past;
 use crate::entry::Version;
 use crate::envelope::Envelope;
 use crate::error::{ChangeFault, Damage, StorageError};
-use crate::id::{Author, BucketId, DeviceId, DeviceTag, Incarnation};
+use crate::id::{Author, BucketId, DeviceId, DeviceTag, Incarnation, Line};
+use crate::log::fork::Forks;
 use crate::log::{self, LogEnd};
 use crate::register::{
     Attributes, ContentRecord, Packed, Placement, Register, Stamped, ValueError,
@@ -26,7 +27,7 @@ mod tests;
 /// A life of a device, and how far the author had seen it.
 #[derive(Debug, Clone, Copy)]
 struct Life {
-    author: Author,
+    line: Line,
     seq: u64,
     clock: u64,
 }
@@ -34,8 +35,11 @@ struct Life {
 /// What the author of one envelope had seen when it wrote it.
 pub(super) struct Sight<'a> {
     txn: &'a WriteTransaction,
-    ends: &'a BTreeMap<Author, LogEnd>,
-    own: Author,
+    ends: &'a BTreeMap<Line, LogEnd>,
+    forks: &'a Forks,
+    author: Author,
+    /// The line that it continues; none when it begins one.
+    own: Option<Line>,
     past: Past,
     /// The clock of the envelope itself.
     clock: u64,
@@ -61,23 +65,25 @@ impl From<ValueError> for Wrong {
 }
 
 impl<'a> Sight<'a> {
-    /// `ends` are the logs that are here; all causes of the envelope are.
+    /// The logs are those that are here; all causes of the envelope are. `past` is what its author had seen when it
+    /// wrote it.
     pub(super) fn of(
         txn: &'a WriteTransaction,
-        ends: &'a BTreeMap<Author, LogEnd>,
+        (ends, forks): (&'a BTreeMap<Line, LogEnd>, &'a Forks),
+        own: Option<Line>,
+        past: Past,
         envelope: &Envelope<'_>,
-    ) -> Result<Self, StorageError> {
-        let own = envelope.frame.author;
-        let mut past = log::past(txn, &own)?;
-        past.learn(&envelope.deps());
-        Ok(Self {
+    ) -> Self {
+        Self {
             txn,
             ends,
+            forks,
+            author: envelope.frame.author,
             own,
             past,
             clock: envelope.head.clock,
             lives: BTreeMap::new(),
-        })
+        }
     }
 
     /// Holds every value of a change against what its author had seen. The outer error is ours.
@@ -134,7 +140,7 @@ impl<'a> Sight<'a> {
 
     /// A version that the author gives to what it writes.
     fn is_own(&self, version: Version) -> Result<(), Wrong> {
-        if version.device == self.own.device.tag() && version.lamport <= self.clock {
+        if version.device == self.author.device.tag() && version.lamport <= self.clock {
             return Ok(());
         }
         Err(Wrong::Fault(ChangeFault::Authorship))
@@ -178,21 +184,24 @@ impl<'a> Sight<'a> {
         bucket: BucketId,
         version: Version,
     ) -> Result<Option<ContentRecord>, StorageError> {
-        let damaged = || StorageError::Damaged(Damage::Log(life.author));
+        let damaged = || StorageError::Damaged(Damage::Log(life.line.author));
         let (mut first, mut last) = (1, life.seq);
         while first < last {
             let middle = first + (last - first) / 2;
-            let link = log::link(self.txn, &life.author, middle)?.ok_or_else(damaged)?;
+            let link = self.forks.link(self.txn, life.line, middle)?;
+            let link = link.ok_or_else(damaged)?;
             if link.clock < version.lamport {
                 first = middle + 1;
             } else {
                 last = middle;
             }
         }
-        let bytes = log::stored(self.txn, life.author, first)?.ok_or_else(damaged)?;
+        let line = self.forks.holder(life.line, first);
+        let bytes = log::stored(self.txn, line, first)?.ok_or_else(damaged)?;
         let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
         for (_, change) in envelope.changes.iter().filter(|(id, _)| *id == bucket) {
-            let change = Incoming::parse(bucket, change, &life.author).map_err(|_| damaged())?;
+            let change = Incoming::parse(bucket, change, &line.author, first);
+            let change = change.map_err(|_| damaged())?;
             let contents = change
                 .writes
                 .iter()
@@ -217,24 +226,28 @@ impl<'a> Sight<'a> {
             if let Some(first) = id.first_chunk_mut::<8>() {
                 *first = *tag.as_bytes();
             }
-            Author {
+            let author = Author {
                 device: DeviceId::from_bytes(id),
                 incarnation: Incarnation(incarnation),
+            };
+            Line {
+                author,
+                branch: incarnation,
             }
         };
         let mut lives = Vec::new();
-        for (author, end) in self.ends.range(bound(0, 0)..=bound(0xff, u64::MAX)) {
-            let seq = match *author == self.own {
+        for (line, end) in self.ends.range(bound(0, 0)..=bound(0xff, u64::MAX)) {
+            let seq = match Some(*line) == self.own {
                 true => end.seq,
-                false => self.past.seen(&author.actor()).min(end.seq),
+                false => self.past.seen(&line.actor()).min(end.seq),
             };
             if seq == 0 {
                 continue;
             }
-            let link = log::link(self.txn, author, seq)?;
-            let link = link.ok_or(StorageError::Damaged(Damage::Log(*author)))?;
+            let link = self.forks.link(self.txn, *line, seq)?;
+            let link = link.ok_or(StorageError::Damaged(Damage::Log(line.author)))?;
             lives.push(Life {
-                author: *author,
+                line: *line,
                 seq,
                 clock: link.clock,
             });

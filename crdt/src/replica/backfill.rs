@@ -14,9 +14,11 @@ use redb::WriteTransaction;
 use super::header::{self, Origin};
 use super::intake::CLOCK_END;
 use super::{Change, Commit, Entries, Replica, Shared, Writer, retract, stage};
-use crate::envelope::{Envelope, Frame};
+use crate::bucket::Buckets;
+use crate::bucket::past::Past;
+use crate::envelope::{Cause, Envelope, Frame};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError, StorageError};
-use crate::id::{Author, DeviceId, MeshId};
+use crate::id::{DeviceId, Line, MeshId};
 use crate::log::gap::{self, Gap, Hole, Ledger, Tip};
 use crate::log::{self, Link};
 use crate::member::Verdict;
@@ -164,7 +166,7 @@ struct Backfill<'a> {
     mesh: MeshId,
     gap: Gap,
     /// Of the authors of this message.
-    ledgers: BTreeMap<Author, Ledger>,
+    ledgers: BTreeMap<Line, Ledger>,
     doubt: bool,
 }
 
@@ -185,11 +187,11 @@ impl Backfill<'_> {
     /// Takes what is next in its log and here already, because it is alive: the newest envelopes often are, and
     /// nobody else need have them.
     fn promote(&mut self) -> Result<(), StorageError> {
-        let authors: Vec<Author> = self.gap.holes.keys().copied().collect();
+        let lines: Vec<Line> = self.gap.holes.keys().copied().collect();
         loop {
             let before = self.gap.next;
-            for author in &authors {
-                while let Some(bytes) = self.next_here(*author)? {
+            for line in &lines {
+                while let Some(bytes) = self.next_here(*line)? {
                     let next = self.gap.next;
                     // Whatever is wrong with it is not the fault of the one who sent this message.
                     let _stays = self.offer_all(&[&bytes])?;
@@ -205,11 +207,11 @@ impl Backfill<'_> {
     }
 
     /// The first envelope of an author's hole, if it is alive.
-    fn next_here(&self, author: Author) -> Result<Option<Vec<u8>>, StorageError> {
-        let hole = self.gap.holes.get(&author);
+    fn next_here(&self, line: Line) -> Result<Option<Vec<u8>>, StorageError> {
+        let hole = self.gap.holes.get(&line);
         match hole.filter(|hole| hole.have.seq < hole.upto.seq) {
             None => Ok(None),
-            Some(hole) => log::stored(self.txn, author, hole.have.seq + 1),
+            Some(hole) => log::stored(self.txn, line, hole.have.seq + 1),
         }
     }
 
@@ -217,7 +219,8 @@ impl Backfill<'_> {
     fn offer(&mut self, bytes: &[u8]) -> Result<bool, Obstacle> {
         let label = Frame::read(bytes)
             .map_err(|fault| Obstacle::Fault(Misbehaviour::Undecodable(fault)))?;
-        let Some(hole) = self.gap.holes.get(&label.author).copied() else {
+        let line = Line::from(label.author);
+        let Some(hole) = self.gap.holes.get(&line).copied() else {
             return Ok(true);
         };
         if label.seq <= hole.have.seq || label.seq > hole.upto.seq {
@@ -230,6 +233,7 @@ impl Backfill<'_> {
         let envelope = match Envelope::decode(bytes, epochs) {
             Ok(envelope) => envelope,
             Err(EnvelopeFault::UnknownEpoch { .. }) => return Ok(false),
+            Err(fault) if fault.is_newer() => return Ok(false),
             Err(fault) => return Err(blame(label, fault)),
         };
         let tip = Tip {
@@ -265,43 +269,51 @@ impl Backfill<'_> {
         }
         let follows = label.prev == hole.have.hash;
         let meets = tip.seq != hole.upto.seq || tip == hole.upto;
-        Ok(follows && meets && self.has_causes(&envelope.deps()))
+        Ok(follows && meets && self.has_causes(&head.causes)?)
     }
 
     /// Whether an envelope's causes are before it in the order of arrival.
-    fn has_causes(&self, deps: &[(Author, u64)]) -> bool {
-        deps.iter().all(|(author, seq)| {
-            let here = match self.gap.holes.get(author) {
-                Some(hole) => hole.have.seq,
-                None => self
-                    .writer
-                    .position
-                    .ends
-                    .get(author)
-                    .map_or(0, |end| end.seq),
+    fn has_causes(&self, causes: &[Cause]) -> Result<bool, StorageError> {
+        for Cause { author, seq, hash } in causes {
+            let here = match self.gap.holes.get(&Line::from(author)) {
+                Some(hole) if *seq <= hole.upto.seq => *seq <= hole.have.seq,
+                Some(_) | None => {
+                    let forks = &self.writer.position.forks;
+                    forks.find(self.txn, *author, *seq, hash)?.is_some()
+                }
             };
-            here >= *seq
-        })
+            if !here {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// Holds the changes against the author's history, and moves its numbers.
+    /// Checks the changes, and learns what the author had seen.
     fn take(&mut self, label: Frame, envelope: &Envelope<'_>) -> Result<(), Obstacle> {
         let changes = stage::parse(envelope).map_err(|fault| blame(label, fault))?;
-        let author = label.author;
-        if !self.ledgers.contains_key(&author) {
-            let ledger = gap::ledger(self.txn, author)?;
-            self.ledgers.insert(author, ledger);
+        let line = Line::from(label.author);
+        if log::link(self.txn, &line, label.seq)?.is_none() {
+            // What is alive was counted when it was installed.
+            let mut buckets = Buckets::open(self.txn)?;
+            for change in &changes {
+                if let Some(first) = change.writes.first() {
+                    buckets.count(first.key.id.bucket(), change.writes.len())?;
+                }
+            }
         }
-        let Some(ledger) = self.ledgers.get_mut(&author) else {
+        if !self.ledgers.contains_key(&line) {
+            let ledger = gap::ledger(self.txn, line)?;
+            self.ledgers.insert(line, ledger);
+        }
+        let Some(ledger) = self.ledgers.get_mut(&line) else {
             return Ok(());
         };
-        for ((bucket, _), change) in envelope.changes.iter().zip(&changes) {
-            let bucket = *bucket;
-            change
-                .follows(ledger.found.last(bucket))
-                .map_err(|fault| blame(label, EnvelopeFault::Change { bucket, fault }))?;
-        }
-        ledger.found.learn(&author, &envelope.deps(), &changes);
+        let mut past = Past::of(&line);
+        past.learn_stated(&std::mem::take(&mut ledger.found));
+        let forks = &self.writer.position.forks;
+        past.learn(&forks.place(self.txn, &envelope.head.causes)?);
+        ledger.found = past.into_seen();
         Ok(())
     }
 
@@ -310,14 +322,14 @@ impl Backfill<'_> {
         let link = Link { hash, clock };
         log::insert(
             self.txn,
-            label.author,
+            Line::from(label.author),
             label.seq,
             self.gap.next,
             link,
             bytes,
         )?;
         self.gap.next += 1;
-        if let Some(hole) = self.gap.holes.get_mut(&label.author) {
+        if let Some(hole) = self.gap.holes.get_mut(&Line::from(label.author)) {
             hole.have = tip;
         }
         Ok(())
@@ -325,16 +337,16 @@ impl Backfill<'_> {
 
     /// Stores how far the logs are complete, and ends the matter when they are.
     fn finish(mut self, own: DeviceId) -> Result<Entries, StorageError> {
-        for (author, ledger) in &self.ledgers {
-            let Some(hole) = self.gap.holes.get(author) else {
+        for (line, ledger) in &self.ledgers {
+            let Some(hole) = self.gap.holes.get(line) else {
                 continue;
             };
             if hole.have.seq < hole.upto.seq {
-                gap::set(self.txn, *author, hole, ledger)?;
+                gap::set(self.txn, *line, hole, ledger)?;
             } else {
                 self.doubt |= ledger.found != ledger.stated;
-                self.gap.holes.remove(author);
-                gap::close(self.txn, *author)?;
+                self.gap.holes.remove(line);
+                gap::close(self.txn, *line)?;
             }
         }
         gap::set_next(self.txn, self.gap.next)?;
@@ -376,19 +388,9 @@ impl Writer {
         if self.position.gap.is_some() || header::origin(txn)? != Origin::Doubtful {
             return Ok(Derived::Before);
         }
-        retract::rebuild_all(txn, self.position.ends.keys())?;
+        retract::rebuild_all(txn, &self.position)?;
         header::set_origin(txn, Origin::Logs)?;
         Ok(Derived::Anew)
-    }
-}
-
-impl Gap {
-    /// What is missing: the author, the last number that is here and the last that is missing.
-    pub(crate) fn ranges(&self) -> Vec<(Author, u64, u64)> {
-        let holes = self.holes.iter();
-        holes
-            .map(|(author, hole)| (*author, hole.have.seq, hole.upto.seq))
-            .collect()
     }
 }
 

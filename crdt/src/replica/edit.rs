@@ -7,14 +7,15 @@ use redb::WriteTransaction;
 use super::view::View;
 use super::{Change, Commit, Entries, Replica, Writer};
 use crate::bucket::past::Past;
-use crate::bucket::{Buckets, Replaces};
+use crate::bucket::{Buckets, Carrier};
 use crate::edit::{self, Edit, Hand};
 use crate::entry::EntryChange;
 use crate::envelope::{Cause, Draft, Frame};
 use crate::error::{Damage, EditError, StorageError};
-use crate::id::{Branch, BucketId, DeviceKey, EntryId, Hash, MeshId, Timestamp};
+use crate::id::{Branch, BucketId, DeviceKey, EntryId, Hash, Line, MeshId, Timestamp};
 use crate::index;
 use crate::limit::MAX_ENVELOPE_DEPS;
+use crate::log::fork::Lines;
 use crate::log::{self, LogEnd};
 use crate::member::{Role, WRITES_FORMAT};
 use crate::register::Put;
@@ -76,7 +77,7 @@ impl Replica {
             writer.position.clock = done.lamport.max(clock);
             let written: Vec<EntryId> = done.puts.iter().map(|put| put.id).collect();
             let pen = Pen { key, mesh, now };
-            let (seq, deps) = writer.issue(txn, pen, done.puts, &Replaces::Seen)?;
+            let (seq, deps) = writer.issue(txn, pen, done.puts)?;
             let mut changes = done.changes;
             if deps == MAX_ENVELOPE_DEPS {
                 // Values of others that could not be named are still there: the tree was not told.
@@ -98,10 +99,10 @@ impl Replica {
 
 /// What an envelope is signed with and says of itself.
 #[derive(Clone, Copy)]
-pub(super) struct Pen<'a> {
-    pub(super) key: &'a DeviceKey,
-    pub(super) mesh: MeshId,
-    pub(super) now: Timestamp,
+struct Pen<'a> {
+    key: &'a DeviceKey,
+    mesh: MeshId,
+    now: Timestamp,
 }
 
 impl Writer {
@@ -109,7 +110,7 @@ impl Writer {
     /// device may have made before it was set back: the log so far, and the operation itself.
     fn branch(&self, edits: &[Edit], now: Timestamp) -> Branch {
         let author = self.position.author;
-        let end = self.position.ends.get(&author);
+        let end = self.position.ends.get(&Line::from(author));
         let last = end.map_or([0; 32], |end| *end.hash.as_bytes());
         let said = (author, last, now, edits);
         let said = postcard::to_stdvec(&said).expect("memory takes any value");
@@ -121,37 +122,41 @@ impl Writer {
 
     /// Writes registers into their buckets and the envelope that says so into this device's log. Gives its
     /// number, and how many causes it names.
-    pub(super) fn issue(
+    fn issue(
         &mut self,
         txn: &WriteTransaction,
         pen: Pen<'_>,
         puts: Vec<Put>,
-        replaces: &Replaces,
     ) -> Result<(u64, usize), EditError> {
         let author = self.position.author;
-        let end = self.position.ends.get(&author).copied();
+        let line = Line::from(author);
+        let end = self.position.ends.get(&line).copied();
         let seq = end.map_or(0, |end| end.seq) + 1;
         let mut by_bucket: BTreeMap<BucketId, Vec<Put>> = BTreeMap::new();
         for put in puts {
             by_bucket.entry(put.id.bucket()).or_default().push(put);
         }
-        let mut past = log::past(txn, &author)?;
+        let mut past = log::past(txn, &line)?;
         let causes = self.unseen(&past);
-        let deps: Vec<_> = causes.iter().map(|one| (one.author, one.seq)).collect();
-        if !deps.is_empty() {
-            past.learn(&deps);
-            log::set_past(txn, &author, &past)?;
+        if !causes.is_empty() {
+            past.learn(&self.position.forks.place(txn, &causes)?);
+            log::set_past(txn, &line, &past)?;
         }
-        let mut changes = Vec::with_capacity(by_bucket.len());
+        let forks = &self.position.forks;
+        let mut carrier = Carrier {
+            seq,
+            mark: Default::default(),
+            past: &past,
+            writers: &Lines { txn, forks },
+        };
         let mut buckets = Buckets::open(txn)?;
+        let mut drafts = Vec::with_capacity(by_bucket.len());
         for (bucket, puts) in by_bucket {
-            changes.push((
-                bucket,
-                buckets.write(bucket, &author, seq, &past, &puts, replaces)?,
-            ));
+            let (bytes, change) = buckets.draft(&author, puts, &carrier)?;
+            drafts.push((bucket, bytes, change));
         }
-        drop(buckets);
-        let named = deps.len();
+        let named = causes.len();
+        let clock = self.position.clock;
         let draft = Draft {
             mesh: pen.mesh,
             author,
@@ -159,14 +164,13 @@ impl Writer {
             prev: end.map_or(Hash::from_bytes([0; 32]), |end| end.hash),
             causes,
             members: self.members.cited(&author.device),
-            clock: self.position.clock,
+            clock,
             at: pen.now,
-            changes: changes
+            changes: drafts
                 .iter()
-                .map(|(id, bytes)| (*id, bytes.as_slice()))
+                .map(|(id, bytes, _)| (*id, bytes.as_slice()))
                 .collect(),
         };
-        let clock = draft.clock;
         let epoch = self.epochs.current();
         let epoch = epoch.ok_or(StorageError::Damaged(Damage::Header("epoch")))?;
         let bytes = draft
@@ -174,7 +178,12 @@ impl Writer {
             .map_err(|limit| EditError::TooLarge { limit })?;
         let frame = Frame::read(&bytes).map_err(|_| StorageError::Damaged(Damage::Log(author)))?;
         let hash = frame.hash;
-        self.append(txn, author, LogEnd { seq, hash, clock }, &bytes)?;
+        carrier.mark = hash.mark();
+        for (bucket, _, change) in &drafts {
+            buckets.apply(*bucket, change, &carrier)?;
+        }
+        drop(buckets);
+        self.append(txn, line, LogEnd { seq, hash, clock }, &bytes)?;
         Ok((seq, named))
     }
 
@@ -182,15 +191,21 @@ impl Writer {
     /// may name. What is left for the next one cannot be replaced yet: its values stay beside the new ones.
     fn unseen(&self, past: &Past) -> Vec<Cause> {
         let ends = self.position.ends.iter();
-        ends.filter(|(author, end)| {
-            **author != self.position.author && end.seq > past.seen(&author.actor())
-        })
-        .map(|(author, end)| Cause {
-            author: *author,
+        let mut unseen: Vec<_> = ends
+            .filter(|(line, end)| {
+                line.author != self.position.author && end.seq > past.seen(&line.actor())
+            })
+            .collect();
+        if unseen.len() > MAX_ENVELOPE_DEPS {
+            // The clock of this device must not be further ahead of what it names than others allow.
+            unseen.sort_by_key(|(_, end)| std::cmp::Reverse(end.clock));
+            unseen.truncate(MAX_ENVELOPE_DEPS);
+        }
+        let causes = unseen.into_iter().map(|(line, end)| Cause {
+            author: line.author,
             seq: end.seq,
             hash: end.hash,
-        })
-        .take(MAX_ENVELOPE_DEPS)
-        .collect()
+        });
+        causes.collect()
     }
 }

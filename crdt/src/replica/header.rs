@@ -14,7 +14,7 @@ use crate::id::{DeviceId, EpochId, Incarnation};
 use crate::member::MemberLog;
 
 /// Another number means that older programs must not touch the database. Those below are not read any more.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 const HEADER: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("header");
 /// Position in the log (parents first) → record.

@@ -12,19 +12,17 @@ use redb::WriteTransaction;
 use super::header::{self, Origin};
 use super::stage::{self, Stage, Unfit, fault};
 use super::{Change, Commit, Entries, Writer, rebuild_index};
-use crate::bucket::Buckets;
-use crate::bucket::alive::Numbers;
+use crate::bucket::alive::Seen;
 use crate::bucket::change::Incoming;
-use crate::bucket::row::Last;
+use crate::bucket::{Buckets, Carrier};
 use crate::envelope::Envelope;
-use crate::error::{Damage, EnvelopeFault, Misbehaviour, SnapshotFault, StorageError};
-use crate::id::{Author, BucketId, DeviceId, Hash};
+use crate::error::{Damage, Misbehaviour, SnapshotFault, StorageError};
+use crate::id::{Author, DeviceId, Hash, Line};
+use crate::limit::MAX_VECTOR_AUTHORS;
+use crate::log::fork::Lines;
 use crate::log::gap::{self, Gap, Hole, Ledger, Tip};
 use crate::log::{self, Link, LogEnd};
 use crate::member::Verdict;
-
-/// An author's place in each bucket, as its living envelopes show it.
-type Lasts = BTreeMap<Author, BTreeMap<BucketId, Last>>;
 
 impl Stage {
     /// Makes the snapshot this replica's state. Durable on return.
@@ -42,7 +40,6 @@ impl Stage {
                     writer,
                     stage: &self,
                     own,
-                    lasts: Lasts::new(),
                 }
                 .run()
             })?;
@@ -62,25 +59,26 @@ struct Install<'a> {
     writer: &'a mut Writer,
     stage: &'a Stage,
     own: DeviceId,
-    lasts: Lasts,
 }
 
 impl Install<'_> {
     fn run(mut self) -> Result<(), Unfit> {
-        let foreign = |author: &Author| author.device != self.own;
+        let foreign = |line: &Line| line.author.device != self.own;
         let position = &self.writer.position;
-        let occupied = position.ends.keys().any(foreign) || position.gap.is_some();
+        let occupied = position.ends.keys().any(foreign)
+            || position.gap.is_some()
+            || !position.forks.is_empty();
         // Of a life of this device that it goes on with it must know more than others.
-        let current = &position.author;
-        let forgotten = self.stage.tips.contains_key(current) && self.knows(current).is_none();
+        let current = Line::from(position.author);
+        let forgotten = self.stage.tips.contains_key(&current) && self.knows(&current).is_none();
         if occupied || forgotten || self.stage.tips.is_empty() {
             return Err(Unfit::Unusable);
         }
         let total = self.stage.check().map_err(fault)?;
         let next = self.writer.position.next_arrival;
-        self.empty_buckets()?;
+        Buckets::open(self.txn)?.clear_all()?;
         let after = self.install_pieces(next.saturating_add(total))?;
-        self.install_numbers(next)?;
+        self.install_seen(next)?;
         self.replay_own()?;
         self.writer.position.next_arrival = after;
         self.writer.position.clock = self.writer.position.clock.max(self.stage.clock);
@@ -90,26 +88,8 @@ impl Install<'_> {
         Ok(())
     }
 
-    fn knows(&self, author: &Author) -> Option<LogEnd> {
-        self.writer.position.ends.get(author).copied()
-    }
-
-    /// Leaves nothing in them but how far this device has numbered its own operations.
-    fn empty_buckets(&self) -> Result<(), StorageError> {
-        let mut buckets = Buckets::open(self.txn)?;
-        let own: Vec<_> = self
-            .writer
-            .position
-            .ends
-            .keys()
-            .map(Author::actor)
-            .collect();
-        let lasts = buckets.lasts(&own)?;
-        buckets.clear_all()?;
-        for (bucket, actor, last) in lasts {
-            buckets.set_last(bucket, actor, last)?;
-        }
-        Ok(())
+    fn knows(&self, line: &Line) -> Option<LogEnd> {
+        self.writer.position.ends.get(line).copied()
     }
 
     /// Puts what is alive into registers and logs, from this arrival number on. Gives the one after.
@@ -127,28 +107,21 @@ impl Install<'_> {
             }
             let blame = |fault| Misbehaviour::Envelope { author, seq, fault };
             let changes = stage::parse(&envelope).map_err(blame)?;
-            if let Some(end) = self.knows(&author) {
-                self.check_own(author, end, &envelope)?;
-                self.install_changes(seq, &changes, marks)?;
+            let line = Line::from(author);
+            if let Some(end) = self.knows(&line) {
+                self.check_own(line, end, &envelope)?;
+                self.install_changes(&envelope, &changes, marks)?;
                 return Ok(());
             }
-            self.install_changes(seq, &changes, marks)?;
-            let lasts = self.lasts.entry(author).or_default();
-            for ((bucket, _), change) in envelope.changes.iter().zip(&changes) {
-                let bucket = *bucket;
-                let last = lasts.get(&bucket).copied().unwrap_or_default();
-                let follows = change.comes_after(last);
-                follows.map_err(|fault| blame(EnvelopeFault::Change { bucket, fault }))?;
-                lasts.insert(bucket, change.last());
-            }
-            let mut past = log::past(txn, &author)?;
-            past.learn(&envelope.deps());
-            log::set_past(txn, &author, &past)?;
+            self.install_changes(&envelope, &changes, marks)?;
+            let mut past = log::past(txn, &line)?;
+            past.learn(&self.writer.position.forks.place(txn, &head.causes)?);
+            log::set_past(txn, &line, &past)?;
             let link = Link {
                 hash: frame.hash,
                 clock: head.clock,
             };
-            log::insert(txn, author, seq, arrival, link, bytes)?;
+            log::insert(txn, line, seq, arrival, link, bytes)?;
             arrival += 1;
             Ok(())
         })?;
@@ -156,10 +129,10 @@ impl Install<'_> {
     }
 
     /// An envelope of this device that came back must be the one that it sent.
-    fn check_own(&self, author: Author, end: LogEnd, envelope: &Envelope<'_>) -> Result<(), Unfit> {
+    fn check_own(&self, line: Line, end: LogEnd, envelope: &Envelope<'_>) -> Result<(), Unfit> {
         let seq = envelope.frame.seq;
         let ours = if seq <= end.seq {
-            log::link(self.txn, &author, seq)?
+            log::link(self.txn, &line, seq)?
         } else {
             None
         };
@@ -170,13 +143,19 @@ impl Install<'_> {
         }
     }
 
-    fn install_changes(&self, seq: u64, changes: &[Incoming], marks: &[u8]) -> Result<(), Unfit> {
+    fn install_changes(
+        &self,
+        envelope: &Envelope<'_>,
+        changes: &[Incoming],
+        marks: &[u8],
+    ) -> Result<(), Unfit> {
+        let name = (envelope.frame.seq, envelope.frame.hash.mark());
         let mut alive = stage::marked(marks);
         let mut buckets = Buckets::open(self.txn)?;
         for change in changes {
             let alive = alive.by_ref().take(change.writes.len());
             if let Some(first) = change.writes.first()
-                && !buckets.install(first.key.id.bucket(), change, seq, alive)?
+                && !buckets.install(first.key.id.bucket(), change, name, alive)?
             {
                 return Err(Unfit::Unusable);
             }
@@ -185,24 +164,19 @@ impl Install<'_> {
     }
 
     /// Takes over what the sender said of every author, and notes what is missing of its log.
-    fn install_numbers(&mut self, next: u64) -> Result<(), Unfit> {
+    fn install_seen(&mut self, next: u64) -> Result<(), Unfit> {
         let mut holes = BTreeMap::new();
-        for (author, upto) in &self.stage.tips {
-            let (author, upto) = (*author, *upto);
-            if self.knows(&author).is_some() {
+        for (line, upto) in &self.stage.tips {
+            let (line, upto) = (*line, *upto);
+            if self.knows(&line).is_some() {
                 continue;
             }
-            let stated = self.stated(author)?;
-            let actor = author.actor();
-            let mut buckets = Buckets::open(self.txn)?;
-            for (bucket, last) in &stated.lasts {
-                buckets.set_last(*bucket, actor, *last)?;
-            }
-            let mut past = log::past(self.txn, &author)?;
-            past.learn_stated(&stated.seen);
-            log::set_past(self.txn, &author, &past)?;
+            let stated = self.stated(line.author)?;
+            let mut past = log::past(self.txn, &line)?;
+            past.learn_stated(&stated);
+            log::set_past(self.txn, &line, &past)?;
             let end = LogEnd::from(upto);
-            log::set_end(self.txn, author, end)?;
+            log::set_end(self.txn, line, end)?;
             let nothing = Tip {
                 seq: 0,
                 hash: Hash::from_bytes([0; 32]),
@@ -212,13 +186,13 @@ impl Install<'_> {
                 have: nothing,
                 upto,
             };
-            let found = Numbers::default();
-            gap::set(self.txn, author, &hole, &Ledger { stated, found })?;
-            holes.insert(author, hole);
+            let found = Seen::new();
+            gap::set(self.txn, line, &hole, &Ledger { stated, found })?;
+            holes.insert(line, hole);
         }
-        for (author, hole) in &holes {
+        for (line, hole) in &holes {
             let end = LogEnd::from(hole.upto);
-            self.writer.position.ends.insert(*author, end);
+            self.writer.position.ends.insert(*line, end);
         }
         if !holes.is_empty() {
             gap::set_next(self.txn, next)?;
@@ -227,26 +201,15 @@ impl Install<'_> {
         Ok(())
     }
 
-    /// What the sender said of an author, if it does not contradict the author's envelopes.
-    fn stated(&self, author: Author) -> Result<Numbers, Unfit> {
-        let wrong = || fault(SnapshotFault::Numbers(author));
-        let stated = stage::numbers(self.txn, author)?.ok_or_else(wrong)?;
-        let mut shown = self.lasts.get(&author).into_iter().flatten();
-        let falls_short = shown.any(|(bucket, shown)| {
-            let said = stated.last(*bucket);
-            said.seq < shown.seq
-                || said.op < shown.op
-                || (said.seq == shown.seq) != (said.op == shown.op)
-        });
+    /// What the sender said of an author, if it does not contradict the snapshot.
+    fn stated(&self, author: Author) -> Result<Seen, Unfit> {
+        let wrong = || fault(SnapshotFault::Seen(author));
+        let stated = stage::seen(self.txn, author)?.ok_or_else(wrong)?;
         let seen_too_much = self.stage.tips.iter().any(|(other, tip)| {
-            let seen = stated.seen.get(&other.actor());
+            let seen = stated.get(&other.actor());
             seen.is_some_and(|seen| *seen > tip.seq)
         });
-        // The codec of changes has room for operation numbers of 32 bits.
-        let possible =
-            |last: &Last| 0 < last.seq && last.seq <= last.op && last.op <= u64::from(u32::MAX);
-        let impossible = !stated.lasts.values().all(possible);
-        if falls_short || seen_too_much || impossible {
+        if seen_too_much || stated.len() > MAX_VECTOR_AUTHORS {
             return Err(wrong());
         }
         Ok(stated)
@@ -256,37 +219,42 @@ impl Install<'_> {
     fn replay_own(&self) -> Result<(), Unfit> {
         let mut buckets = Buckets::open(self.txn)?;
         let mut pasts = BTreeMap::new();
-        for author in self.writer.position.ends.keys() {
-            if author.device == self.own && !self.is_hole(author) {
-                pasts.insert(*author, log::past(self.txn, author)?);
+        for line in self.writer.position.ends.keys() {
+            if line.author.device == self.own && !self.is_hole(line) {
+                pasts.insert(*line, log::past(self.txn, line)?);
             }
         }
-        log::visit(self.txn, |author, bytes| {
-            let Some(past) = pasts.get(&author) else {
+        log::visit(self.txn, |line, bytes| {
+            let Some(past) = pasts.get(&line) else {
                 return Ok(());
             };
-            let damaged = || StorageError::Damaged(Damage::Log(author));
+            let damaged = || StorageError::Damaged(Damage::Log(line.author));
             let envelope = Envelope::decode_trusted(bytes).map_err(|_| damaged())?;
             let seq = envelope.frame.seq;
-            if self
-                .stage
-                .tips
-                .get(&author)
-                .is_some_and(|tip| seq <= tip.seq)
-            {
+            if self.stage.tips.get(&line).is_some_and(|tip| seq <= tip.seq) {
                 return Ok(());
             }
-            for (bucket, change) in envelope.changes {
-                let change = Incoming::parse(bucket, change, &author).map_err(|_| damaged())?;
-                buckets.apply(bucket, &change, seq, past)?;
+            let carrier = Carrier {
+                seq,
+                mark: envelope.frame.hash.mark(),
+                past,
+                writers: &Lines {
+                    txn: self.txn,
+                    forks: &self.writer.position.forks,
+                },
+            };
+            for change in stage::parse(&envelope).map_err(|_| damaged())? {
+                if let Some(first) = change.writes.first() {
+                    buckets.apply(first.key.id.bucket(), &change, &carrier)?;
+                }
             }
             Ok(())
         })?;
         Ok(())
     }
 
-    fn is_hole(&self, author: &Author) -> bool {
+    fn is_hole(&self, line: &Line) -> bool {
         let gap = self.writer.position.gap.as_ref();
-        gap.is_some_and(|gap| gap.holes.contains_key(author))
+        gap.is_some_and(|gap| gap.holes.contains_key(line))
     }
 }

@@ -6,20 +6,21 @@ use redb::WriteTransaction;
 
 use super::authorship::Sight;
 use super::view::View;
-use super::{Fork, Writer, retract};
-use crate::bucket::Buckets;
+use super::{Position, Writer, held, retract, stage};
 use crate::bucket::change::Incoming;
+use crate::bucket::{Buckets, Carrier};
 use crate::entry::EntryChange;
-use crate::envelope::{Cause, Envelope, Frame};
-use crate::error::{ChangeFault, EnvelopeFault, Misbehaviour, StorageError};
-use crate::id::{Author, DeviceId, EntryId, Hash, Incarnation, MeshId};
+use crate::envelope::{Cause, Envelope, FORMAT, Frame};
+use crate::error::{Damage, EnvelopeFault, Misbehaviour, StorageError};
+use crate::id::{Author, DeviceId, EntryId, Hash, Incarnation, Line, MeshId};
 use crate::index;
 use crate::limit::{
-    MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS, MAX_RELEASE_DEPTH, MAX_VECTOR_AUTHORS,
+    MAX_BRANCHES, MAX_CLOCK_LEAP, MAX_DEVICE_LIVES, MAX_ENVELOPE_DEPS, MAX_RELEASE_DEPTH,
+    MAX_VECTOR_AUTHORS,
 };
+use crate::log::fork::{Lines, Root};
 use crate::log::{self, LogEnd};
-use crate::member::Verdict;
-use crate::vector::VersionVector;
+use crate::member::{Role, Verdict};
 
 /// Stamps beyond this are never honest: there must always be room above every stamp.
 pub(super) const CLOCK_END: u64 = u64::MAX / 4;
@@ -29,13 +30,12 @@ pub(super) const CLOCK_END: u64 = u64::MAX / 4;
 pub(super) enum Step {
     Taken,
     Known,
-    /// Its causes, or the membership that it names, are not here.
+    /// What it builds on, or the membership or the secret that it names, is not here.
     Early,
-    /// Its numbers do not follow those that a snapshot's sender stated. One of the two is wrong; the author's
-    /// complete log will tell which.
-    Unsure,
-    /// By this device, but not the one that is here under its number.
-    Forked(Fork),
+    /// It does not continue any branch of its author's log that is here: there is one that is not.
+    Astray,
+    /// This program is too old to read it, or something that it builds on: kept as it is.
+    Held,
     /// By a removed member, beyond what was accepted of it, or by one life too many of a member: kept aside
     /// until something builds on it.
     Beyond,
@@ -62,9 +62,26 @@ impl From<StorageError> for Refusal {
 enum Standing {
     /// A peer sent it.
     Offered,
-    /// It waited in quarantine and something that counts builds on it. The number is how many steps
-    /// of that kind led here.
-    Vouched(u32),
+    /// It waited in quarantine and something of that device that counts builds on it. The number is how many
+    /// steps of that kind led here.
+    Vouched(u32, DeviceId),
+}
+
+/// Where an envelope belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spot {
+    /// It is here, on that line.
+    Here(Line),
+    /// It is the next one of a line.
+    Next(Line),
+    /// It begins a branch.
+    Parts(Root),
+    /// Where the log has a hole. Whether it is the one that is missing cannot be told yet.
+    Hole,
+    /// Something before it is missing.
+    Later,
+    /// What comes before it is not what is here.
+    Elsewhere,
 }
 
 /// The envelopes of one message on their way into one transaction.
@@ -72,21 +89,21 @@ pub(super) struct Intake<'a> {
     txn: &'a WriteTransaction,
     writer: &'a mut Writer,
     mesh: MeshId,
-    offered: VersionVector,
+    /// The last number of each line that was sent.
+    sent: BTreeMap<Line, u64>,
     touched: BTreeSet<EntryId>,
 }
 
-type Numbers = Vec<(Author, u64)>;
+type Numbers = Vec<(Line, u64)>;
 
 impl<'a> Intake<'a> {
     pub(super) fn new(txn: &'a WriteTransaction, writer: &'a mut Writer, mesh: MeshId) -> Self {
-        let (offered, touched) = (VersionVector::default(), BTreeSet::new());
         Self {
             txn,
             writer,
             mesh,
-            offered,
-            touched,
+            sent: BTreeMap::new(),
+            touched: BTreeSet::new(),
         }
     }
 
@@ -95,147 +112,154 @@ impl<'a> Intake<'a> {
         self.take(bytes, Standing::Offered)
     }
 
-    /// Brings the tree up to date. Gives what it shows differently, and for each author of the message the
-    /// last number that is here and the last that was sent.
-    pub(super) fn finish(self) -> Result<(Vec<EntryChange>, Numbers, Numbers), StorageError> {
+    /// Brings the tree up to date. Gives what it shows differently, and the last number that was sent of each
+    /// line of the message.
+    pub(super) fn finish(self) -> Result<(Vec<EntryChange>, Numbers), StorageError> {
         let touched: Vec<EntryId> = self.touched.into_iter().collect();
         let changes = index::apply(self.txn, &View::open(self.txn)?, &touched)?;
-        let end = |author| {
-            self.writer
-                .position
-                .ends
-                .get(author)
-                .map_or(0, |end| end.seq)
-        };
-        let have = self
-            .offered
-            .iter()
-            .map(|(author, _)| (*author, end(author)))
-            .collect();
-        let sent = self
-            .offered
-            .iter()
-            .map(|(author, seq)| (*author, seq))
-            .collect();
-        Ok((changes, have, sent))
+        Ok((changes, self.sent.into_iter().collect()))
     }
 
     fn take(&mut self, bytes: &[u8], standing: Standing) -> Result<Step, Refusal> {
-        let label =
+        let frame =
             Frame::read(bytes).map_err(|fault| Refusal::Fault(Misbehaviour::Undecodable(fault)))?;
-        if standing == Standing::Offered {
-            self.offered.advance(label.author, label.seq);
+        let spot = self.spot(&frame)?;
+        if let Spot::Here(line) = spot {
+            self.note(line, frame.seq);
+            return Ok(Step::Known);
         }
-        let end = self.end(&label.author);
-        let last = end.map_or(0, |end| end.seq);
-        if label.seq <= last {
-            return self.compare_own(bytes, label);
+        if frame.format != FORMAT {
+            return self.hold(&frame, bytes);
         }
-        let follows = label.seq == last + 1;
-        if !follows && !retract::holds(self.txn, label.author, label.seq - 1)? {
-            return Ok(Step::Early);
+        let lost = match spot {
+            Spot::Later => Some(Step::Early),
+            Spot::Elsewhere => Some(Step::Astray),
+            // When the log is complete a hello says how it ends.
+            Spot::Hole => return Ok(Step::Known),
+            Spot::Here(_) | Spot::Next(_) | Spot::Parts(_) => None,
+        };
+        if lost.is_some() && held::holds(self.txn, frame.author, frame.seq - 1, &frame.prev)? {
+            return self.hold(&frame, bytes);
+        }
+        if let Some(step) = lost
+            && !retract::holds(self.txn, frame.author, frame.seq - 1, &frame.prev)?
+        {
+            return Ok(step);
         }
         let envelope = match Envelope::decode(bytes, &self.writer.epochs) {
             Ok(envelope) => envelope,
             // Its secret is on its way.
             Err(EnvelopeFault::UnknownEpoch { .. }) => return Ok(Step::Early),
-            Err(fault) => return Err(blame(label, fault)),
+            Err(fault) => return Err(blame(frame, fault)),
         };
-        let crowded = last == 0 && self.is_crowded(&label.author, standing);
-        match self.judge(&envelope, end.filter(|_| follows), follows) {
-            Ok(Verdict::Admit) if follows && !crowded => {}
-            Ok(Verdict::BeyondCut) if follows && !crowded && standing != Standing::Offered => {}
-            verdict @ Ok(Verdict::Admit | Verdict::BeyondCut)
-                if crowded || verdict == Ok(Verdict::BeyondCut) =>
-            {
-                retract::keep(self.txn, label.author, label.seq, bytes)?;
+        let crowded = self.is_crowded(&frame.author, spot, standing);
+        match self.judge(&envelope) {
+            Ok(Verdict::Admit) if lost.is_none() && !crowded => {}
+            Ok(Verdict::BeyondCut)
+                if lost.is_none() && !crowded && standing != Standing::Offered => {}
+            Ok(Verdict::Admit) if !crowded => return Ok(lost.unwrap_or(Step::Early)),
+            Ok(Verdict::Admit | Verdict::BeyondCut) => {
+                retract::keep(self.txn, &frame, bytes)?;
                 return Ok(Step::Beyond);
             }
-            Ok(Verdict::Admit | Verdict::BeyondCut | Verdict::UnknownHeads) => {
-                return Ok(Step::Early);
-            }
-            Err(EnvelopeFault::Forked) if self.is_own(&label.author) => {
-                return Ok(Step::Forked(Fork {
-                    author: label.author,
-                    at: label.seq,
-                    hash: envelope.frame.hash,
-                    first: false,
-                }));
-            }
-            Ok(Verdict::NotWriter) => return Err(blame(label, EnvelopeFault::NotWriter)),
-            Err(fault) => return Err(blame(label, fault)),
+            Ok(Verdict::UnknownHeads) => return Ok(Step::Early),
+            Ok(Verdict::NotWriter) => return Err(blame(frame, EnvelopeFault::NotWriter)),
+            Err(fault) => return Err(blame(frame, fault)),
         }
-        // First, because it depends on nothing but the author's own log: what breaks a rule releases nothing.
-        let incoming = match self.check(&envelope)? {
-            Ok(incoming) => incoming,
-            Err(EnvelopeFault::Change {
-                fault: ChangeFault::Sequence | ChangeFault::StartOp,
-                ..
-            }) if self.has_hole(&label.author) => return Ok(Step::Unsure),
-            Err(fault) => return Err(blame(label, fault)),
+        // First, because it depends on nothing but the envelope: what breaks a rule releases nothing.
+        let changes = match stage::parse(&envelope) {
+            Ok(changes) => changes,
+            Err(fault) if fault.is_newer() => return self.hold(&frame, bytes),
+            Err(fault) => return Err(blame(frame, fault)),
         };
         if !self.has_causes(&envelope, standing)? {
+            for Cause { author, seq, hash } in &envelope.head.causes {
+                if held::holds(self.txn, *author, *seq, hash)? {
+                    return self.hold(&frame, bytes);
+                }
+            }
             return Ok(Step::Early);
         }
-        if let Err(fault) = self.check_clock(&envelope, end)? {
-            return Err(blame(label, fault));
+        if let Err(fault) = self.check_clock(&envelope, spot)? {
+            return Err(blame(frame, fault));
         }
-        if let Err(fault) = self.check_authorship(&envelope, &incoming)? {
-            return Err(blame(label, fault));
+        if let Err(fault) = self.check_authorship(&envelope, &changes, spot)? {
+            return Err(blame(frame, fault));
         }
-        self.commit(&envelope, &incoming)?;
+        let line = self.commit(&envelope, &changes, spot)?;
+        self.note(line, frame.seq);
         Ok(Step::Taken)
+    }
+
+    /// Keeps what a writer of the mesh signed and this program cannot read.
+    fn hold(&mut self, frame: &Frame, bytes: &[u8]) -> Result<Step, Refusal> {
+        Frame::verify(bytes).map_err(|fault| blame(*frame, fault))?;
+        if frame.mesh != self.mesh {
+            return Err(blame(*frame, EnvelopeFault::OtherMesh));
+        }
+        let role = self.writer.members.state().role_of(&frame.author.device);
+        if role.is_some_and(Role::can_write) && held::keep(self.txn, frame, bytes)? {
+            self.writer.position.held += 1;
+        }
+        Ok(Step::Held)
+    }
+
+    fn note(&mut self, line: Line, seq: u64) {
+        let last = self.sent.entry(line).or_insert(0);
+        *last = (*last).max(seq);
     }
 
     fn is_own(&self, author: &Author) -> bool {
         author.device == self.writer.position.author.device
     }
 
-    /// An envelope with a number that is here. Of others it must be the same one, for they number on; this
-    /// device may have been restored from a backup.
-    fn compare_own(&self, bytes: &[u8], label: Frame) -> Result<Step, Refusal> {
-        let Frame {
-            author, seq: at, ..
-        } = label;
-        if !self.is_own(&author) {
-            return Ok(Step::Known);
+    /// Finds where an envelope belongs among the branches of its author's log.
+    fn spot(&self, frame: &Frame) -> Result<Spot, StorageError> {
+        let Frame { author, seq, .. } = *frame;
+        let Position { ends, forks, .. } = &self.writer.position;
+        let first = Line::from(author);
+        if let Some(line) = forks.find(self.txn, author, seq, &frame.hash)? {
+            return Ok(Spot::Here(line));
         }
-        let stored = |seq| -> Result<Option<Hash>, StorageError> {
-            Ok(log::link(self.txn, &author, seq)?.map(|link| link.hash))
-        };
-        if stored(at)?.is_none_or(|ours| ours == label.hash) {
-            return Ok(Step::Known);
+        if self.hole(&first).is_some_and(|upto| seq <= upto) {
+            return Ok(Spot::Hole);
         }
-        let frame = Frame::verify(bytes).map_err(|fault| blame(label, fault))?;
-        if frame.mesh != self.mesh {
-            return Err(blame(label, EnvelopeFault::OtherMesh));
+        if seq == 1 {
+            return Ok(match ends.get(&first) {
+                None => Spot::Next(first),
+                Some(_) => Spot::Parts(Root {
+                    parent: first,
+                    seq: 0,
+                }),
+            });
         }
-        let before = match at {
-            1 => Some(Hash::from_bytes([0; 32])),
-            _ => stored(at - 1)?,
-        };
-        let first = before == Some(frame.prev);
-        Ok(Step::Forked(Fork {
-            author,
-            at,
-            hash: frame.hash,
-            first,
-        }))
+        let mut reaches = false;
+        for line in forks.lines(author) {
+            let Some(end) = ends.get(&line) else { continue };
+            reaches |= seq - 1 <= end.seq;
+            if seq - 1 == end.seq && frame.prev == end.hash {
+                return Ok(Spot::Next(line));
+            }
+        }
+        if let Some(parent) = forks.find(self.txn, author, seq - 1, &frame.prev)? {
+            let seq = seq - 1;
+            return Ok(Spot::Parts(Root { parent, seq }));
+        }
+        Ok(if reaches {
+            Spot::Elsewhere
+        } else {
+            Spot::Later
+        })
     }
 
-    /// Holds an envelope against the mesh, its author's log, the clock and the membership.
-    fn judge(
-        &self,
-        envelope: &Envelope<'_>,
-        end: Option<LogEnd>,
-        follows: bool,
-    ) -> Result<Verdict, EnvelopeFault> {
+    /// Holds an envelope against the mesh and the membership.
+    fn judge(&self, envelope: &Envelope<'_>) -> Result<Verdict, EnvelopeFault> {
         let (frame, head) = (&envelope.frame, &envelope.head);
         if frame.mesh != self.mesh {
             return Err(EnvelopeFault::OtherMesh);
         }
-        if follows && frame.prev != end.map_or(Hash::from_bytes([0; 32]), |end| end.hash) {
-            return Err(EnvelopeFault::Forked);
+        if frame.seq == 1 && frame.prev != Hash::from_bytes([0; 32]) {
+            return Err(EnvelopeFault::Malformed);
         }
         if head.clock > CLOCK_END {
             return Err(EnvelopeFault::ClockLeap { stamp: head.clock });
@@ -250,18 +274,32 @@ impl<'a> Intake<'a> {
     fn check_clock(
         &self,
         envelope: &Envelope<'_>,
-        end: Option<LogEnd>,
+        spot: Spot,
     ) -> Result<Result<(), EnvelopeFault>, StorageError> {
         let stamp = envelope.head.clock;
-        let mut before = end.map_or(0, |end| end.clock);
-        for cause in &envelope.head.causes {
+        let forks = &self.writer.position.forks;
+        let before = match spot {
+            Spot::Next(line) => self.writer.position.ends.get(&line).map(|end| end.clock),
+            Spot::Parts(Root { parent, seq }) => {
+                let link = forks.link(self.txn, parent, seq)?;
+                link.map(|link| link.clock)
+            }
+            Spot::Here(_) | Spot::Hole | Spot::Later | Spot::Elsewhere => None,
+        };
+        let mut before = before.unwrap_or(0);
+        for Cause { author, seq, hash } in &envelope.head.causes {
             if stamp <= before.saturating_add(MAX_CLOCK_LEAP) {
                 break;
             }
-            let link = log::link(self.txn, &cause.author, cause.seq)?;
-            before = before.max(link.map_or(0, |link| link.clock));
+            if let Some(line) = forks.find(self.txn, *author, *seq, hash)?
+                && let Some(link) = forks.link(self.txn, line, *seq)?
+            {
+                before = before.max(link.clock);
+            }
         }
-        if stamp <= before.saturating_add(MAX_CLOCK_LEAP) || self.writer.position.gap.is_some() {
+        let fits = stamp <= before.saturating_add(MAX_CLOCK_LEAP);
+        // With holes in the logs some of the clocks are not here.
+        if fits || self.writer.position.gap.is_some() {
             return Ok(Ok(()));
         }
         Ok(Err(EnvelopeFault::ClockLeap { stamp }))
@@ -273,12 +311,20 @@ impl<'a> Intake<'a> {
         &self,
         envelope: &Envelope<'_>,
         incoming: &[Incoming],
+        spot: Spot,
     ) -> Result<Result<(), EnvelopeFault>, StorageError> {
         let named = envelope.head.causes.len();
         if self.writer.position.gap.is_some() || named >= MAX_ENVELOPE_DEPS {
             return Ok(Ok(()));
         }
-        let mut sight = Sight::of(self.txn, &self.writer.position.ends, envelope)?;
+        let Position { ends, forks, .. } = &self.writer.position;
+        let (own, mut past) = match spot {
+            Spot::Next(line) => (Some(line), log::past(self.txn, &line)?),
+            Spot::Parts(root) => (None, forks.past_at(self.txn, root)?),
+            Spot::Here(_) | Spot::Hole | Spot::Later | Spot::Elsewhere => return Ok(Ok(())),
+        };
+        past.learn(&forks.place(self.txn, &envelope.head.causes)?);
+        let mut sight = Sight::of(self.txn, (ends, forks), own, past, envelope);
         for (change, (bucket, _)) in incoming.iter().zip(&envelope.changes) {
             if let Err(fault) = sight.check(*bucket, change)? {
                 let bucket = *bucket;
@@ -288,41 +334,42 @@ impl<'a> Intake<'a> {
         Ok(Ok(()))
     }
 
-    /// Whether an author that is new here is one life too many of its device, or of all devices. What such
-    /// a life writes counts if somebody builds on it, as long as there is room at all.
-    fn is_crowded(&self, author: &Author, standing: Standing) -> bool {
-        let ends = &self.writer.position.ends;
-        ends.len() >= MAX_VECTOR_AUTHORS
-            || (standing == Standing::Offered && lives(ends, &author.device) >= MAX_DEVICE_LIVES)
+    /// Whether an envelope begins one life too many of its device, or one branch too many of a life. What such a one
+    /// says counts if somebody else builds on it, as long as there is room at all.
+    fn is_crowded(&self, author: &Author, spot: Spot, standing: Standing) -> bool {
+        let Position { ends, forks, .. } = &self.writer.position;
+        let forked_before = match spot {
+            Spot::Parts(_) | Spot::Hole | Spot::Later | Spot::Elsewhere => {
+                forks.branches(*author).count() >= MAX_BRANCHES
+            }
+            Spot::Next(line) if !ends.contains_key(&line) => false,
+            Spot::Here(_) | Spot::Next(_) => return false,
+        };
+        let vouched = match standing {
+            Standing::Offered => self.is_own(author),
+            Standing::Vouched(_, by) => by != author.device || self.is_own(author),
+        };
+        let many = forked_before || lives(ends, &author.device) >= MAX_DEVICE_LIVES;
+        many && (!vouched || ends.len() >= MAX_VECTOR_AUTHORS)
     }
 
     /// Whether all that an envelope builds on is here; what waits in quarantine for exactly this is taken.
     fn has_causes(&mut self, envelope: &Envelope<'_>, standing: Standing) -> Result<bool, Refusal> {
         let depth = match standing {
             Standing::Offered => 0,
-            Standing::Vouched(depth) => depth,
+            Standing::Vouched(depth, _) => depth,
         };
+        let by = envelope.frame.author.device;
         let mut released = false;
-        for Cause { author, seq, hash } in &envelope.head.causes {
-            let first = self.end(author).map_or(0, |end| end.seq) + 1;
-            for missing in first..=*seq {
-                let taken = if depth < MAX_RELEASE_DEPTH {
-                    self.release(*author, missing, depth + 1)?
-                } else {
-                    false
-                };
-                if !taken {
-                    return if released {
-                        Err(Refusal::Undo)
-                    } else {
-                        Ok(false)
-                    };
-                }
-                released = true;
+        for cause in &envelope.head.causes {
+            if self.has(cause)? {
+                continue;
             }
-            let link = log::link(self.txn, author, *seq)?;
-            if link.is_none_or(|link| link.hash != *hash) && !self.has_hole(author) {
-                // Another branch than the one that is here.
+            let taken = depth < MAX_RELEASE_DEPTH && {
+                let waiting = self.waiting(cause)?;
+                !waiting.is_empty() && self.release(waiting, depth + 1, by, &mut released)?
+            };
+            if !taken {
                 return if released {
                     Err(Refusal::Undo)
                 } else {
@@ -333,118 +380,154 @@ impl<'a> Intake<'a> {
         Ok(true)
     }
 
-    /// Takes an envelope out of quarantine, if it is there and counts now.
-    fn release(&mut self, author: Author, seq: u64, depth: u32) -> Result<bool, Refusal> {
-        let Some(bytes) = retract::release(self.txn, author, seq)? else {
-            return Ok(false);
-        };
-        match self.take(&bytes, Standing::Vouched(depth)) {
-            Ok(Step::Taken) => Ok(true),
-            // Who built on what breaks a rule is no honest member, but who brought it may be.
-            Ok(Step::Known | Step::Early | Step::Unsure | Step::Beyond | Step::Forked(_))
-            | Err(Refusal::Fault(_)) => {
-                retract::keep(self.txn, author, seq, &bytes)?;
-                Ok(false)
-            }
-            Err(other) => Err(other),
+    fn has(&self, cause: &Cause) -> Result<bool, StorageError> {
+        let first = Line::from(cause.author);
+        let Position { ends, forks, .. } = &self.writer.position;
+        let end = ends.get(&first);
+        if end.is_some_and(|end| end.seq == cause.seq && end.hash == cause.hash)
+            || self.hole(&first).is_some_and(|upto| cause.seq <= upto)
+        {
+            return Ok(true);
         }
+        let found = forks.find(self.txn, cause.author, cause.seq, &cause.hash)?;
+        Ok(found.is_some())
     }
 
-    /// Holds every change of an envelope against its bucket. The outer error is ours.
-    fn check(
-        &self,
-        envelope: &Envelope<'_>,
-    ) -> Result<Result<Vec<Incoming>, EnvelopeFault>, StorageError> {
-        let author = envelope.frame.author;
-        let mut incoming = Vec::with_capacity(envelope.changes.len());
-        let buckets = Buckets::open(self.txn)?;
-        for (bucket, bytes) in &envelope.changes {
-            let bucket = *bucket;
-            let change = match Incoming::parse(bucket, bytes, &author) {
-                Ok(change) => change,
-                Err(fault) => return Ok(Err(EnvelopeFault::Change { bucket, fault })),
+    /// The envelopes in quarantine that lead from what is here to a cause, in order; none when some are missing.
+    fn waiting(&self, cause: &Cause) -> Result<Vec<Vec<u8>>, StorageError> {
+        let forks = &self.writer.position.forks;
+        let Cause { author, seq, hash } = *cause;
+        let (mut seq, mut hash) = (seq, hash);
+        let mut chain = Vec::new();
+        while seq > 0 && forks.find(self.txn, author, seq, &hash)?.is_none() {
+            let Some(bytes) = retract::kept(self.txn, author, seq, &hash)? else {
+                return Ok(Vec::new());
             };
-            if change.clock > envelope.head.clock {
-                return Ok(Err(EnvelopeFault::ClockLeap {
-                    stamp: change.clock,
-                }));
-            }
-            if let Err(fault) = buckets.check(bucket, &change)? {
-                return Ok(Err(EnvelopeFault::Change { bucket, fault }));
-            }
-            incoming.push(change);
+            let frame =
+                Frame::read(&bytes).map_err(|_| StorageError::Damaged(Damage::Log(author)))?;
+            (seq, hash) = (seq - 1, frame.prev);
+            chain.push(bytes);
         }
-        Ok(Ok(incoming))
+        chain.reverse();
+        Ok(chain)
     }
 
-    /// Applies a checked envelope to buckets and log.
+    /// Takes envelopes out of quarantine that count now.
+    fn release(
+        &mut self,
+        waiting: Vec<Vec<u8>>,
+        depth: u32,
+        by: DeviceId,
+        released: &mut bool,
+    ) -> Result<bool, Refusal> {
+        for bytes in waiting {
+            let frame = Frame::read(&bytes)
+                .map_err(|fault| Refusal::Fault(Misbehaviour::Undecodable(fault)))?;
+            retract::forget(self.txn, &frame)?;
+            match self.take(&bytes, Standing::Vouched(depth, by)) {
+                Ok(Step::Taken) => *released = true,
+                // Who built on what breaks a rule is no honest member, but who brought it may be.
+                Ok(Step::Known | Step::Early | Step::Astray | Step::Held | Step::Beyond)
+                | Err(Refusal::Fault(_)) => {
+                    retract::keep(self.txn, &frame, &bytes)?;
+                    return Ok(false);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Applies a checked envelope to buckets and log. Gives the line that it is on.
     fn commit(
         &mut self,
         envelope: &Envelope<'_>,
         incoming: &[Incoming],
-    ) -> Result<(), StorageError> {
-        let (frame, clock) = (&envelope.frame, envelope.head.clock);
-        let mut past = log::past(self.txn, &frame.author)?;
-        let deps = envelope.deps();
-        if !deps.is_empty() {
-            past.learn(&deps);
-            log::set_past(self.txn, &frame.author, &past)?;
+        spot: Spot,
+    ) -> Result<Line, StorageError> {
+        let (frame, head) = (&envelope.frame, &envelope.head);
+        let position = &mut self.writer.position;
+        let (line, mut past) = match spot {
+            Spot::Parts(root) => {
+                let past = position.forks.past_at(self.txn, root)?;
+                let line = position.forks.begin(self.txn, root, &frame.hash)?;
+                (line, past.onto(&line))
+            }
+            Spot::Here(line) | Spot::Next(line) => (line, log::past(self.txn, &line)?),
+            Spot::Hole | Spot::Later | Spot::Elsewhere => {
+                let first = Line::from(frame.author);
+                (first, log::past(self.txn, &first)?)
+            }
+        };
+        if !head.causes.is_empty() || matches!(spot, Spot::Parts(_)) {
+            past.learn(&position.forks.place(self.txn, &head.causes)?);
+            log::set_past(self.txn, &line, &past)?;
         }
+        let carrier = Carrier {
+            seq: frame.seq,
+            mark: frame.hash.mark(),
+            past: &past,
+            writers: &Lines {
+                txn: self.txn,
+                forks: &position.forks,
+            },
+        };
         let mut buckets = Buckets::open(self.txn)?;
         for (change, (bucket, _)) in incoming.iter().zip(&envelope.changes) {
-            buckets.apply(*bucket, change, frame.seq, &past)?;
+            buckets.apply(*bucket, change, &carrier)?;
             self.touched
                 .extend(change.writes.iter().map(|write| write.key.id));
         }
-        let end = LogEnd {
-            seq: frame.seq,
-            hash: frame.hash,
-            clock,
-        };
-        self.writer
-            .append(self.txn, frame.author, end, envelope.bytes)?;
+        drop(buckets);
+        let (seq, hash, clock) = (frame.seq, frame.hash, head.clock);
+        let end = LogEnd { seq, hash, clock };
+        self.writer.append(self.txn, line, end, envelope.bytes)?;
         self.writer.position.clock = self.writer.position.clock.max(clock);
-        Ok(())
+        if frame.author == self.writer.position.author {
+            // Somebody knew more of this life than this device does.
+            self.writer.close_life(self.txn, &hash)?;
+        }
+        Ok(line)
     }
 
-    fn has_hole(&self, author: &Author) -> bool {
-        let gap = self.writer.position.gap.as_ref();
-        gap.is_some_and(|gap| gap.holes.contains_key(author))
-    }
-
-    fn end(&self, author: &Author) -> Option<LogEnd> {
-        self.writer.position.ends.get(author).copied()
+    /// Up to which number envelopes of a line may be missing.
+    fn hole(&self, line: &Line) -> Option<u64> {
+        let gap = self.writer.position.gap.as_ref()?;
+        gap.holes.get(line).map(|hole| hole.upto.seq)
     }
 }
 
-/// How many lives of a device there are among authors.
-pub(super) fn lives<T>(authors: &BTreeMap<Author, T>, device: &DeviceId) -> usize {
-    let life = |number| Author {
-        device: *device,
-        incarnation: Incarnation(number),
+/// How many lives of a device there are among lines, further branches included.
+pub(super) fn lives<T>(lines: &BTreeMap<Line, T>, device: &DeviceId) -> usize {
+    let line = |number| Line {
+        author: Author {
+            device: *device,
+            incarnation: Incarnation(number),
+        },
+        branch: number,
     };
-    authors.range(life(0)..=life(u64::MAX)).count()
+    lines.range(line(0)..=line(u64::MAX)).count()
 }
 
-fn blame(label: Frame, fault: EnvelopeFault) -> Refusal {
+fn blame(frame: Frame, fault: EnvelopeFault) -> Refusal {
     Refusal::Fault(Misbehaviour::Envelope {
-        author: label.author,
-        seq: label.seq,
+        author: frame.author,
+        seq: frame.seq,
         fault,
     })
 }
 
 impl Writer {
-    /// Adds an envelope to its author's log.
+    /// Adds an envelope to a log.
     pub(super) fn append(
         &mut self,
         txn: &WriteTransaction,
-        author: Author,
+        line: Line,
         end: LogEnd,
         bytes: &[u8],
     ) -> Result<(), StorageError> {
-        log::append(txn, author, end, self.position.next_arrival, bytes)?;
-        self.position.ends.insert(author, end);
+        log::append(txn, line, end, self.position.next_arrival, bytes)?;
+        self.position.ends.insert(line, end);
         self.position.next_arrival += 1;
         Ok(())
     }

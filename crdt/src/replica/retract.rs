@@ -13,21 +13,24 @@ use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransacti
 use super::backfill::Derived;
 use super::header::{self, Origin};
 use super::view::View;
-use super::{Entries, Replica, Writer, rebuild_index};
-use crate::bucket::Buckets;
+use super::{Entries, Position, Replica, Writer, rebuild_index, stage};
 use crate::bucket::change::Incoming;
 use crate::bucket::past::Past;
-use crate::envelope::Envelope;
+use crate::bucket::{Buckets, Carrier};
+use crate::envelope::{Envelope, Frame};
 use crate::error::{Damage, StorageError};
-use crate::id::{Author, BucketId, DeviceId, EntryId};
+use crate::id::{Author, BucketId, DeviceId, EntryId, Hash, Line};
 use crate::index;
 use crate::limit::{BUCKET_COUNT, MAX_QUARANTINED};
+use crate::log::fork::Lines;
 use crate::log::gap::{self, Hole};
 use crate::log::{self, Link, LogEnd};
 use crate::member::Verdict;
 
-/// (author, number) → envelope that does not count.
-const QUARANTINE: TableDefinition<'_, (&[u8; 40], u64), &[u8]> = TableDefinition::new("quarantine");
+/// (author, number, the beginning of the hash) → envelope that does not count.
+const QUARANTINE: TableDefinition<'_, Aside<'_>, &[u8]> = TableDefinition::new("quarantine");
+
+type Aside<'a> = (&'a [u8; 40], u64, &'a [u8; 8]);
 
 /// Creates the table.
 pub(super) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
@@ -38,13 +41,13 @@ pub(super) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
 /// Keeps an envelope aside, if there is room: its author can always send it again.
 pub(super) fn keep(
     txn: &WriteTransaction,
-    author: Author,
-    seq: u64,
+    frame: &Frame,
     bytes: &[u8],
 ) -> Result<(), StorageError> {
     let mut table = txn.open_table(QUARANTINE)?;
     if table.len()? < MAX_QUARANTINED {
-        table.insert((&author.to_key(), seq), bytes)?;
+        let (author, mark) = (frame.author.to_key(), frame.hash.mark());
+        table.insert((&author, frame.seq, &mark), bytes)?;
     }
     Ok(())
 }
@@ -54,22 +57,35 @@ pub(super) fn holds(
     txn: &WriteTransaction,
     author: Author,
     seq: u64,
+    hash: &Hash,
 ) -> Result<bool, StorageError> {
-    Ok(txn
+    let (author, mark) = (author.to_key(), hash.mark());
+    let row = txn
         .open_table(QUARANTINE)?
-        .get((&author.to_key(), seq))?
-        .is_some())
+        .get((&author, seq, &mark))?
+        .is_some();
+    Ok(row)
 }
 
-/// Takes an envelope out of quarantine.
-pub(super) fn release(
+/// An envelope that is kept aside.
+pub(super) fn kept(
     txn: &WriteTransaction,
     author: Author,
     seq: u64,
+    hash: &Hash,
 ) -> Result<Option<Vec<u8>>, StorageError> {
-    let mut table = txn.open_table(QUARANTINE)?;
-    let row = table.remove((&author.to_key(), seq))?;
+    let table = txn.open_table(QUARANTINE)?;
+    let (author, mark) = (author.to_key(), hash.mark());
+    let row = table.get((&author, seq, &mark))?;
     Ok(row.map(|row| row.value().to_vec()))
+}
+
+/// Takes an envelope out of quarantine.
+pub(super) fn forget(txn: &WriteTransaction, frame: &Frame) -> Result<(), StorageError> {
+    let (author, mark) = (frame.author.to_key(), frame.hash.mark());
+    txn.open_table(QUARANTINE)?
+        .remove((&author, frame.seq, &mark))?;
+    Ok(())
 }
 
 impl Replica {
@@ -97,15 +113,13 @@ impl Replica {
                 continue;
             }
             let key = author.to_key();
+            let (first, last) = ((&key, have + 1, &[0; 8]), (&key, *upto, &[0xff; 8]));
             let mut next = *have;
-            for row in table.range((&key, *have)..=(&key, *upto))? {
+            for row in table.range(first..=last)? {
                 let (place, bytes) = row?;
-                let (_, seq) = place.value();
-                if seq == *have {
-                    continue;
-                }
+                let (_, seq, _) = place.value();
                 size += bytes.value().len();
-                if seq != next.saturating_add(1) || (size > room && !kept.is_empty()) {
+                if seq > next.saturating_add(1) || (size > room && !kept.is_empty()) {
                     break;
                 }
                 next = seq;
@@ -116,20 +130,11 @@ impl Replica {
     }
 }
 
-/// What becomes of envelopes that are taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// They return if something that counts builds on them.
-    Quarantine,
-    /// What they said was said anew.
-    Forget,
-}
-
 /// What one envelope says that it builds on.
 struct Causes {
-    author: Author,
+    line: Line,
     seq: u64,
-    deps: Vec<(Author, u64)>,
+    deps: Vec<(Line, u64)>,
 }
 
 impl Writer {
@@ -143,9 +148,9 @@ impl Writer {
         let Some(limits) = self.limits(txn, own)? else {
             return Ok(Entries::Listed(Vec::new()));
         };
-        let touched = self.take_back(txn, &limits, Fate::Quarantine)?;
-        for author in limits.keys() {
-            self.close_hole(txn, *author)?;
+        let touched = self.take_back(txn, &limits)?;
+        for line in limits.keys() {
+            self.close_hole(txn, *line)?;
         }
         self.close_gap(txn)?;
         Ok(match self.relieve_doubt(txn)? {
@@ -154,39 +159,39 @@ impl Writer {
         })
     }
 
-    /// Ends logs earlier, and derives anew what the rest of them wrote to: no log may have a hole but those
-    /// that end before it now. The tree's index is not told: gives the entries.
-    pub(super) fn take_back(
+    /// Ends logs earlier, keeps aside what comes after, and derives anew what the rest of them wrote to: no log
+    /// may have a hole but those that end before it now. The tree's index is not told: gives the entries.
+    fn take_back(
         &mut self,
         txn: &WriteTransaction,
-        limits: &BTreeMap<Author, u64>,
-        fate: Fate,
+        limits: &BTreeMap<Line, u64>,
     ) -> Result<Vec<EntryId>, StorageError> {
         let (mut buckets, mut touched) = (BTreeSet::new(), BTreeSet::new());
-        for (author, limit) in limits {
-            let (author, limit) = (*author, *limit);
-            let damaged = || StorageError::Damaged(Damage::Log(author));
-            let Some(end) = self.position.ends.get(&author).copied() else {
+        for (line, limit) in limits {
+            let (line, limit) = (*line, *limit);
+            let damaged = || StorageError::Damaged(Damage::Log(line.author));
+            let Some(end) = self.position.ends.get(&line).copied() else {
                 continue;
             };
-            for bytes in log::remove(txn, author, limit + 1, end.seq)? {
+            for bytes in log::remove(txn, line, limit + 1, end.seq)? {
                 let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
-                for (bucket, change) in &envelope.changes {
-                    let change =
-                        Incoming::parse(*bucket, change, &author).map_err(|_| damaged())?;
-                    buckets.insert(*bucket);
-                    touched.extend(change.writes.iter().map(|write| write.key.id));
+                for change in stage::parse(&envelope).map_err(|_| damaged())? {
+                    for write in &change.writes {
+                        buckets.insert(write.key.id.bucket());
+                        touched.insert(write.key.id);
+                    }
                 }
-                match fate {
-                    Fate::Quarantine => keep(txn, author, envelope.frame.seq, &bytes)?,
-                    Fate::Forget => {}
-                }
+                keep(txn, &envelope.frame, &bytes)?;
             }
-            self.end_at(txn, author, limit)?;
+            self.end_at(txn, line, limit)?;
         }
         if !limits.is_empty() {
             self.position.cuts += 1;
-            rebuild(txn, &buckets, limits.keys())?;
+            rebuild(txn, &self.position, &buckets, limits.keys())?;
+            // What does not count any more must not move the clock, either: the next envelope of this device
+            // could not name it as a cause.
+            let clocks = self.position.ends.values().map(|end| end.clock);
+            self.position.clock = clocks.max().unwrap_or(0);
         }
         Ok(touched.into_iter().collect())
     }
@@ -197,57 +202,65 @@ impl Writer {
         &self,
         txn: &WriteTransaction,
         own: DeviceId,
-    ) -> Result<Option<BTreeMap<Author, u64>>, StorageError> {
-        let mut limits: BTreeMap<Author, u64> = BTreeMap::new();
-        let suspect = |author: &Author| {
-            let state = self.members.state();
-            author.device != own
-                && (state.role_of(&author.device).is_none()
+    ) -> Result<Option<BTreeMap<Line, u64>>, StorageError> {
+        let mut limits: BTreeMap<Line, u64> = BTreeMap::new();
+        let suspect = |line: &Line| {
+            let (device, state) = (&line.author.device, self.members.state());
+            *device != own
+                && (state.role_of(device).is_none()
                     || state
                         .removals
                         .iter()
-                        .any(|removal| removal.device == author.device))
+                        .any(|removal| removal.device == *device))
         };
         if !self.position.ends.keys().any(suspect) {
             return Ok(Some(limits));
         }
-        for (author, hole) in self.holes() {
-            if !suspect(author) || !self.is_beyond(txn, *author, hole)? {
+        for (line, hole) in self.holes() {
+            if !suspect(line) || !self.is_beyond(txn, *line, hole)? {
                 return Ok(None);
             }
-            limits.insert(*author, hole.have.seq);
+            limits.insert(*line, hole.have.seq);
         }
-        let mut causes = Vec::new();
-        log::visit(txn, |author, bytes| {
-            let damaged = |_| StorageError::Damaged(Damage::Log(author));
+        let mut named = Vec::new();
+        log::visit(txn, |line, bytes| {
+            let damaged = |_| StorageError::Damaged(Damage::Log(line.author));
             let envelope = Envelope::decode_trusted(bytes).map_err(damaged)?;
             let seq = envelope.frame.seq;
-            if suspect(&author)
-                && limits.get(&author).is_none_or(|limit| seq <= *limit)
-                && self.members.judge(author, seq, &envelope.head.members) == Verdict::BeyondCut
+            if suspect(&line)
+                && limits.get(&line).is_none_or(|limit| seq <= *limit)
+                && self.members.judge(line.author, seq, &envelope.head.members)
+                    == Verdict::BeyondCut
             {
-                limits.insert(author, seq - 1);
+                limits.insert(line, seq - 1);
             }
-            causes.push(Causes {
-                author,
-                seq,
-                deps: envelope.deps(),
-            });
+            named.push((line, seq, envelope.head.causes));
             Ok(())
         })?;
+        let mut causes = Vec::with_capacity(named.len());
+        for (line, seq, named) in named {
+            let mut deps = self.position.forks.place(txn, &named)?;
+            deps.extend(
+                self.position
+                    .forks
+                    .root(&line)
+                    .map(|root| (root.parent, root.seq)),
+            );
+            causes.push(Causes { line, seq, deps });
+        }
         // What something counting builds on counts too, and so on until nothing is added.
         let mut growing = !limits.is_empty();
         while growing {
             growing = false;
             for cause in &causes {
                 if limits
-                    .get(&cause.author)
+                    .get(&cause.line)
                     .is_some_and(|limit| cause.seq > *limit)
                 {
                     continue;
                 }
-                for (author, seq) in &cause.deps {
-                    if let Some(limit) = limits.get_mut(author).filter(|limit| **limit < *seq) {
+                for (line, seq) in &cause.deps {
+                    if let Some(limit) = limits.get_mut(line).filter(|limit| **limit < *seq) {
                         *limit = *seq;
                         growing = true;
                     }
@@ -255,11 +268,11 @@ impl Writer {
             }
         }
         let mut holes = self.holes();
-        let known = holes.all(|(author, hole)| limits.get(author) <= Some(&hole.have.seq));
+        let known = holes.all(|(line, hole)| limits.get(line) <= Some(&hole.have.seq));
         Ok(known.then_some(limits))
     }
 
-    fn holes(&self) -> impl Iterator<Item = (&Author, &Hole)> {
+    fn holes(&self) -> impl Iterator<Item = (&Line, &Hole)> {
         self.position.gap.iter().flat_map(|gap| &gap.holes)
     }
 
@@ -268,86 +281,93 @@ impl Writer {
     fn is_beyond(
         &self,
         txn: &WriteTransaction,
-        author: Author,
+        line: Line,
         hole: &Hole,
     ) -> Result<bool, StorageError> {
-        let damaged = || StorageError::Damaged(Damage::Log(author));
-        let bytes = log::stored(txn, author, hole.upto.seq)?.ok_or_else(damaged)?;
+        let damaged = || StorageError::Damaged(Damage::Log(line.author));
+        let bytes = log::stored(txn, line, hole.upto.seq)?.ok_or_else(damaged)?;
         let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
         let first = hole.have.seq + 1;
-        let verdict = self.members.judge(author, first, &envelope.head.members);
+        let members = &envelope.head.members;
+        let verdict = self.members.judge(line.author, first, members);
         Ok(verdict == Verdict::BeyondCut)
     }
 
     /// What is missing of a log that was cut will not come, so nobody can tell any more whether what a snapshot
     /// said of it was right.
-    fn close_hole(&mut self, txn: &WriteTransaction, author: Author) -> Result<(), StorageError> {
+    fn close_hole(&mut self, txn: &WriteTransaction, line: Line) -> Result<(), StorageError> {
         if let Some(gap) = &mut self.position.gap
-            && Arc::make_mut(gap).holes.remove(&author).is_some()
+            && Arc::make_mut(gap).holes.remove(&line).is_some()
         {
-            gap::close(txn, author)?;
+            gap::close(txn, line)?;
             header::set_origin(txn, Origin::Doubtful)?;
         }
         Ok(())
     }
 
-    fn end_at(
-        &mut self,
-        txn: &WriteTransaction,
-        author: Author,
-        seq: u64,
-    ) -> Result<(), StorageError> {
-        if seq == 0 {
-            self.position.ends.remove(&author);
-            return log::remove_end(txn, author);
+    fn end_at(&mut self, txn: &WriteTransaction, line: Line, seq: u64) -> Result<(), StorageError> {
+        let root = self.position.forks.root(&line);
+        if seq <= root.map_or(0, |root| root.seq) {
+            self.position.ends.remove(&line);
+            self.position.forks.end(txn, &line)?;
+            return log::remove_end(txn, line);
         }
-        let link = log::link(txn, &author, seq)?;
-        let Link { hash, clock } = link.ok_or(StorageError::Damaged(Damage::Log(author)))?;
+        let link = log::link(txn, &line, seq)?;
+        let damaged = StorageError::Damaged(Damage::Log(line.author));
+        let Link { hash, clock } = link.ok_or(damaged)?;
         let end = LogEnd { seq, hash, clock };
-        self.position.ends.insert(author, end);
-        log::set_end(txn, author, end)
+        self.position.ends.insert(line, end);
+        log::set_end(txn, line, end)
     }
 }
 
 /// Derives everything anew from logs that are complete.
-pub(super) fn rebuild_all<'a>(
-    txn: &WriteTransaction,
-    authors: impl Iterator<Item = &'a Author>,
-) -> Result<(), StorageError> {
+pub(super) fn rebuild_all(txn: &WriteTransaction, position: &Position) -> Result<(), StorageError> {
     let buckets = (0..BUCKET_COUNT).filter_map(BucketId::new).collect();
-    rebuild(txn, &buckets, authors)?;
+    rebuild(txn, position, &buckets, position.ends.keys())?;
     rebuild_index(txn)
 }
 
 /// Derives buckets anew from the envelopes that are left, and what the authors that were `cut` had seen.
 fn rebuild<'a>(
     txn: &WriteTransaction,
+    position: &Position,
     buckets: &BTreeSet<BucketId>,
-    cut: impl Iterator<Item = &'a Author>,
+    cut: impl Iterator<Item = &'a Line>,
 ) -> Result<(), StorageError> {
+    let forks = &position.forks;
+    let mut pasts: BTreeMap<Line, Past> = BTreeMap::new();
+    for (line, root) in forks.iter() {
+        pasts.insert(*line, forks.past_at(txn, *root)?.onto(line));
+    }
     let mut registers = Buckets::open(txn)?;
     for bucket in buckets {
         registers.clear(*bucket)?;
     }
-    let mut pasts: BTreeMap<Author, Past> = BTreeMap::new();
-    log::visit(txn, |author, bytes| {
-        let damaged = || StorageError::Damaged(Damage::Log(author));
+    log::visit(txn, |line, bytes| {
+        let damaged = || StorageError::Damaged(Damage::Log(line.author));
         let envelope = Envelope::decode_trusted(bytes).map_err(|_| damaged())?;
-        let seq = envelope.frame.seq;
-        let past = pasts.entry(author).or_insert_with(|| Past::of(&author));
-        past.learn(&envelope.deps());
-        for (bucket, change) in envelope.changes {
-            if buckets.contains(&bucket) {
-                let change = Incoming::parse(bucket, change, &author).map_err(|_| damaged())?;
-                registers.apply(bucket, &change, seq, past)?;
+        let past = pasts.entry(line).or_insert_with(|| Past::of(&line));
+        past.learn(&forks.place(txn, &envelope.head.causes)?);
+        let carrier = Carrier {
+            seq: envelope.frame.seq,
+            mark: envelope.frame.hash.mark(),
+            past,
+            writers: &Lines { txn, forks },
+        };
+        for (bucket, change) in &envelope.changes {
+            if buckets.contains(bucket) {
+                let change = Incoming::parse(*bucket, change, &line.author, carrier.seq)
+                    .map_err(|_| damaged())?;
+                registers.apply(*bucket, &change, &carrier)?;
             }
         }
         Ok(())
     })?;
-    for author in cut {
-        match pasts.get(author) {
-            Some(past) => log::set_past(txn, author, past)?,
-            None => log::remove_past(txn, author)?,
+    for line in cut {
+        match pasts.get(line) {
+            Some(past) if position.ends.contains_key(line) => log::set_past(txn, line, past)?,
+            Some(_) | None => log::remove_past(txn, line)?,
         }
     }
     Ok(())

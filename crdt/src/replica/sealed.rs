@@ -3,7 +3,7 @@
 use super::Replica;
 use crate::envelope::{self, Envelope};
 use crate::error::{Damage, EnvelopeFault, StorageError};
-use crate::id::Author;
+use crate::id::Line;
 use crate::log;
 
 impl Replica {
@@ -15,16 +15,17 @@ impl Replica {
     /// [`StorageError`].
     pub fn sealed_envelope(
         &self,
-        author: &Author,
+        line: impl Into<Line>,
         seq: u64,
     ) -> Result<Option<Vec<u8>>, StorageError> {
-        if log::hash_at(&self.read()?, author, seq)?.is_none() {
+        let shared = self.shared();
+        let line = shared.forks.holder(line.into(), seq);
+        if log::hash_at(&self.read()?, &line, seq)?.is_none() {
             return Ok(None);
         }
-        let bytes = log::sent(&self.read()?, *author, seq)?;
-        let damaged = || StorageError::Damaged(Damage::Log(*author));
+        let bytes = log::sent(&self.read()?, line, seq)?;
+        let damaged = || StorageError::Damaged(Damage::Log(line.author));
         let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged())?;
-        let shared = self.shared();
         let secret = shared.epochs.get(&envelope.head.epoch);
         let sealed = secret.and_then(|secret| envelope.sealed(secret));
         sealed.map(Some).ok_or_else(damaged)
@@ -62,7 +63,8 @@ mod tests {
             assert_eq!((told.author, told.seq, told.prev), (author, seq, prev));
             prev = told.hash;
             let plain = replicas[1].open_sealed(sealed).unwrap();
-            let stored = crate::log::sent(&replicas[0].read().unwrap(), author, seq).unwrap();
+            let log = replicas[0].read().unwrap();
+            let stored = crate::log::sent(&log, author.into(), seq).unwrap();
             assert_eq!(plain, stored);
         }
         assert_eq!(replicas[1].sealed_envelope(&author, 6).unwrap(), None);

@@ -11,10 +11,10 @@ use redb::ReadTransaction;
 
 use super::{Commit, Replica, Shared, intake, stage};
 use crate::bucket::Actor;
-use crate::bucket::alive::{self, Numbers, Shown};
+use crate::bucket::alive::{self, Seen, Shown};
 use crate::envelope::Envelope;
 use crate::error::{Damage, StorageError};
-use crate::id::{Author, DeviceId};
+use crate::id::{Author, DeviceId, Line};
 use crate::limit::{MAX_DEVICE_LIVES, MAX_VECTOR_AUTHORS, SNAPSHOT_FROM, SNAPSHOT_RATIO};
 use crate::log::{self, Scan};
 use crate::member::Verdict;
@@ -42,11 +42,11 @@ pub(crate) type OwnedPiece = (Vec<u8>, Vec<u8>);
 pub(crate) struct Outgoing {
     txn: ReadTransaction,
     /// The numbers of the envelopes to send, ascending.
-    wanted: BTreeMap<Author, Vec<u64>>,
+    wanted: BTreeMap<Line, Vec<u64>>,
     /// The arrival number from which on to look.
     from: u64,
     /// What is to be said of authors, when the envelopes are through.
-    numbers: Option<Vec<(Author, Numbers)>>,
+    seen: Option<Vec<(Author, Seen)>>,
 }
 
 impl fmt::Debug for Outgoing {
@@ -75,7 +75,7 @@ impl Replica {
             txn,
             wanted,
             from: 0,
-            numbers: None,
+            seen: None,
         }))
     }
 
@@ -97,8 +97,9 @@ fn wanted(
     txn: &ReadTransaction,
     shared: &Shared,
     worth: Worth,
-) -> Result<Option<BTreeMap<Author, Vec<u64>>>, StorageError> {
-    if is_crowded(shared) {
+) -> Result<Option<BTreeMap<Line, Vec<u64>>>, StorageError> {
+    // A snapshot has one log of each author.
+    if is_crowded(shared) || !shared.forks.is_empty() {
         return Ok(None);
     }
     let ends = shared.ends.values().map(|end| end.seq);
@@ -112,8 +113,8 @@ fn wanted(
         }
     }
     let mut alive: BTreeMap<Actor, Vec<u64>> = BTreeMap::new();
-    for (author, end) in &shared.ends {
-        alive.insert(author.actor(), vec![end.seq]);
+    for (line, end) in &shared.ends {
+        alive.insert(line.actor(), vec![end.seq]);
     }
     alive::visit(txn, |actor, envelope| {
         let numbers = alive.entry(actor).or_default();
@@ -123,15 +124,15 @@ fn wanted(
     })?;
     let mut wanted = BTreeMap::new();
     let mut count = 0_u64;
-    for author in shared.ends.keys() {
-        let mut numbers = alive.remove(&author.actor()).unwrap_or_default();
+    for line in shared.ends.keys() {
+        let mut numbers = alive.remove(&line.actor()).unwrap_or_default();
         numbers.sort_unstable();
         numbers.dedup();
         count += numbers.len() as u64;
-        if is_suspect(shared, &author.device) && !all_admitted(txn, shared, *author, &numbers)? {
+        if is_suspect(shared, &line.author.device) && !all_admitted(txn, shared, *line, &numbers)? {
             return Ok(None);
         }
-        wanted.insert(*author, numbers);
+        wanted.insert(*line, numbers);
     }
     let worthy = must || total >= count.saturating_mul(worth.ratio);
     Ok((worthy && total > 0).then_some(wanted))
@@ -139,7 +140,7 @@ fn wanted(
 
 /// Whether there are more lives than anybody takes from a snapshot: see [`MAX_DEVICE_LIVES`].
 fn is_crowded(shared: &Shared) -> bool {
-    let crowded = |author: &Author| intake::lives(&shared.ends, &author.device) > MAX_DEVICE_LIVES;
+    let crowded = |line: &Line| intake::lives(&shared.ends, &line.author.device) > MAX_DEVICE_LIVES;
     shared.ends.len() > MAX_VECTOR_AUTHORS
         || (shared.ends.len() > MAX_DEVICE_LIVES && shared.ends.keys().any(crowded))
 }
@@ -154,11 +155,11 @@ fn is_suspect(shared: &Shared, device: &DeviceId) -> bool {
 fn all_admitted(
     txn: &ReadTransaction,
     shared: &Shared,
-    author: Author,
+    line: Line,
     numbers: &[u64],
 ) -> Result<bool, StorageError> {
     for seq in numbers {
-        let bytes = log::sent(txn, author, *seq)?;
+        let (author, bytes) = (line.author, log::sent(txn, line, *seq)?);
         let envelope = Envelope::decode_trusted(&bytes).map_err(|_| damaged(author))?;
         if shared.members.judge(author, *seq, &envelope.head.members) != Verdict::Admit {
             return Ok(false);
@@ -174,13 +175,13 @@ impl Outgoing {
         let mut pieces: Vec<OwnedPiece> = Vec::new();
         let mut size = 0;
         let wanted = &self.wanted;
-        self.from = log::scan(&self.txn, self.from, |author, seq, _, fetch| {
-            let numbers = wanted.get(&author);
+        self.from = log::scan(&self.txn, self.from, |line, seq, _, fetch| {
+            let numbers = wanted.get(&line);
             if numbers.is_none_or(|numbers| numbers.binary_search(&seq).is_err()) {
                 return Ok(Scan::Taken);
             }
             let bytes = fetch.bytes()?;
-            let marks = marks(&shown, author, &bytes)?;
+            let marks = marks(&shown, line.author, &bytes)?;
             let more = bytes.len() + marks.len() + 8;
             if !pieces.is_empty() && size + more > room {
                 return Ok(Scan::Stop);
@@ -192,22 +193,27 @@ impl Outgoing {
         Ok(pieces)
     }
 
-    /// What is to be said of the next authors, at most `room` bytes of it but one at least; none when
-    /// everything is said.
-    pub(crate) fn numbers(&mut self, room: usize) -> Result<Vec<(Author, Numbers)>, StorageError> {
-        let left = match &mut self.numbers {
+    /// What the next authors had seen, at most `room` bytes of it but one at least; none when everything is said.
+    pub(crate) fn seen(&mut self, room: usize) -> Result<Vec<(Author, Seen)>, StorageError> {
+        let left = match &mut self.seen {
             Some(left) => left,
-            none => none.insert(all_numbers(&self.txn, self.wanted.keys())?),
+            none => {
+                let mut all = Vec::new();
+                for line in self.wanted.keys() {
+                    all.push((line.author, log::seen(&self.txn, line)?));
+                }
+                none.insert(all)
+            }
         };
         let mut size = 0;
         let mut some = Vec::new();
-        while let Some((author, numbers)) = left.pop() {
-            size += 64 + 16 * numbers.lasts.len() + 32 * numbers.seen.len();
+        while let Some((author, seen)) = left.pop() {
+            size += 64 + 32 * seen.len();
             if !some.is_empty() && size > room {
-                left.push((author, numbers));
+                left.push((author, seen));
                 break;
             }
-            some.push((author, numbers));
+            some.push((author, seen));
         }
         Ok(some)
     }
@@ -217,25 +223,12 @@ impl Outgoing {
 fn marks(shown: &Shown, author: Author, bytes: &[u8]) -> Result<Vec<u8>, StorageError> {
     let envelope = Envelope::decode_trusted(bytes).map_err(|_| damaged(author))?;
     let changes = stage::parse(&envelope).map_err(|_| damaged(author))?;
+    let name = (envelope.frame.seq, envelope.frame.hash.mark());
     let mut alive = Vec::new();
     for ((bucket, _), change) in envelope.changes.iter().zip(&changes) {
-        shown.of(*bucket, change, &mut alive)?;
+        shown.of(*bucket, change, name, &mut alive)?;
     }
     Ok(stage::mark(&alive))
-}
-
-fn all_numbers<'a>(
-    txn: &ReadTransaction,
-    authors: impl Iterator<Item = &'a Author>,
-) -> Result<Vec<(Author, Numbers)>, StorageError> {
-    let mut lasts = alive::lasts(txn)?;
-    let mut all = Vec::new();
-    for author in authors {
-        let lasts = lasts.remove(&author.actor()).unwrap_or_default();
-        let seen = log::seen(txn, author)?;
-        all.push((*author, Numbers { lasts, seen }));
-    }
-    Ok(all)
 }
 
 fn damaged(author: Author) -> StorageError {

@@ -13,13 +13,13 @@ use redb::{ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use super::intake::{self, CLOCK_END};
 use super::{Change, Commit, Entries, Replica};
-use crate::bucket::alive::Numbers;
+use crate::bucket::alive::Seen;
 use crate::bucket::change::Incoming;
 use crate::envelope::Envelope;
 use crate::error::{
     BlamesIndex, EnvelopeFault, Misbehaviour, SessionError, SnapshotFault, StorageError,
 };
-use crate::id::{Author, Hash};
+use crate::id::{Author, Hash, Line};
 use crate::limit::{MAX_DEVICE_LIVES, MAX_SNAPSHOT_ENVELOPES, MAX_VECTOR_AUTHORS};
 use crate::log::gap::Tip;
 use crate::member::Verdict;
@@ -27,8 +27,8 @@ use crate::vector::VersionVector;
 
 /// Position in the snapshot → the marks, the envelope.
 const PIECES: TableDefinition<'_, u64, (&[u8], &[u8])> = TableDefinition::new("stage");
-/// author → its packed [`Numbers`].
-const NUMBERS: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("stage_numbers");
+/// author → what it had seen, packed.
+const SEEN: TableDefinition<'_, &[u8; 40], &[u8]> = TableDefinition::new("stage_seen");
 
 /// An envelope of a snapshot, and a bit for each of its writes: whether it is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl From<Misbehaviour> for Unfit {
 #[derive(Debug)]
 pub(crate) struct Stage {
     replica: Replica,
-    pub(super) tips: BTreeMap<Author, Tip>,
+    pub(super) tips: BTreeMap<Line, Tip>,
     /// The membership heads that the envelopes were judged by.
     pub(super) members: Vec<Hash>,
     pub(super) clock: u64,
@@ -84,7 +84,7 @@ impl Replica {
     pub(crate) fn is_new(&self) -> bool {
         let own = self.device();
         let shared = self.shared();
-        shared.ends.keys().all(|author| author.device == own)
+        shared.ends.keys().all(|line| line.author.device == own)
     }
 
     /// Whether a snapshot is on its way in, by whichever session.
@@ -112,7 +112,7 @@ impl Replica {
             .transact(&mut writer, Commit::Deferred, |txn, _| {
                 clear(txn)?;
                 txn.open_table(PIECES)?;
-                txn.open_table(NUMBERS)?;
+                txn.open_table(SEEN)?;
                 Ok::<_, StorageError>(())
             })?;
         Ok(Some(stage))
@@ -145,6 +145,7 @@ impl Stage {
             let envelope = match Envelope::decode(piece.envelope, &epochs) {
                 Ok(envelope) => envelope,
                 Err(EnvelopeFault::UnknownEpoch { .. }) => return Err(Unfit::Unusable),
+                Err(fault) if fault.is_newer() => return Err(Unfit::Unusable),
                 Err(fault) => return Err(Misbehaviour::Undecodable(fault).into()),
             };
             self.hold(&replica, &envelope, piece.marks)?;
@@ -165,16 +166,16 @@ impl Stage {
     }
 
     /// Takes what the sender says of some authors.
-    pub(crate) fn take_numbers(&mut self, all: &[(Author, Numbers)]) -> Result<(), Unfit> {
+    pub(crate) fn take_seen(&mut self, all: &[(Author, Seen)]) -> Result<(), Unfit> {
         let replica = self.replica();
         let mut writer = replica.inner.writer()?;
         replica
             .inner
             .transact(&mut writer, Commit::Deferred, |txn, _| {
-                for (author, numbers) in all {
-                    let known = set_numbers(txn, author, numbers)?;
-                    if known || !self.tips.contains_key(author) {
-                        return Err(fault(SnapshotFault::Numbers(*author)));
+                for (author, seen) in all {
+                    let known = set_seen(txn, author, seen)?;
+                    if known || !self.tips.contains_key(&Line::from(author)) {
+                        return Err(fault(SnapshotFault::Seen(*author)));
                     }
                 }
                 Ok(())
@@ -197,7 +198,7 @@ impl Stage {
         if frame.mesh != replica.inner.mesh {
             return Err(blame(EnvelopeFault::OtherMesh));
         }
-        let before = self.tips.get(&author).copied();
+        let before = self.tips.get(&Line::from(author)).copied();
         let last = before.map_or(0, |tip| tip.seq);
         if frame.seq <= last {
             return Err(fault(SnapshotFault::Order(author)));
@@ -222,7 +223,11 @@ impl Stage {
         if head.clock > CLOCK_END {
             return Err(blame(EnvelopeFault::ClockLeap { stamp: head.clock }));
         }
-        let changes = parse(envelope).map_err(blame)?;
+        let changes = match parse(envelope) {
+            Ok(changes) => changes,
+            Err(fault) if fault.is_newer() => return Err(Unfit::Unusable),
+            Err(fault) => return Err(blame(fault)),
+        };
         if !fits(marks, &changes) {
             return Err(fault(SnapshotFault::Marks(author)));
         }
@@ -235,7 +240,7 @@ impl Stage {
             hash: frame.hash,
             clock: head.clock,
         };
-        self.tips.insert(author, tip);
+        self.tips.insert(Line::from(author), tip);
         // More causes than there may be authors are not in the snapshot.
         if self.causes.len() > MAX_VECTOR_AUTHORS {
             return Err(fault(SnapshotFault::TooLarge));
@@ -252,9 +257,9 @@ impl Stage {
 
     /// Checks what can only be checked when all is here; gives how many envelopes the logs have.
     pub(super) fn check(&self) -> Result<u64, SnapshotFault> {
-        for (author, seq) in self.causes.iter() {
-            if self.tips.get(author).is_none_or(|tip| tip.seq < seq) {
-                return Err(SnapshotFault::Causes(*author));
+        for (line, seq) in self.causes.iter() {
+            if self.tips.get(line).is_none_or(|tip| tip.seq < seq) {
+                return Err(SnapshotFault::Causes(line.author));
             }
         }
         let all = self.tips.values().map(|tip| tip.seq);
@@ -266,13 +271,13 @@ impl Stage {
     }
 }
 
-/// An envelope's changes, checked but for their place in the author's history.
+/// An envelope's changes, checked.
 pub(super) fn parse(envelope: &Envelope<'_>) -> Result<Vec<Incoming>, EnvelopeFault> {
     let author = envelope.frame.author;
     let mut changes = Vec::with_capacity(envelope.changes.len());
     for (bucket, bytes) in &envelope.changes {
         let bucket = *bucket;
-        let change = Incoming::parse(bucket, bytes, &author)
+        let change = Incoming::parse(bucket, bytes, &author, envelope.frame.seq)
             .map_err(|fault| EnvelopeFault::Change { bucket, fault })?;
         if change.clock > envelope.head.clock {
             return Err(EnvelopeFault::ClockLeap {
@@ -326,22 +331,15 @@ pub(super) fn visit(
 }
 
 /// Puts aside what the sender says of an author. Gives whether it has said that before.
-fn set_numbers(
-    txn: &WriteTransaction,
-    author: &Author,
-    numbers: &Numbers,
-) -> Result<bool, StorageError> {
-    let packed = postcard::to_stdvec(numbers).expect("memory takes any value");
-    let mut table = txn.open_table(NUMBERS)?;
+fn set_seen(txn: &WriteTransaction, author: &Author, seen: &Seen) -> Result<bool, StorageError> {
+    let packed = postcard::to_stdvec(seen).expect("memory takes any value");
+    let mut table = txn.open_table(SEEN)?;
     Ok(table.insert(&author.to_key(), packed.as_slice())?.is_some())
 }
 
 /// What the sender said of an author.
-pub(super) fn numbers(
-    txn: &WriteTransaction,
-    author: Author,
-) -> Result<Option<Numbers>, StorageError> {
-    let table = txn.open_table(NUMBERS)?;
+pub(super) fn seen(txn: &WriteTransaction, author: Author) -> Result<Option<Seen>, StorageError> {
+    let table = txn.open_table(SEEN)?;
     let row = table.get(&author.to_key())?;
     Ok(row.and_then(|row| postcard::from_bytes(row.value()).ok()))
 }
@@ -349,7 +347,7 @@ pub(super) fn numbers(
 /// Forgets what was put aside. Gives whether there was something.
 pub(super) fn clear(txn: &WriteTransaction) -> Result<bool, StorageError> {
     let pieces = txn.delete_table(PIECES)?;
-    Ok(txn.delete_table(NUMBERS)? || pieces)
+    Ok(txn.delete_table(SEEN)? || pieces)
 }
 
 /// Whether something was put aside: by a snapshot that a crash cut off.

@@ -5,9 +5,9 @@
 
 use super::Session;
 use super::push::{FULL, is_own};
-use super::wire::{Message, Wire};
+use super::wire::{End, Message, Wire};
 use crate::error::{Misbehaviour, SessionError};
-use crate::id::Author;
+use crate::id::Line;
 use crate::log::{self, Scan};
 use crate::replica::Shared;
 use crate::vector::VersionVector;
@@ -24,8 +24,16 @@ impl Session {
     }
 
     fn question(&self, shared: &Shared) -> Option<Message> {
-        let ranges = shared.gap()?.ranges();
-        Some(Message::new(&Wire::WantBelow(ranges)))
+        let holes = shared.gap()?.holes.iter();
+        let ranges = holes.map(|(line, hole)| {
+            let end = End {
+                author: line.author,
+                seq: hole.upto.seq,
+                check: hole.upto.hash.mark(),
+            };
+            (end, hole.have.seq)
+        });
+        Some(Message::new(&Wire::WantBelow(ranges.collect())))
     }
 
     pub(super) fn on_below(&mut self, envelopes: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
@@ -48,42 +56,49 @@ impl Session {
 
     pub(super) fn on_want_below(
         &mut self,
-        ranges: &[(Author, u64, u64)],
+        ranges: &[(End, u64)],
     ) -> Result<Vec<Message>, SessionError> {
         if self.replica.role_of(&self.peer).is_none() {
             return Err(SessionError::NotMember { device: self.peer });
         }
         let shared = self.replica.shared();
         let txn = self.replica.read()?;
-        let theirs: VersionVector = ranges
-            .iter()
-            .map(|(author, have, _)| (*author, *have))
-            .collect();
-        let wanted: VersionVector = ranges
-            .iter()
-            .map(|(author, _, upto)| (*author, *upto))
-            .collect();
+        // Of each line the first number that is wanted, and the last.
+        let (mut theirs, mut wanted) = (VersionVector::default(), VersionVector::default());
+        let mut aside = Vec::new();
+        for (end, have) in ranges {
+            aside.push((end.author, *have, end.seq));
+            let line = self.locate(&shared, end)?;
+            let first = shared.ends.get(&Line::from(end.author));
+            let (line, upto) = match (line, first) {
+                (Some(line), _) => (line, end.seq),
+                // It has less of that log than the other wants.
+                (None, Some(first)) => (Line::from(end.author), first.seq),
+                (None, None) => continue,
+            };
+            for (line, upto) in shared.forks.implied(line, upto) {
+                wanted.advance(line, upto);
+                theirs.advance(line, (*have).min(upto));
+            }
+        }
         let from = match self.below {
             Some(from) => from,
             None => {
-                let ours = wanted.iter().map(|(author, upto)| {
-                    let ours = shared.vector.get(author);
-                    (*author, upto.min(ours))
-                });
-                let first = log::first_missing(&txn, &ours.collect(), &theirs, shared.gap())?;
+                let rest = (shared.gap(), &shared.forks);
+                let first = log::first_missing(&txn, &wanted, &theirs, rest)?;
                 first.unwrap_or(shared.next_arrival)
             }
         };
         let mut batch: Vec<Vec<u8>> = Vec::new();
         let mut size = 0;
-        let next = log::scan(&txn, from, |author, seq, arrival, fetch| {
+        let next = log::scan(&txn, from, |line, seq, arrival, fetch| {
             if shared.gap().is_some_and(|gap| arrival >= gap.next) {
                 return Ok(Scan::Stop);
             }
-            if seq <= theirs.get(&author) || seq > wanted.get(&author) {
+            if seq <= theirs.get(line) || seq > wanted.get(line) {
                 return Ok(Scan::Taken);
             }
-            if is_own(&shared, author) && arrival >= shared.durable {
+            if is_own(&shared, line) && arrival >= shared.durable {
                 return Ok(Scan::Stop);
             }
             let bytes = fetch.bytes()?;
@@ -97,7 +112,7 @@ impl Session {
         self.below = Some(next);
         if batch.is_empty() {
             // Somebody may have built on what does not count here.
-            batch = self.replica.kept_aside(ranges, FULL)?;
+            batch = self.replica.kept_aside(&aside, FULL)?;
         }
         let batch = batch.iter().map(Vec::as_slice).collect();
         Ok(vec![Message::new(&Wire::Below(batch))])

@@ -53,7 +53,8 @@ fn bent_envelopes_do_no_harm_whoever_signs_them() {
             return;
         };
         for (bucket, change) in &envelope.changes {
-            let _change = Change::parse(*bucket, change, &envelope.frame.author);
+            let _change =
+                Change::parse(*bucket, change, &envelope.frame.author, envelope.frame.seq);
         }
     };
     bend("envelopes", &right, "", budget, |bytes| {

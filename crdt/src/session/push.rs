@@ -4,7 +4,7 @@ use super::Session;
 use super::snapshot::Serving;
 use super::wire::{Message, Wire};
 use crate::error::SessionError;
-use crate::id::Author;
+use crate::id::Line;
 use crate::limit::MAX_MESSAGE_BYTES;
 use crate::log::{self, Scan};
 use crate::replica::Shared;
@@ -33,11 +33,10 @@ impl Session {
         let member = shared.members.state().role_of(&self.peer).is_some();
         let now = (self.told(&shared), shared.cuts);
         let told = self.told_at.as_ref() == Some(&now);
-        let found = self.end_search()?;
         // Who is no member any more says nothing but that.
         let state = shared.members.state();
         let speaks = member && state.role_of(&self.replica.device()).is_some();
-        if speaks && (found || !told) && self.their_members.is_some() {
+        if speaks && !told && self.their_members.is_some() {
             messages.push(self.hello()?);
         }
         // Who has not proved the current epoch could not read it, or was handed the key just now.
@@ -46,8 +45,8 @@ impl Session {
             return Ok(messages);
         };
         messages.extend(self.push_news(&shared)?);
-        if self.search.is_some() || self.replica.is_forked() {
-            // What this device wrote and the peer has otherwise must not be sent.
+        if !self.undecided.is_empty() {
+            // Where logs part is being found out.
             return Ok(messages);
         }
         messages.extend(self.push_snapshot(max_bytes)?);
@@ -61,6 +60,23 @@ impl Session {
             };
             messages.push(message);
             left = left.saturating_sub(bytes);
+        }
+        if left > 0 {
+            messages.extend(self.push_held(&shared)?);
+        }
+        Ok(messages)
+    }
+
+    /// What this program cannot read: the peer may be able to, or know somebody who is.
+    fn push_held(&mut self, shared: &Shared) -> Result<Vec<Message>, SessionError> {
+        if self.held_at == shared.held {
+            return Ok(Vec::new());
+        }
+        self.held_at = shared.held;
+        let mut messages = Vec::new();
+        for (hash, bytes) in self.replica.held_beside(&self.held_told)? {
+            self.held_told.insert(hash);
+            messages.push(Message::new(&Wire::Envelopes(vec![bytes.as_slice()])));
         }
         Ok(messages)
     }
@@ -105,7 +121,12 @@ impl Session {
         let txn = self.replica.read()?;
         let from = match self.served {
             Some(from) => from,
-            None => match log::first_missing(&txn, &shared.vector, theirs, shared.gap())? {
+            None => match log::first_missing(
+                &txn,
+                &shared.vector,
+                theirs,
+                (shared.gap(), &shared.forks),
+            )? {
                 Some(from) => from,
                 None => shared.next_arrival,
             },
@@ -113,7 +134,7 @@ impl Session {
         let mut batch: Vec<Vec<u8>> = Vec::new();
         let mut size = 0;
         let sent = &mut self.sent;
-        let next = log::scan(&txn, from, |author, seq, arrival, fetch| {
+        let next = log::scan(&txn, from, |line, seq, arrival, fetch| {
             // What comes now may build on what is missing here: it is for those who have that.
             if shared
                 .gap()
@@ -121,11 +142,11 @@ impl Session {
             {
                 return Ok(Scan::Stop);
             }
-            if theirs.get(&author) >= seq || sent.get(&author) >= seq {
+            if theirs.get(line) >= seq || sent.get(line) >= seq {
                 return Ok(Scan::Taken);
             }
             // Our own must survive a crash first; what comes later may build on it.
-            if size >= FULL || (is_own(shared, author) && arrival >= shared.durable) {
+            if size >= FULL || (is_own(shared, line) && arrival >= shared.durable) {
                 return Ok(Scan::Stop);
             }
             let bytes = fetch.bytes()?;
@@ -134,7 +155,7 @@ impl Session {
             }
             size += bytes.len() + 4;
             batch.push(bytes);
-            sent.advance(author, seq);
+            sent.advance(line, seq);
             Ok(Scan::Taken)
         })?;
         self.served = Some(next);
@@ -146,6 +167,6 @@ impl Session {
     }
 }
 
-pub(super) fn is_own(shared: &Shared, author: Author) -> bool {
-    author.device == shared.author.device
+pub(super) fn is_own(shared: &Shared, line: Line) -> bool {
+    line.author.device == shared.author.device
 }

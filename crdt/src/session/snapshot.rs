@@ -6,9 +6,9 @@
 use super::Session;
 use super::push::{FULL, HEADROOM};
 use super::wire::{Message, Wire};
-use crate::bucket::alive::Numbers;
+use crate::bucket::alive::Seen;
 use crate::error::{Misbehaviour, SessionError, StorageError};
-use crate::id::Author;
+use crate::id::{Author, Line};
 use crate::limit::MAX_MESSAGE_BYTES;
 use crate::replica::{Outgoing, Piece, Shared, Stage, Unfit};
 
@@ -54,7 +54,7 @@ impl Session {
 
     /// Whether the peer has nothing but what it wrote itself.
     fn peer_is_new(&self) -> bool {
-        let foreign = |(author, _): (&Author, u64)| author.device != self.peer;
+        let foreign = |(line, _): (&Line, u64)| line.author.device != self.peer;
         self.theirs
             .as_ref()
             .is_some_and(|theirs| !theirs.iter().any(foreign))
@@ -84,7 +84,11 @@ impl Session {
             self.incoming = Incoming::Nothing;
             return Ok(Some(self.hello()?));
         }
-        if self.search.is_some() {
+        if self
+            .undecided
+            .iter()
+            .any(|author| author.device == self.replica.device())
+        {
             // The log of this device is in question: it must be seen envelope by envelope.
             self.incoming = Incoming::Declined;
             return Ok(Some(Message::new(&Wire::NoSnapshot)));
@@ -178,11 +182,11 @@ impl Session {
         self.take_part(|stage| stage.take(&pieces))
     }
 
-    pub(super) fn on_numbers(
+    pub(super) fn on_seen(
         &mut self,
-        numbers: &[(Author, Numbers)],
+        seen: &[(Author, Seen)],
     ) -> Result<Vec<Message>, SessionError> {
-        self.take_part(|stage| stage.take_numbers(numbers))
+        self.take_part(|stage| stage.take_seen(seen))
     }
 
     fn take_part(
@@ -234,8 +238,8 @@ fn next(outgoing: &mut Outgoing) -> Result<Option<Message>, StorageError> {
             .map(|(marks, envelope)| (marks.as_slice(), envelope.as_slice()));
         return Ok(Some(Message::new(&Wire::Pieces(pieces.collect()))));
     }
-    let numbers = outgoing.numbers(MAX_MESSAGE_BYTES - HEADROOM)?;
-    Ok((!numbers.is_empty()).then(|| Message::new(&Wire::Numbers(numbers))))
+    let seen = outgoing.seen(MAX_MESSAGE_BYTES - HEADROOM)?;
+    Ok((!seen.is_empty()).then(|| Message::new(&Wire::Seen(seen))))
 }
 
 #[cfg(test)]

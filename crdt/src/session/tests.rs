@@ -7,9 +7,10 @@ use crate::edit::Edit;
 use crate::entry::EntryKey;
 use crate::id::{EntryId, Incarnation};
 use crate::lab::{
-    Disk, Link, NOW, create, creation, key, listing, mesh, mesh_on, name, rng, sync, write,
+    Disk, Link, NOW, create, creation, ends, key, listing, mesh, mesh_on, name, rng, sync, write,
 };
 use crate::member::Role;
+use crate::replica::Problem;
 
 #[test]
 fn what_one_writes_the_other_shows() {
@@ -276,7 +277,11 @@ fn what_a_peer_claims_to_have_of_strangers_is_not_remembered() {
             device,
             incarnation,
         };
-        (author, 1)
+        End {
+            author,
+            seq: 1,
+            check: [0; 8],
+        }
     });
     let have = Message::new(&Wire::Have(strangers.collect()));
     let [end, _] = &mut link.ends;
@@ -450,28 +455,116 @@ fn what_others_built_on_a_lost_history_fits_under_what_was_written_after_the_res
     assert_eq!(all.len(), 3, "{all:?}");
 }
 
+/// Whoever it meets first, and however far back it was set: by all of the machine, so that nothing tells it.
 #[test]
-fn all_who_are_connected_hear_that_a_device_gave_its_log_up() {
+fn a_machine_set_back_as_a_whole_keeps_both_histories_whoever_it_meets_first() {
+    for order in [[0, 2], [2, 0], [3, 2], [2, 3]] {
+        for back in [1, 5, 40] {
+            let disks: Vec<Disk> = (0..4).map(|_| Disk::default()).collect();
+            let replicas = mesh_on(&disks, &[Role::Writer, Role::Writer, Role::Reader]);
+            let shared = create(&replicas[1], "shared", 1, 1);
+            sync(&replicas[0], &replicas[1]);
+            sync(&replicas[0], &replicas[2]);
+            let backup = disks[1].crash();
+            write(&replicas[1], shared, 3);
+            for round in 1..back {
+                create(&replicas[1], &format!("lost {round}"), 4, 100 + round);
+            }
+            sync(&replicas[0], &replicas[1]);
+
+            let restored = Replica::open(backup.database(), key(2)).unwrap();
+            write(&restored, shared, 5);
+            create(&restored, "again", 6, 7);
+            for at in order.iter().cycle().take(4) {
+                sync_some(&replicas[*at], &restored);
+            }
+            for _ in 0..2 {
+                for (one, other) in [(0, 2), (0, 3), (2, 3)] {
+                    sync_some(&replicas[one], &replicas[other]);
+                }
+                sync_some(&replicas[0], &restored);
+            }
+            create(&restored, "later", 7, 8);
+            sync_some(&replicas[0], &restored);
+            sync_some(&replicas[0], &replicas[2]);
+            sync_some(&replicas[0], &replicas[3]);
+            let all = listing(&restored);
+            for mark in [" 3", " 5", " 6", " 7"] {
+                assert!(
+                    all.iter().any(|line| line.ends_with(mark)),
+                    "{mark}: {all:?}"
+                );
+            }
+            for other in [&replicas[0], &replicas[2], &replicas[3]] {
+                assert_eq!(listing(other), all);
+                assert_eq!(ends(other), ends(&restored));
+                assert_eq!(other.digest().unwrap(), restored.digest().unwrap());
+                let device = restored.device();
+                assert_eq!(other.problems(), [Problem::Forked { device }]);
+            }
+        }
+    }
+}
+
+/// Without the demand that both ends are in sync at the end.
+fn sync_some(one: &Replica, other: &Replica) {
+    Link::new(one, other, 7).run().unwrap();
+}
+
+#[test]
+fn a_claim_about_this_devices_log_that_is_not_signed_by_it_changes_nothing() {
+    let replicas = mesh(&[Role::Writer, Role::Reader]);
+    create(&replicas[0], "a", 1, 1);
+    let life = replicas[0].shared().author;
+    let mesh = replicas[0].mesh_id();
+    let members = replicas[0].shared().members.told();
+    for number in 1..300 {
+        let mut session = Session::new(&replicas[0], replicas[2].device());
+        let end = End {
+            author: life,
+            seq: 1 + number,
+            check: [7; 8],
+        };
+        let hello = Wire::Hello(Hello {
+            version: VERSION,
+            mesh,
+            members: members.clone(),
+            digest: None,
+            ends: Some(vec![end]),
+            proofs: Vec::new(),
+        });
+        session
+            .receive(Message::new(&hello).as_bytes(), &mut rng(1))
+            .unwrap();
+        session.poll(1 << 20).unwrap();
+    }
+    assert_eq!(replicas[0].shared().author, life);
+    create(&replicas[0], "b", 2, 2);
+    sync(&replicas[0], &replicas[1]);
+    assert_eq!(listing(&replicas[1]), ["a 1", "b 2"]);
+}
+
+#[test]
+fn a_forged_proof_of_a_lost_history_is_blamed_on_who_brought_it() {
     let replicas = mesh(&[Role::Writer]);
-    let [other, device] = [&replicas[0], &replicas[1]];
-    let shared = create(device, "shared", 1, 1);
-    write(device, shared, 2);
-    sync(other, device);
-    write(other, shared, 3);
-    let mut link = Link::new(other, device, 1);
-    link.run().unwrap();
-    let author = device.shared().author;
-    let way = device.give_way(author, 1, &mut rng(1)).unwrap();
-    assert_eq!(way, Way::Given);
-    assert!(
-        !device
-            .vector()
-            .iter()
-            .any(|(author, _)| author.device == other.device())
-    );
-    link.run().unwrap();
-    assert_eq!(device.vector(), other.vector());
-    assert_eq!(device.digest().unwrap(), other.digest().unwrap());
+    create(&replicas[0], "a", 1, 1);
+    let author = replicas[0].shared().author;
+    let txn = replicas[0].read().unwrap();
+    let mut frame = crate::log::sent(&txn, author.into(), 1).unwrap();
+    frame.truncate(crate::envelope::FRAME_BYTES);
+    frame[80] ^= 1;
+    let hello = Wire::Hello(Hello {
+        version: VERSION,
+        mesh: replicas[0].mesh_id(),
+        members: replicas[0].shared().members.told(),
+        digest: None,
+        ends: None,
+        proofs: vec![&frame],
+    });
+    let mut session = Session::new(&replicas[0], replicas[1].device());
+    let outcome = session.receive(Message::new(&hello).as_bytes(), &mut rng(1));
+    assert!(outcome.unwrap_err().is_peer_fault());
+    assert_eq!(replicas[0].shared().author, author);
 }
 
 #[test]
@@ -499,7 +592,7 @@ fn another_versions_hello_is_answered_with_its_version_and_garbage_with_blame() 
     let mut session = Session::new(&replicas[0], replicas[1].device());
     let later = session.receive(&[0, 9, 1, 2, 3], &mut rng(1)).unwrap_err();
     assert!(
-        matches!(later, SessionError::Version { theirs: 9, ours: 1 }),
+        matches!(later, SessionError::Version { theirs: 9, ours: 2 }),
         "{later:?}"
     );
     for garbage in [&b""[..], b"\xff\xff", &[0; 40], &vec![7; 2 << 20]] {

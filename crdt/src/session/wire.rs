@@ -8,14 +8,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::alive::Numbers;
+use crate::bucket::alive::Seen;
 use crate::error::{Misbehaviour, SessionError};
 use crate::id::{Author, EpochId, Hash, MeshId};
-use crate::limit::{MAX_MESSAGE_BYTES, MAX_TOLD_EPOCHS, MAX_TOLD_HEADS, MAX_VECTOR_AUTHORS};
+use crate::limit::{
+    MAX_MESSAGE_BYTES, MAX_PROOFS, MAX_TOLD_EPOCHS, MAX_TOLD_HEADS, MAX_TRAIL, MAX_TRAILS,
+    MAX_VECTOR_AUTHORS,
+};
 use crate::member::Told;
 
 /// The version of this protocol.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 
 /// The first byte of a hello: the variant's number, which no version changes.
 const HELLO: u8 = 0;
@@ -60,7 +63,7 @@ pub(super) struct End {
 
 /// The beginning, and again whenever something was missing.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Hello {
+pub(super) struct Hello<'a> {
     pub(super) version: u16,
     pub(super) mesh: MeshId,
     pub(super) members: Told,
@@ -70,12 +73,20 @@ pub(super) struct Hello {
     pub(super) digest: Option<Hash>,
     /// `None` towards a device that is no member, as far as the sender knows.
     pub(super) ends: Option<Vec<End>>,
+    /// The frames of the receiver's own last envelopes, as the sender knows them: nothing else makes a device
+    /// believe that it wrote more than it knows of.
+    #[serde(borrow)]
+    pub(super) proofs: Vec<&'a [u8]>,
 }
+
+/// Some envelopes of one line, the last one first.
+pub(super) type Trail = Vec<(u64, [u8; 8])>;
 
 /// One message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Wire<'a> {
-    Hello(Hello),
+    #[serde(borrow)]
+    Hello(Hello<'a>),
     /// Membership records that the receiver may lack, parents first.
     #[serde(borrow)]
     Members(Vec<&'a [u8]>),
@@ -85,7 +96,7 @@ pub(super) enum Wire<'a> {
     #[serde(borrow)]
     Envelopes(Vec<&'a [u8]>),
     /// What the sender has now of some authors' logs.
-    Have(Vec<(Author, u64)>),
+    Have(Vec<End>),
     /// To a device that has nothing: a snapshot is to be had, and nothing else comes before the answer.
     Offer,
     /// The answer to an offer.
@@ -96,12 +107,12 @@ pub(super) enum Wire<'a> {
     /// whether the value is still shown. An author's envelopes ascend; the last is where its log ends.
     #[serde(borrow)]
     Pieces(Vec<(&'a [u8], &'a [u8])>),
-    /// What of each author's log cannot be read from its living envelopes.
-    Numbers(Vec<(Author, Numbers)>),
+    /// What the authors had seen of others: it cannot be read from their living envelopes.
+    Seen(Vec<(Author, Seen)>),
     /// The snapshot is complete.
     SnapshotEnd,
-    /// Envelopes of these authors are asked for, after the first number and up to the second.
-    WantBelow(Vec<(Author, u64, u64)>),
+    /// Envelopes are asked for that lead to these, after the number beside each.
+    WantBelow(Vec<(End, u64)>),
     /// The answer: some of them, each author's next one first and causes first. None: there are no more here.
     #[serde(borrow)]
     Below(Vec<&'a [u8]>),
@@ -110,6 +121,9 @@ pub(super) enum Wire<'a> {
     /// Secrets of epochs, sealed: those that the receiver did not say to know.
     #[serde(borrow)]
     Keys(Vec<&'a [u8]>),
+    /// Each line that the sender has of an author's log. Said when the receiver's are not the same, and answered
+    /// with the same, so that both find the last envelope that they share.
+    Trail(Author, Vec<Trail>),
 }
 
 impl<'a> Wire<'a> {
@@ -137,12 +151,16 @@ impl<'a> Wire<'a> {
                             .ends
                             .as_ref()
                             .is_none_or(|e| e.len() <= MAX_VECTOR_AUTHORS)
+                        && hello.proofs.len() <= MAX_PROOFS
                 }
                 Self::MemberHeads(told) => told.heads.len() <= MAX_TOLD_HEADS,
                 Self::Have(have) => have.len() <= MAX_VECTOR_AUTHORS,
-                Self::Numbers(all) => all.len() <= MAX_VECTOR_AUTHORS,
+                Self::Seen(all) => all.len() <= MAX_VECTOR_AUTHORS,
                 Self::Epochs(epochs) => epochs.len() <= MAX_TOLD_EPOCHS,
                 Self::WantBelow(ranges) => ranges.len() <= MAX_VECTOR_AUTHORS,
+                Self::Trail(_, lines) => {
+                    lines.len() <= MAX_TRAILS && lines.iter().all(|line| line.len() <= MAX_TRAIL)
+                }
                 Self::Members(_)
                 | Self::Envelopes(_)
                 | Self::Offer
@@ -166,8 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bucket::row::Last;
-    use crate::id::{BucketId, DeviceId, Incarnation};
+    use crate::id::{DeviceId, Incarnation};
 
     fn author() -> Author {
         Author {
@@ -176,24 +193,30 @@ mod tests {
         }
     }
 
-    fn numbers() -> Numbers {
-        let last = Last { seq: 3, op: 500 };
-        Numbers {
-            lasts: [(BucketId::new(4095).unwrap(), last)].into(),
-            seen: [([9; 16], 8)].into(),
+    fn seen() -> Seen {
+        [([9; 16], 8)].into()
+    }
+
+    fn end() -> End {
+        End {
+            author: author(),
+            seq: u64::MAX,
+            check: [1; 8],
         }
     }
 
     #[test]
-    fn what_is_said_about_snapshots_and_epochs_reads_back() {
+    fn what_is_said_reads_back() {
         for wire in [
             Wire::Offer,
             Wire::WantSnapshot,
             Wire::NoSnapshot,
             Wire::Pieces(vec![(&[5], b"envelope"), (&[], b"")]),
-            Wire::Numbers(vec![(author(), numbers())]),
+            Wire::Seen(vec![(author(), seen())]),
             Wire::SnapshotEnd,
-            Wire::WantBelow(vec![(author(), 1, u64::MAX)]),
+            Wire::WantBelow(vec![(end(), 1)]),
+            Wire::Have(vec![end()]),
+            Wire::Trail(author(), vec![vec![(7, [1; 8]), (6, [2; 8])], Vec::new()]),
             Wire::Below(vec![b"one", b"two"]),
             Wire::Epochs(vec![(
                 EpochId::from_bytes([1; 16]),
@@ -214,26 +237,22 @@ mod tests {
     #[test]
     fn counts_that_the_bytes_do_not_bear_out_are_refused() {
         let huge = [0xff, 0xff, 0xff, 0xff, 0x0f];
-        for kind in 1..=14 {
+        for kind in 1..=15 {
             let message = [&[kind][..], &huge, &[0; 100]].concat();
             assert!(Wire::decode(&message).is_err(), "{kind}");
         }
-        let many = Wire::WantBelow(vec![(author(), 0, 1); MAX_VECTOR_AUTHORS + 1]);
+        let many = Wire::WantBelow(vec![(end(), 0); MAX_VECTOR_AUTHORS + 1]);
         let bytes = postcard::to_stdvec(&many).unwrap();
         assert!(Wire::decode(&bytes).is_err());
-        let mut numbers = Message::new(&Wire::Numbers(vec![(author(), numbers())])).into_bytes();
-        let bucket = numbers
-            .windows(2)
-            .position(|two| two == [0xff, 0x1f])
-            .unwrap();
-        numbers[bucket + 1] = 0x7f;
-        assert!(Wire::decode(&numbers).is_err(), "there is no such bucket");
+        let long = Wire::Trail(author(), vec![vec![(1, [0; 8]); MAX_TRAIL + 1]]);
+        let bytes = postcard::to_stdvec(&long).unwrap();
+        assert!(Wire::decode(&bytes).is_err());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_decoded_or_refused(
-            kind in 0_u8..16,
+            kind in 0_u8..17,
             bytes in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let message = [&[kind][..], &bytes].concat();

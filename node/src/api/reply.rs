@@ -128,6 +128,9 @@ pub struct MeshStatus {
     pub refused: u64,
     /// What is damaged on this device's disks, and what was repaired since the node started.
     pub damage: Vec<Problem>,
+    /// What people should know about the mesh's metadata: a device that was set back to an earlier state, …
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One place where a mesh appears on this device.

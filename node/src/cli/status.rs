@@ -155,6 +155,11 @@ fn mesh_text(mesh: &MeshStatus) -> String {
         let batches = many(mesh.refused, "refused change");
         text.push_str(&format!("  {batches} by removed devices\n"));
     }
+    text.extend(
+        mesh.notes
+            .iter()
+            .map(|note| format!("  {}\n", printable(note))),
+    );
     text.push_str(&problem_lines(&mesh.damage));
     for binding in &mesh.bindings {
         text.push_str(&binding_text(binding));

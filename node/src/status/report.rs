@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wormhole_crdt::{DeviceId, EntryId, Hash};
-use wormhole_mesh::{Hindrance, Report, mark};
+use wormhole_mesh::{Hindrance, Report};
 use wormhole_vfs::{FolderStatus, Phase, Reason, WaitingFor};
 
 use super::wait::catch_up;
@@ -45,7 +45,7 @@ pub(crate) struct Other {
 
 /// The connected members of a mesh, and how each stands to what is known here.
 pub(crate) fn others(node: &Node, mesh: &LocalMesh) -> Vec<Other> {
-    let known = mark(&mesh.replica().vector());
+    let known = mesh.replica().mark();
     let exchanges = node.network().sync_state(mesh.id()).into_iter();
     let judged = exchanges.map(|exchange| Other {
         device: exchange.device,
@@ -172,7 +172,7 @@ pub(crate) async fn follow(node: Node, mesh: Arc<LocalMesh>) {
 
 /// What this device says of itself; `before` is what it said to have applied.
 async fn own(node: &Node, mesh: &Arc<LocalMesh>, before: Option<Hash>) -> Report {
-    let known = mark(&mesh.replica().vector());
+    let known = mesh.replica().mark();
     let mut look = Look::at(mesh);
     if look.is_done() {
         // A folder may not have noticed yet what was known when we looked.
@@ -180,7 +180,7 @@ async fn own(node: &Node, mesh: &Arc<LocalMesh>, before: Option<Hash>) -> Report
         look = Look::at(mesh);
     }
     // What is known now and was not then is looked for again: it stirs, too.
-    let is_same = mark(&mesh.replica().vector()) == known;
+    let is_same = mesh.replica().mark() == known;
     let applied = match before {
         _ if look.is_done() && is_same => Some(known),
         Some(before) if before == known && look.lacks => None,

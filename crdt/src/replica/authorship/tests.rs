@@ -21,11 +21,11 @@ fn file() -> (Replica, EntryId, Version, Forger) {
 
 /// All that the replica has.
 fn causes(replica: &Replica) -> Vec<Cause> {
-    let vector = replica.vector();
-    let all = vector.iter().map(|(author, seq)| Cause {
-        author: *author,
-        seq,
-        hash: replica.envelope_hash(author, seq).unwrap().unwrap(),
+    let shared = replica.shared();
+    let all = shared.ends.iter().map(|(line, end)| Cause {
+        author: line.author,
+        seq: end.seq,
+        hash: end.hash,
     });
     all.collect()
 }

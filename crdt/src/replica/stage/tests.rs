@@ -1,15 +1,14 @@
 //! Senders of snapshots who lie: what they forge is refused, what they keep back or misstate is found.
 
 use super::*;
-use crate::bucket::row::Last;
 use crate::envelope::Frame;
-use crate::id::{BucketId, EntryId, Incarnation};
+use crate::id::{EntryId, Incarnation};
 use crate::lab::{Disk, Link, NOW, create, key, listing, mesh, rng, sync, write};
 use crate::member::Role;
 use crate::replica::snapshot::{OwnedPiece, Worth};
 use crate::replica::tests::Forger;
 
-type AllNumbers = Vec<(Author, Numbers)>;
+type AllSeen = Vec<(Author, Seen)>;
 
 const ALWAYS: Worth = Worth { from: 0, ratio: 0 };
 
@@ -42,11 +41,11 @@ fn newcomer(mesh: &Replica) -> Replica {
 fn spoilt(
     from: &Replica,
     to: &Replica,
-    spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllNumbers),
+    spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllSeen),
 ) -> Result<(), Unfit> {
     let mut outgoing = from.snapshot(ALWAYS).unwrap().unwrap();
     let mut pieces = outgoing.pieces(usize::MAX).unwrap();
-    let mut numbers = outgoing.numbers(usize::MAX).unwrap();
+    let mut numbers = outgoing.seen(usize::MAX).unwrap();
     spoil(&mut pieces, &mut numbers);
     let mut stage = to.stage().unwrap().unwrap();
     let pieces: Vec<_> = pieces
@@ -54,11 +53,11 @@ fn spoilt(
         .map(|(marks, envelope)| Piece { marks, envelope })
         .collect();
     stage.take(&pieces)?;
-    stage.take_numbers(&numbers)?;
+    stage.take_seen(&numbers)?;
     stage.install()
 }
 
-fn refused(spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllNumbers)) -> Misbehaviour {
+fn refused(spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllSeen)) -> Misbehaviour {
     let replicas = old_mesh();
     let new = newcomer(&replicas[0]);
     let outcome = spoilt(&replicas[0], &new, spoil);
@@ -74,7 +73,7 @@ fn refused(spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllNumbers)) -> Misbeha
 }
 
 /// What a false snapshot does that cannot be told from an honest one: it is found, and mended.
-fn mended(spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllNumbers)) {
+fn mended(spoil: impl FnOnce(&mut Vec<OwnedPiece>, &mut AllSeen)) {
     let replicas = old_mesh();
     let new = newcomer(&replicas[0]);
     spoilt(&replicas[0], &new, spoil).unwrap();
@@ -197,32 +196,19 @@ fn marks_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn numbers_that_are_missing_or_impossible_are_refused() {
-    let wrongs: [fn(&mut AllNumbers); 6] = [
+fn what_authors_had_seen_that_is_missing_or_impossible_is_refused() {
+    let wrongs: [fn(&mut AllSeen); 3] = [
         |all| drop(all.pop()),
         |all| all.push(all[0].clone()),
-        |all| all[0].1.lasts.clear(),
-        |all| {
-            for last in all[0].1.lasts.values_mut() {
-                *last = Last {
-                    seq: u64::MAX,
-                    op: u64::MAX,
-                };
-            }
-        },
         |all| {
             let other = all[1].0.actor();
-            all[0].1.seen.insert(other, u64::MAX);
-        },
-        |all| {
-            let last = Last { seq: 0, op: 7 };
-            all[0].1.lasts.insert(BucketId::new(4000).unwrap(), last);
+            all[0].1.insert(other, u64::MAX);
         },
     ];
     for wrong in wrongs {
         let fault = refused(|_, numbers| wrong(numbers));
         assert!(
-            matches!(fault, Misbehaviour::Snapshot(SnapshotFault::Numbers(_))),
+            matches!(fault, Misbehaviour::Snapshot(SnapshotFault::Seen(_))),
             "{fault:?}"
         );
     }
@@ -318,53 +304,8 @@ fn a_snapshot_that_knows_more_of_this_devices_life_than_itself_is_useless() {
 }
 
 #[test]
-fn a_snapshot_with_numbers_that_are_too_great_blames_nobody_else_and_is_mended() {
-    mended(|_, numbers| {
-        for (_, numbers) in numbers {
-            for last in numbers.lasts.values_mut() {
-                last.seq += 5;
-                last.op += 50;
-            }
-        }
-    });
-}
-
-#[test]
 fn a_snapshot_that_conceals_what_authors_had_seen_is_mended() {
     mended(|_, numbers| {
-        numbers
-            .iter_mut()
-            .for_each(|(_, numbers)| numbers.seen.clear());
+        numbers.iter_mut().for_each(|(_, seen)| seen.clear());
     });
-}
-
-#[test]
-fn an_envelope_that_does_not_follow_stated_numbers_waits_without_blame() {
-    let replicas = old_mesh();
-    let new = newcomer(&replicas[0]);
-    spoilt(&replicas[0], &new, |_, numbers| {
-        for (_, numbers) in numbers {
-            numbers.lasts.values_mut().for_each(|last| last.op += 9);
-        }
-    })
-    .expect_err("the last living change tells its number");
-    spoilt(&replicas[0], &new, |_, numbers| {
-        for (_, numbers) in numbers {
-            for last in numbers.lasts.values_mut() {
-                (last.seq, last.op) = (last.seq + 1, last.op + 9);
-            }
-        }
-    })
-    .unwrap();
-    let before = new.vector();
-    write(
-        &replicas[0],
-        replicas[0].children(EntryId::ROOT).unwrap()[0].key.id,
-        50,
-    );
-    let txn = replicas[0].read().unwrap();
-    let shared = replicas[0].shared();
-    let last = crate::log::sent(&txn, shared.author, shared.ends[&shared.author].seq).unwrap();
-    new.apply(&[&last]).unwrap();
-    assert_eq!(new.vector(), before);
 }

@@ -17,8 +17,8 @@ impl<P: Peer> World<P> {
         }
     }
 
-    /// A device goes back to its backup, works there, and then meets one who knows what was lost. Were it to meet
-    /// somebody else first, that one would have another history of it for ever.
+    /// A whole machine goes back to its backup, works there, and meets anybody, or nobody for long. Somebody has
+    /// what it lost, else it would be lost for all.
     pub(super) fn restore(&mut self, peer: usize) {
         let witness = self.rng.random_range(0..self.peers.len());
         if witness == peer {
@@ -34,7 +34,6 @@ impl<P: Peer> World<P> {
         for _ in 0..self.rng.random_range(0..4) {
             self.operate(peer);
         }
-        self.pull_all(peer, witness);
     }
 
     /// Two devices meet for as long as it takes.
