@@ -31,6 +31,9 @@ pub(crate) struct Applied {
 /// What one try took, the fault that ended it, and what the tree shows differently.
 type Taken = (Applied, Option<Misbehaviour>, Vec<EntryChange>);
 
+/// Envelopes of one message that may release others from quarantine for nothing before the rest of it is left.
+const MAX_UNDONE: usize = 8;
+
 /// Why a try left nothing.
 enum Interrupted {
     Storage(StorageError),
@@ -75,11 +78,18 @@ impl Replica {
         envelopes: &[&[u8]],
     ) -> Result<(Applied, Option<Misbehaviour>), StorageError> {
         let mut some = envelopes;
+        let mut undone = BTreeSet::new();
         let (mut applied, fault, changes) = loop {
-            match self.take_some(writer, some) {
+            match self.take_some(writer, some, &undone) {
                 Ok(taken) => break taken,
                 Err(Interrupted::Storage(error)) => return Err(error),
-                Err(Interrupted::Undo { at }) => some = some.get(..at).unwrap_or_default(),
+                // Each costs the whole message once more.
+                Err(Interrupted::Undo { at }) if undone.len() >= MAX_UNDONE => {
+                    some = some.get(..at).unwrap_or_default();
+                }
+                Err(Interrupted::Undo { at }) => {
+                    undone.insert(at);
+                }
             }
         };
         applied.causes_missing |= some.len() < envelopes.len();
@@ -100,7 +110,12 @@ impl Replica {
     }
 
     /// One try at [`Replica::apply_until_fault`], in one transaction.
-    fn take_some(&self, writer: &mut Writer, envelopes: &[&[u8]]) -> Result<Taken, Interrupted> {
+    fn take_some(
+        &self,
+        writer: &mut Writer,
+        envelopes: &[&[u8]],
+        undone: &BTreeSet<usize>,
+    ) -> Result<Taken, Interrupted> {
         let mesh = self.inner.mesh;
         self.inner
             .transact(writer, Commit::Deferred, |txn, writer| {
@@ -108,7 +123,7 @@ impl Replica {
                 let mut causes_missing = false;
                 let (mut fault, mut astray) = (None, BTreeSet::new());
                 for (at, bytes) in envelopes.iter().enumerate() {
-                    match intake.offer(bytes) {
+                    match intake.offer(bytes, !undone.contains(&at)) {
                         Ok(Step::Taken | Step::Known | Step::Held | Step::Beyond) => {}
                         Ok(Step::Early) => causes_missing = true,
                         Ok(Step::Astray) => {

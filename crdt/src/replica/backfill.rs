@@ -275,14 +275,12 @@ impl Backfill<'_> {
     /// Whether an envelope's causes are before it in the order of arrival.
     fn has_causes(&self, causes: &[Cause]) -> Result<bool, StorageError> {
         for Cause { author, seq, hash } in causes {
-            let here = match self.gap.holes.get(&Line::from(author)) {
-                Some(hole) if *seq <= hole.upto.seq => *seq <= hole.have.seq,
-                Some(_) | None => {
-                    let forks = &self.writer.position.forks;
-                    forks.find(self.txn, *author, *seq, hash)?.is_some()
-                }
+            let missing = match self.gap.holes.get(&Line::from(author)) {
+                Some(hole) => *seq <= hole.upto.seq && *seq > hole.have.seq,
+                None => false,
             };
-            if !here {
+            let forks = &self.writer.position.forks;
+            if missing || forks.find(self.txn, *author, *seq, hash)?.is_none() {
                 return Ok(false);
             }
         }

@@ -62,9 +62,9 @@ impl From<StorageError> for Refusal {
 enum Standing {
     /// A peer sent it.
     Offered,
-    /// It waited in quarantine and something of that device that counts builds on it. The number is how many
-    /// steps of that kind led here.
-    Vouched(u32, DeviceId),
+    /// It waited in quarantine and something that counts builds on it: all of it by that device, or by several when
+    /// there is none. The number is how many steps of that kind led here.
+    Vouched(u32, Option<DeviceId>),
 }
 
 /// Where an envelope belongs.
@@ -92,6 +92,8 @@ pub(super) struct Intake<'a> {
     /// The last number of each line that was sent.
     sent: BTreeMap<Line, u64>,
     touched: BTreeSet<EntryId>,
+    /// Whether the envelope at hand may release others from quarantine.
+    releases: bool,
 }
 
 type Numbers = Vec<(Line, u64)>;
@@ -104,11 +106,13 @@ impl<'a> Intake<'a> {
             mesh,
             sent: BTreeMap::new(),
             touched: BTreeSet::new(),
+            releases: true,
         }
     }
 
-    /// Takes one envelope of the message.
-    pub(super) fn offer(&mut self, bytes: &[u8]) -> Result<Step, Refusal> {
+    /// Takes one envelope of the message. One that released others for nothing before does not do so again.
+    pub(super) fn offer(&mut self, bytes: &[u8], releases: bool) -> Result<Step, Refusal> {
+        self.releases = releases;
         self.take(bytes, Standing::Offered)
     }
 
@@ -153,14 +157,16 @@ impl<'a> Intake<'a> {
             Err(fault) => return Err(blame(frame, fault)),
         };
         let crowded = self.is_crowded(&frame.author, spot, standing);
-        match self.judge(&envelope) {
+        let verdict = self.judge(&envelope);
+        match verdict {
             Ok(Verdict::Admit) if lost.is_none() && !crowded => {}
             Ok(Verdict::BeyondCut)
                 if lost.is_none() && !crowded && standing != Standing::Offered => {}
-            Ok(Verdict::Admit) if !crowded => return Ok(lost.unwrap_or(Step::Early)),
             Ok(Verdict::Admit | Verdict::BeyondCut) => {
                 retract::keep(self.txn, &frame, bytes)?;
-                return Ok(Step::Beyond);
+                // What comes before one that would count by itself may count by now, and come again.
+                let alone = verdict == Ok(Verdict::Admit) && !crowded;
+                return Ok(lost.filter(|_| alone).unwrap_or(Step::Beyond));
             }
             Ok(Verdict::UnknownHeads) => return Ok(Step::Early),
             Ok(Verdict::NotWriter) => return Err(blame(frame, EnvelopeFault::NotWriter)),
@@ -173,12 +179,7 @@ impl<'a> Intake<'a> {
             Err(fault) => return Err(blame(frame, fault)),
         };
         if !self.has_causes(&envelope, standing)? {
-            for Cause { author, seq, hash } in &envelope.head.causes {
-                if held::holds(self.txn, *author, *seq, hash)? {
-                    return self.hold(&frame, bytes);
-                }
-            }
-            return Ok(Step::Early);
+            return self.leave(&envelope);
         }
         if let Err(fault) = self.check_clock(&envelope, spot)? {
             return Err(blame(frame, fault));
@@ -189,6 +190,21 @@ impl<'a> Intake<'a> {
         let line = self.commit(&envelope, &changes, spot)?;
         self.note(line, frame.seq);
         Ok(Step::Taken)
+    }
+
+    /// Leaves an envelope whose causes are not here: it waits where they do, or comes again.
+    fn leave(&mut self, envelope: &Envelope<'_>) -> Result<Step, Refusal> {
+        let (frame, bytes) = (&envelope.frame, envelope.bytes);
+        for Cause { author, seq, hash } in &envelope.head.causes {
+            if held::holds(self.txn, *author, *seq, hash)? {
+                return self.hold(frame, bytes);
+            }
+        }
+        if self.waits_aside(envelope)? {
+            retract::keep(self.txn, frame, bytes)?;
+            return Ok(Step::Beyond);
+        }
+        Ok(Step::Early)
     }
 
     /// Keeps what a writer of the mesh signed and this program cannot read.
@@ -221,7 +237,8 @@ impl<'a> Intake<'a> {
         if let Some(line) = forks.find(self.txn, author, seq, &frame.hash)? {
             return Ok(Spot::Here(line));
         }
-        if self.hole(&first).is_some_and(|upto| seq <= upto) {
+        let hole = self.hole(&first);
+        if hole.is_some_and(|upto| seq <= upto) {
             return Ok(Spot::Hole);
         }
         if seq == 1 {
@@ -242,6 +259,10 @@ impl<'a> Intake<'a> {
             }
         }
         if let Some(parent) = forks.find(self.txn, author, seq - 1, &frame.prev)? {
+            if hole.is_some() {
+                // What its author had seen until then cannot be told yet.
+                return Ok(Spot::Hole);
+            }
             let seq = seq - 1;
             return Ok(Spot::Parts(Root { parent, seq }));
         }
@@ -347,7 +368,7 @@ impl<'a> Intake<'a> {
         };
         let vouched = match standing {
             Standing::Offered => self.is_own(author),
-            Standing::Vouched(_, by) => by != author.device || self.is_own(author),
+            Standing::Vouched(_, by) => by != Some(author.device) || self.is_own(author),
         };
         let many = forked_before || lives(ends, &author.device) >= MAX_DEVICE_LIVES;
         many && (!vouched || ends.len() >= MAX_VECTOR_AUTHORS)
@@ -355,17 +376,18 @@ impl<'a> Intake<'a> {
 
     /// Whether all that an envelope builds on is here; what waits in quarantine for exactly this is taken.
     fn has_causes(&mut self, envelope: &Envelope<'_>, standing: Standing) -> Result<bool, Refusal> {
-        let depth = match standing {
-            Standing::Offered => 0,
-            Standing::Vouched(depth, _) => depth,
+        let device = envelope.frame.author.device;
+        // Who builds on this builds on its causes, too.
+        let (depth, by) = match standing {
+            Standing::Offered => (0, Some(device)),
+            Standing::Vouched(depth, by) => (depth, by.filter(|by| *by == device)),
         };
-        let by = envelope.frame.author.device;
         let mut released = false;
         for cause in &envelope.head.causes {
             if self.has(cause)? {
                 continue;
             }
-            let taken = depth < MAX_RELEASE_DEPTH && {
+            let taken = self.releases && depth < MAX_RELEASE_DEPTH && {
                 let waiting = self.waiting(cause)?;
                 !waiting.is_empty() && self.release(waiting, depth + 1, by, &mut released)?
             };
@@ -380,15 +402,30 @@ impl<'a> Intake<'a> {
         Ok(true)
     }
 
+    /// Whether an envelope lacks nothing but what waits in quarantine, some of it by its own device: then it waits
+    /// there with it, so that it can be released with it.
+    fn waits_aside(&self, envelope: &Envelope<'_>) -> Result<bool, StorageError> {
+        let mut own = false;
+        for cause in &envelope.head.causes {
+            if self.has(cause)? {
+                continue;
+            }
+            if !retract::holds(self.txn, cause.author, cause.seq, &cause.hash)? {
+                return Ok(false);
+            }
+            own |= cause.author.device == envelope.frame.author.device;
+        }
+        Ok(own)
+    }
+
     fn has(&self, cause: &Cause) -> Result<bool, StorageError> {
         let first = Line::from(cause.author);
         let Position { ends, forks, .. } = &self.writer.position;
         let end = ends.get(&first);
-        if end.is_some_and(|end| end.seq == cause.seq && end.hash == cause.hash)
-            || self.hole(&first).is_some_and(|upto| cause.seq <= upto)
-        {
+        if end.is_some_and(|end| end.seq == cause.seq && end.hash == cause.hash) {
             return Ok(true);
         }
+        // One that lies in a hole must wait: it may be on a branch that is not here.
         let found = forks.find(self.txn, cause.author, cause.seq, &cause.hash)?;
         Ok(found.is_some())
     }
@@ -417,7 +454,7 @@ impl<'a> Intake<'a> {
         &mut self,
         waiting: Vec<Vec<u8>>,
         depth: u32,
-        by: DeviceId,
+        by: Option<DeviceId>,
         released: &mut bool,
     ) -> Result<bool, Refusal> {
         for bytes in waiting {

@@ -165,3 +165,43 @@ fn strangers_and_greedy_writers_do_not_fill_the_room_for_what_is_held() {
         assert_eq!(held.len(), most, "{number}");
     }
 }
+
+/// Which branches are superfluous depends on what came first.
+#[test]
+fn what_its_author_built_on_a_superfluous_branch_waits_with_it_and_counts_with_it() {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    let count = i64::try_from(MAX_BRANCHES).unwrap() + 3;
+    let branch = |at| Forger::new(2, &replicas[0]).forge(|draft| draft.at = Timestamp(at));
+    let mut branches: Vec<Vec<u8>> = (0..count).map(branch).collect();
+    let Frame {
+        author, seq, hash, ..
+    } = Frame::read(&branches[0]).unwrap();
+    let mut other = Forger::new(2, &replicas[0]);
+    other.author.incarnation = Incarnation(5);
+    let built = other.forge(|draft| draft.causes = vec![Cause { author, seq, hash }]);
+    let more = [built, other.next()];
+    apply_all(&replicas[0], &branches);
+    branches.reverse();
+    apply_all(&replicas[2], &branches);
+    for replica in [&replicas[0], &replicas[2]] {
+        apply_all(replica, &more);
+    }
+    let ends_of = |at: usize| {
+        replicas[at]
+            .shared()
+            .ends
+            .contains_key(&other.author.into())
+    };
+    assert!(ends_of(0) && !ends_of(2));
+    for at in [0, 2] {
+        let mark = u8::try_from(at).unwrap();
+        create(&replicas[at], &format!("by {at}"), mark, u64::from(mark));
+        for _ in 0..2 {
+            crate::lab::Link::new(&replicas[0], &replicas[2], 7)
+                .run()
+                .unwrap();
+        }
+    }
+    assert_eq!(ends(&replicas[0]), ends(&replicas[2]));
+    assert_eq!(replicas[0].digest().unwrap(), replicas[2].digest().unwrap());
+}
