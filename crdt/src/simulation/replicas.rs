@@ -177,6 +177,8 @@ impl super::Peer for Peer {
 
     fn restore(&mut self, witness: &mut Self) -> bool {
         let (one, other) = (self.replica(), witness.replica());
+        // What it holds for the one that is set back must survive a crash of its own.
+        other.flush().unwrap();
         let known = ends(one) == ends(other) && other.shared().gap.is_none();
         let backup = self.backup.as_ref().filter(|_| known).map(Disk::crash);
         let restored = backup.is_some();
