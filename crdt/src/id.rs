@@ -137,6 +137,9 @@ impl DeviceId {
 }
 
 impl Hash {
+    /// The name of nothing: what comes before the first envelope of a log.
+    pub(crate) const ZERO: Self = Self([0; 32]);
+
     /// The beginning: enough to tell two envelopes apart that are known to exist.
     #[must_use]
     pub(crate) fn mark(&self) -> [u8; 8] {

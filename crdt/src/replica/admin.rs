@@ -379,12 +379,16 @@ impl Replica {
                 header::set_members(txn, &members)?;
                 writer.members = Arc::new(members);
                 writer.follow_rotations(txn, made)?;
-                if let Origin::Peer(rng) = origin
-                    && readmitted
-                {
+                if readmitted {
                     // The others may hold the end of the old log aside. What is written now vouches for it,
                     // which the same log could not do.
-                    renew(txn, writer, rng)?;
+                    match origin {
+                        Origin::Peer(rng) => renew(txn, writer, rng)?,
+                        Origin::Here => {
+                            let heads = writer.members.heads();
+                            writer.next_life(txn, heads.first().unwrap_or(&Hash::ZERO))?;
+                        }
+                    }
                 }
                 writer.retract(txn, own)
             })?;
@@ -403,12 +407,12 @@ pub(super) enum Origin<'r> {
     Peer(&'r mut dyn Rng),
 }
 
-/// Whether a device was removed and is a member again.
+/// Whether a device was removed, or lost the right to write, and has it again.
 fn is_readmitted(before: &State, after: &State, device: &DeviceId) -> bool {
     let removals = |state: &State| {
         let all = state.removals.iter();
         all.filter(|removal| removal.device == *device).count()
     };
-    after.role_of(device).is_some()
-        && (before.role_of(device).is_none() || removals(before) < removals(after))
+    let writes = |state: &State| state.role_of(device).is_some_and(Role::can_write);
+    writes(after) && (!writes(before) || removals(before) < removals(after))
 }

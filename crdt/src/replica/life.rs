@@ -98,14 +98,22 @@ impl Replica {
 }
 
 impl Writer {
-    /// Goes on under another life: numbers of this one are known elsewhere with another meaning. Which life that
-    /// is follows from what showed it.
+    /// Goes on under another life: numbers of this one are known elsewhere with another meaning.
     pub(super) fn close_life(
         &mut self,
         txn: &WriteTransaction,
         shown: &Hash,
     ) -> Result<(), StorageError> {
         tracing::warn!("this device was set back to an earlier state: it goes on under a new life");
+        self.next_life(txn, shown)
+    }
+
+    /// Goes on under another life. Which one that is follows from what showed that it is needed.
+    pub(super) fn next_life(
+        &mut self,
+        txn: &WriteTransaction,
+        shown: &Hash,
+    ) -> Result<(), StorageError> {
         let mut hasher = blake3::Hasher::new_derive_key(NEXT_LIFE);
         hasher.update(&self.position.author.to_key());
         hasher.update(shown.as_bytes());

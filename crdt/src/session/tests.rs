@@ -430,3 +430,31 @@ fn random_edit(replica: &Replica, rng: &mut rand_chacha::ChaCha8Rng, step: u64) 
     };
     replica.edit(&[edit], NOW).unwrap();
 }
+
+/// What it wrote before it heard of its removal lies aside elsewhere: the same log could not go on.
+#[test]
+fn a_removed_device_that_comes_back_by_the_recovery_phrase_keeps_what_it_wrote_and_is_not_blamed() {
+    let replicas = mesh(&[Role::Writer, Role::Writer]);
+    let [founder, device, other] = [&replicas[0], &replicas[1], &replicas[2]];
+    let phrase = key(99);
+    founder.set_recovery(phrase.device_id(), NOW).unwrap();
+    create(device, "before", 1, 1);
+    for one in [device, other] {
+        sync(founder, one);
+    }
+    founder.revoke(device.device(), NOW).unwrap();
+    create(device, "apart", 2, 2);
+    let life = device.shared().author;
+    // It hears that it was removed, and then nothing more.
+    let _ended = Link::new(founder, device, 7).run();
+    assert!(device.role_of(&device.device()).is_none());
+    device.recover(&phrase, "laptop", NOW).unwrap();
+    assert_ne!(device.shared().author, life);
+    create(device, "after", 3, 3);
+    sync(device, founder);
+    sync(founder, other);
+    for replica in [founder, other, device] {
+        assert_eq!(listing(replica), ["after 3", "apart 2", "before 1"]);
+        assert_eq!(replica.digest().unwrap(), founder.digest().unwrap());
+    }
+}
