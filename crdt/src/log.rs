@@ -9,11 +9,13 @@ pub(crate) mod fork;
 pub(crate) mod gap;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::bucket::Actor;
 use crate::bucket::past::Past;
+use crate::envelope::Frame;
 use crate::error::{Damage, StorageError};
 use crate::id::{Hash, Line};
 use crate::vector::VersionVector;
@@ -181,6 +183,17 @@ pub(crate) fn stored(
     Ok(row.map(|row| row.value().1.to_vec()))
 }
 
+/// The arrival number of one stored envelope.
+pub(crate) fn arrival(
+    txn: &WriteTransaction,
+    line: Line,
+    seq: u64,
+) -> Result<Option<u64>, StorageError> {
+    let table = txn.open_table(LOG)?;
+    let row = table.get((&line.to_key(), seq))?;
+    Ok(row.map(|row| row.value().0))
+}
+
 /// An envelope that the tables say is here.
 pub(crate) fn sent(txn: &ReadTransaction, line: Line, seq: u64) -> Result<Vec<u8>, StorageError> {
     let log = &txn.open_table(LOG)?;
@@ -228,6 +241,26 @@ pub(crate) fn link(
             clock,
         }
     }))
+}
+
+/// What comes before the first envelope among these that arrived with that number or later.
+pub(crate) fn before_next(
+    txn: &ReadTransaction,
+    line: Line,
+    within: RangeInclusive<u64>,
+    arrived: u64,
+) -> Result<Option<(u64, [u8; 8])>, StorageError> {
+    let (key, table) = (line.to_key(), txn.open_table(LOG)?);
+    for row in table.range((&key, *within.start())..=(&key, *within.end()))? {
+        let (place, row) = row?;
+        let ((_, seq), (arrival, bytes)) = (place.value(), row.value());
+        if arrival >= arrived {
+            let frame = Frame::read(bytes);
+            let frame = frame.map_err(|_| StorageError::Damaged(Damage::Log(line.author)))?;
+            return Ok(Some((seq - 1, frame.prev.mark())));
+        }
+    }
+    Ok(None)
 }
 
 /// Visits every stored envelope, in the order in which they came.

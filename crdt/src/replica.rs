@@ -268,10 +268,7 @@ impl Replica {
         }
         let mesh = members.mesh();
         let position = Position {
-            author: Author {
-                device: header.device,
-                incarnation: header.incarnation,
-            },
+            author: header.author(),
             ends: ends.ends,
             forks,
             clock: header.clock,

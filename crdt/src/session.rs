@@ -69,6 +69,8 @@ pub struct Session {
     diverged: bool,
     /// The peer knows snapshots.
     able: bool,
+    /// At its last hello the peer had nothing but what it wrote itself.
+    peer_is_new: bool,
     /// When a snapshot is offered.
     worth: Worth,
     /// What the peer is sent.
@@ -77,8 +79,8 @@ pub struct Session {
     incoming: Incoming,
     /// Envelopes were passed over while a snapshot was on its way in.
     passed_over: bool,
-    /// The last hello came from a replica whose logs had holes.
-    told_gap: bool,
+    /// The logs here had holes at the last hello, or since: some of what the peer sent may not have been taken.
+    had_gap: bool,
     /// How many envelopes were held when they were last sent.
     held_at: u64,
     /// Held envelopes that the peer has.
@@ -87,8 +89,6 @@ pub struct Session {
     fetching: Option<Fetching>,
     /// The peer has nothing more of what is missing.
     dry: bool,
-    /// Arrival number up to which envelopes were looked at for what the peer misses.
-    below: Option<u64>,
 }
 
 impl Session {
@@ -111,16 +111,16 @@ impl Session {
             trailed: BTreeSet::new(),
             diverged: false,
             able: false,
+            peer_is_new: false,
             worth: Worth::DEFAULT,
             serving: Serving::Undecided,
             incoming: Incoming::Nothing,
             passed_over: false,
-            told_gap: false,
+            had_gap: false,
             held_at: u64::MAX,
             held_told: BTreeSet::new(),
             fetching: None,
             dry: false,
-            below: None,
         }
     }
 
@@ -232,7 +232,7 @@ impl Session {
         let members = self.told(&shared);
         let member = shared.members.state().role_of(&self.peer).is_some();
         self.told_at = member.then(|| (members.clone(), shared.cuts));
-        self.told_gap = shared.gap.is_some();
+        self.had_gap = shared.gap.is_some();
         let ends = member.then(|| {
             let ends = shared.ends.iter().take(MAX_VECTOR_AUTHORS);
             ends.map(|(line, end)| End::of(*line, end)).collect()
@@ -262,6 +262,8 @@ impl Session {
             return Ok(Vec::new());
         };
         let theirs = self.place_ends(&shared, ends)?;
+        let own = |end: &End| end.author.device == self.peer;
+        self.peer_is_new = ends.iter().all(own);
         let mut answer = false;
         if let (Some(ours), Some(hash)) = (self.replica.digest_of(&shared)?, hello.digest)
             && theirs == shared.vector
@@ -278,7 +280,6 @@ impl Session {
         self.theirs = Some(theirs);
         self.sent = VersionVector::default();
         self.served = None;
-        self.below = None;
         self.dry = false;
         self.decide_anew();
         let mut answers = Vec::new();
@@ -286,9 +287,6 @@ impl Session {
             answers.push(self.hello()?);
         }
         self.trailed.clear();
-        for author in self.undecided.clone() {
-            answers.extend(self.trail(&shared, author)?);
-        }
         Ok(answers)
     }
 

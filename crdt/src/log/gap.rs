@@ -55,7 +55,25 @@ pub(crate) struct Ledger {
     pub(crate) found: Seen,
 }
 
+impl Tip {
+    /// The end of a log that has not begun.
+    pub(crate) const NOTHING: Self = Self {
+        seq: 0,
+        hash: Hash::ZERO,
+        clock: 0,
+    };
+}
+
 impl Gap {
+    /// Whether less is here of some log than there was before.
+    pub(crate) fn fell_behind(&self, before: &Self) -> bool {
+        let mut holes = self.holes.iter();
+        holes.any(|(line, hole)| {
+            let before = before.holes.get(line);
+            before.is_some_and(|before| hole.have.seq < before.have.seq)
+        })
+    }
+
     /// Whether somebody who has `theirs` misses nothing of what is missing here.
     pub(crate) fn is_covered_by(&self, theirs: &VersionVector, sent: &VersionVector) -> bool {
         let holes = self.holes.iter();

@@ -6,6 +6,7 @@
 //! derived anew.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,6 +16,7 @@ use super::header::{self, Origin};
 use super::intake::CLOCK_END;
 use super::{Change, Commit, Entries, Replica, Shared, Writer, retract, stage};
 use crate::bucket::Buckets;
+use crate::bucket::alive::Seen;
 use crate::bucket::past::Past;
 use crate::envelope::{Cause, Envelope, Frame};
 use crate::error::{EnvelopeFault, Misbehaviour, SessionError, StorageError};
@@ -49,14 +51,13 @@ impl Replica {
         (!busy).then(|| Fetching(self.clone()))
     }
 
-    /// Takes envelopes that were missing in the logs. Gives whether there was one among them.
+    /// Takes envelopes that were missing in the logs. Gives whether that led to something: more may.
     pub(crate) fn take_below(&self, envelopes: &[&[u8]]) -> Result<bool, SessionError> {
         let mut writer = self.inner.writer()?;
         let Some(gap) = writer.position.gap.clone() else {
             return Ok(false);
         };
         let (mesh, own) = (self.inner.mesh, self.device());
-        let before = gap.next;
         let outcome = self
             .inner
             .transact(&mut writer, Commit::Deferred, |txn, writer| {
@@ -67,10 +68,11 @@ impl Replica {
                     gap: Gap::clone(&gap),
                     ledgers: BTreeMap::new(),
                     doubt: false,
+                    moved: false,
                 };
                 let fault = backfill.offer_all(envelopes)?;
                 backfill.promote()?;
-                let taken = backfill.gap.next > before;
+                let taken = backfill.moved;
                 let entries = backfill.finish(own)?;
                 Ok::<_, StorageError>((taken, fault, entries))
             });
@@ -168,6 +170,8 @@ struct Backfill<'a> {
     /// Of the authors of this message.
     ledgers: BTreeMap<Line, Ledger>,
     doubt: bool,
+    /// Something came of the message.
+    moved: bool,
 }
 
 impl Backfill<'_> {
@@ -209,10 +213,21 @@ impl Backfill<'_> {
     /// The first envelope of an author's hole, if it is alive.
     fn next_here(&self, line: Line) -> Result<Option<Vec<u8>>, StorageError> {
         let hole = self.gap.holes.get(&line);
-        match hole.filter(|hole| hole.have.seq < hole.upto.seq) {
-            None => Ok(None),
-            Some(hole) => log::stored(self.txn, line, hole.have.seq + 1),
+        let Some(hole) = hole.filter(|hole| hole.have.seq < hole.upto.seq) else {
+            return Ok(None);
+        };
+        let seq = hole.have.seq + 1;
+        match self.is_alive(line, seq)? {
+            true => log::stored(self.txn, line, seq),
+            // What was taken before the log had to be begun anew is perhaps wrong.
+            false => Ok(None),
         }
+    }
+
+    /// Whether an envelope is here because the snapshot brought it, and was not taken since.
+    fn is_alive(&self, line: Line, seq: u64) -> Result<bool, StorageError> {
+        let arrival = log::arrival(self.txn, line, seq)?;
+        Ok(arrival.is_some_and(|arrival| arrival >= self.gap.next))
     }
 
     /// Takes one envelope, or passes over one that is not wanted; `false` when the rest is of no use here.
@@ -251,7 +266,7 @@ impl Backfill<'_> {
 
     /// Whether an envelope is the next one here. One that is not may be of a log that its author forked: the
     /// one who sends it need not know.
-    fn fits(&self, envelope: &Envelope<'_>, hole: &Hole, tip: Tip) -> Result<bool, Obstacle> {
+    fn fits(&mut self, envelope: &Envelope<'_>, hole: &Hole, tip: Tip) -> Result<bool, Obstacle> {
         let (label, head) = (envelope.frame, &envelope.head);
         if label.mesh != self.mesh {
             return Err(blame(label, EnvelopeFault::OtherMesh));
@@ -267,9 +282,41 @@ impl Backfill<'_> {
             Verdict::NotWriter => return Err(blame(label, EnvelopeFault::NotWriter)),
             Verdict::UnknownHeads => return Ok(false),
         }
-        let follows = label.prev == hole.have.hash;
+        if label.prev != hole.have.hash {
+            self.begin_anew(Line::from(label.author))?;
+            return Ok(false);
+        }
         let meets = tip.seq != hole.upto.seq || tip == hole.upto;
-        Ok(follows && meets && self.has_causes(&head.causes)?)
+        let line = Line::from(label.author);
+        let here = log::link(self.txn, &line, tip.seq)?;
+        if here.is_some_and(|here| here.hash != tip.hash) && self.is_alive(line, tip.seq)? {
+            return Ok(false);
+        }
+        Ok(meets && self.has_causes(&head.causes)?)
+    }
+
+    /// What was taken of a log does not lead to the snapshot's end: its author forked it, and somebody gave the
+    /// other history. What is here of it is passed over when it comes again, and replaced where it is wrong.
+    fn begin_anew(&mut self, line: Line) -> Result<(), StorageError> {
+        if let Some(hole) = self
+            .gap
+            .holes
+            .get_mut(&line)
+            .filter(|hole| hole.have.seq > 0)
+        {
+            hole.have = Tip::NOTHING;
+            self.moved = true;
+            self.ledger(line)?.found = Seen::new();
+        }
+        Ok(())
+    }
+
+    /// What the author of a log had seen.
+    fn ledger(&mut self, line: Line) -> Result<&mut Ledger, StorageError> {
+        Ok(match self.ledgers.entry(line) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(gap::ledger(self.txn, line)?),
+        })
     }
 
     /// Whether an envelope's causes are before it in the order of arrival.
@@ -300,36 +347,28 @@ impl Backfill<'_> {
                 }
             }
         }
-        if !self.ledgers.contains_key(&line) {
-            let ledger = gap::ledger(self.txn, line)?;
-            self.ledgers.insert(line, ledger);
-        }
-        let Some(ledger) = self.ledgers.get_mut(&line) else {
-            return Ok(());
-        };
+        let forks = &self.writer.position.forks;
+        let causes = forks.place(self.txn, &envelope.head.causes)?;
+        let ledger = self.ledger(line)?;
         let mut past = Past::of(&line);
         past.learn_stated(&std::mem::take(&mut ledger.found));
-        let forks = &self.writer.position.forks;
-        past.learn(&forks.place(self.txn, &envelope.head.causes)?);
+        past.learn(&causes);
         ledger.found = past.into_seen();
         Ok(())
     }
 
     fn store(&mut self, label: Frame, tip: Tip, bytes: &[u8]) -> Result<(), StorageError> {
         let Tip { hash, clock, .. } = tip;
-        let link = Link { hash, clock };
-        log::insert(
-            self.txn,
-            Line::from(label.author),
-            label.seq,
-            self.gap.next,
-            link,
-            bytes,
-        )?;
-        self.gap.next += 1;
-        if let Some(hole) = self.gap.holes.get_mut(&Line::from(label.author)) {
+        let (line, link) = (Line::from(label.author), Link { hash, clock });
+        let known = log::link(self.txn, &line, label.seq)? == Some(link);
+        if !known || self.is_alive(line, label.seq)? {
+            log::insert(self.txn, line, label.seq, self.gap.next, link, bytes)?;
+            self.gap.next += 1;
+        }
+        if let Some(hole) = self.gap.holes.get_mut(&line) {
             hole.have = tip;
         }
+        self.moved = true;
         Ok(())
     }
 

@@ -161,7 +161,7 @@ impl Writer {
             mesh: pen.mesh,
             author,
             seq,
-            prev: end.map_or(Hash::from_bytes([0; 32]), |end| end.hash),
+            prev: end.map_or(Hash::ZERO, |end| end.hash),
             causes,
             members: self.members.cited(&author.device),
             clock,

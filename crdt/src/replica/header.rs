@@ -10,7 +10,7 @@ use redb::{
 
 use crate::epoch::{EpochSecret, Epochs};
 use crate::error::{Damage, OpenError, StorageError};
-use crate::id::{DeviceId, EpochId, Incarnation};
+use crate::id::{Author, DeviceId, EpochId, Incarnation};
 use crate::member::MemberLog;
 
 /// Another number means that older programs must not touch the database. Those below are not read any more.
@@ -32,6 +32,21 @@ pub(super) struct Header {
     pub(super) device: DeviceId,
     pub(super) incarnation: Incarnation,
     pub(super) clock: u64,
+}
+
+impl Header {
+    /// The log that this device goes on with.
+    pub(super) fn author(&self) -> Author {
+        let Self {
+            device,
+            incarnation,
+            ..
+        } = *self;
+        Author {
+            device,
+            incarnation,
+        }
+    }
 }
 
 /// Writes the header of a new replica.

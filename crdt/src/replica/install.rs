@@ -17,7 +17,7 @@ use crate::bucket::change::Incoming;
 use crate::bucket::{Buckets, Carrier};
 use crate::envelope::Envelope;
 use crate::error::{Damage, Misbehaviour, SnapshotFault, StorageError};
-use crate::id::{Author, DeviceId, Hash, Line};
+use crate::id::{Author, DeviceId, Line};
 use crate::limit::MAX_VECTOR_AUTHORS;
 use crate::log::fork::Lines;
 use crate::log::gap::{self, Gap, Hole, Ledger, Tip};
@@ -177,15 +177,8 @@ impl Install<'_> {
             log::set_past(self.txn, &line, &past)?;
             let end = LogEnd::from(upto);
             log::set_end(self.txn, line, end)?;
-            let nothing = Tip {
-                seq: 0,
-                hash: Hash::from_bytes([0; 32]),
-                clock: 0,
-            };
-            let hole = Hole {
-                have: nothing,
-                upto,
-            };
+            let have = Tip::NOTHING;
+            let hole = Hole { have, upto };
             let found = Seen::new();
             gap::set(self.txn, line, &hole, &Ledger { stated, found })?;
             holes.insert(line, hole);

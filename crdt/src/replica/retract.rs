@@ -32,6 +32,9 @@ const QUARANTINE: TableDefinition<'_, Aside<'_>, &[u8]> = TableDefinition::new("
 
 type Aside<'a> = (&'a [u8; 40], u64, &'a [u8; 8]);
 
+/// An envelope of some author: its number and the beginning of its hash.
+pub(crate) type Step = (u64, [u8; 8]);
+
 /// Creates the table.
 pub(super) fn create(txn: &WriteTransaction) -> Result<(), StorageError> {
     txn.open_table(QUARANTINE)?;
@@ -99,32 +102,46 @@ impl Replica {
         Ok(self.read()?.open_table(QUARANTINE)?.len()?)
     }
 
-    /// Envelopes of removed members that do not count here, each author's next one first, about `room` bytes.
+    /// The envelopes kept aside that lead to one, in order, and the one before them.
+    pub(crate) fn aside_to(
+        &self,
+        author: Author,
+        (mut seq, mut mark): Step,
+    ) -> Result<(Vec<Step>, Step), StorageError> {
+        let txn = self.read()?;
+        let table = txn.open_table(QUARANTINE)?;
+        let key = author.to_key();
+        let mut chain = Vec::new();
+        while seq > 0
+            && let Some(row) = table.get((&key, seq, &mark))?
+        {
+            let damaged = |_| StorageError::Damaged(Damage::Log(author));
+            let frame = Frame::read(row.value()).map_err(damaged)?;
+            chain.push((seq, mark));
+            (seq, mark) = (seq - 1, frame.prev.mark());
+        }
+        chain.reverse();
+        Ok((chain, (seq, mark)))
+    }
+
+    /// Some of these envelopes, if they are kept aside: about `room` bytes.
     pub(crate) fn kept_aside(
         &self,
-        ranges: &[(Author, u64, u64)],
+        wanted: &[(Author, Step)],
         room: usize,
     ) -> Result<Vec<Vec<u8>>, StorageError> {
         let txn = self.read()?;
         let table = txn.open_table(QUARANTINE)?;
         let (mut kept, mut size) = (Vec::new(), 0);
-        for (author, have, upto) in ranges {
-            if have >= upto {
+        for (author, (seq, mark)) in wanted {
+            let Some(row) = table.get((&author.to_key(), *seq, mark))? else {
                 continue;
+            };
+            size += row.value().len();
+            if size > room && !kept.is_empty() {
+                break;
             }
-            let key = author.to_key();
-            let (first, last) = ((&key, have + 1, &[0; 8]), (&key, *upto, &[0xff; 8]));
-            let mut next = *have;
-            for row in table.range(first..=last)? {
-                let (place, bytes) = row?;
-                let (_, seq, _) = place.value();
-                size += bytes.value().len();
-                if seq > next.saturating_add(1) || (size > room && !kept.is_empty()) {
-                    break;
-                }
-                next = seq;
-                kept.push(bytes.value().to_vec());
-            }
+            kept.push(row.value().to_vec());
         }
         Ok(kept)
     }

@@ -56,7 +56,7 @@ mod tests {
         let author = replicas[0].shared().author;
         let mut prev = Hash::from_bytes([0; 32]);
         for seq in 1..=5 {
-            let both = [0, 1].map(|at| replicas[at].sealed_envelope(&author, seq).unwrap());
+            let both = [0, 1].map(|at| replicas[at].sealed_envelope(author, seq).unwrap());
             assert_eq!(both[0], both[1]);
             let sealed = both[0].as_ref().unwrap();
             let told = verify_sealed(sealed).unwrap();
@@ -67,6 +67,6 @@ mod tests {
             let stored = crate::log::sent(&log, author.into(), seq).unwrap();
             assert_eq!(plain, stored);
         }
-        assert_eq!(replicas[1].sealed_envelope(&author, 6).unwrap(), None);
+        assert_eq!(replicas[1].sealed_envelope(author, 6).unwrap(), None);
     }
 }

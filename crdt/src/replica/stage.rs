@@ -206,7 +206,7 @@ impl Stage {
         if before.is_none() && self.is_crowded(&author) {
             return Err(Unfit::Unusable);
         }
-        let follows = before.map_or(Hash::from_bytes([0; 32]), |tip| tip.hash);
+        let follows = before.map_or(Hash::ZERO, |tip| tip.hash);
         if frame.seq == last + 1 && frame.prev != follows {
             return Err(blame(EnvelopeFault::Forked));
         }

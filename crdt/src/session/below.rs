@@ -6,34 +6,51 @@
 use super::Session;
 use super::push::{FULL, is_own};
 use super::wire::{End, Message, Wire};
-use crate::error::{Misbehaviour, SessionError};
-use crate::id::Line;
+use crate::error::{Misbehaviour, SessionError, StorageError};
+use crate::limit::{MAX_REASKS, MAX_VECTOR_AUTHORS};
 use crate::log::{self, Scan};
 use crate::replica::Shared;
 use crate::vector::VersionVector;
 
+/// How many envelopes that are kept aside are looked at for one question.
+const MAX_ASIDE: usize = 4096;
+
 impl Session {
     /// Begins to ask the peer, if it may know more and no other session asks.
-    pub(super) fn ask_below(&mut self, shared: &Shared) -> Option<Message> {
-        if self.fetching.is_some() || self.dry || !self.able {
-            return None;
+    pub(super) fn ask_below(&mut self, shared: &Shared) -> Result<Option<Message>, StorageError> {
+        if self.fetching.is_some() || self.dry || !self.able || shared.gap().is_none() {
+            return Ok(None);
         }
-        let question = self.question(shared)?;
-        self.fetching = Some(self.replica.fetch_below()?);
-        Some(question)
+        let Some(question) = self.question(shared)? else {
+            return Ok(None);
+        };
+        self.fetching = self.replica.fetch_below();
+        Ok(self.fetching.is_some().then_some(question))
     }
 
-    fn question(&self, shared: &Shared) -> Option<Message> {
-        let holes = shared.gap()?.holes.iter();
-        let ranges = holes.map(|(line, hole)| {
+    /// Asks for what leads to the end of each hole, and for what leads to the first envelope of it that is here
+    /// already: who has not got the end may have that.
+    fn question(&self, shared: &Shared) -> Result<Option<Message>, StorageError> {
+        let Some(gap) = shared.gap() else {
+            return Ok(None);
+        };
+        let txn = self.replica.read()?;
+        let mut ranges = Vec::with_capacity(2 * gap.holes.len());
+        for (line, hole) in &gap.holes {
             let end = End {
                 author: line.author,
                 seq: hole.upto.seq,
                 check: hole.upto.hash.mark(),
             };
-            (end, hole.have.seq)
-        });
-        Some(Message::new(&Wire::WantBelow(ranges.collect())))
+            ranges.push((end, hole.have.seq));
+            let within = hole.have.seq + 1..=hole.upto.seq;
+            if let Some(before) = log::before_next(&txn, *line, within, gap.next)? {
+                let (seq, check) = before;
+                ranges.push((End { seq, check, ..end }, hole.have.seq));
+            }
+        }
+        ranges.truncate(MAX_VECTOR_AUTHORS);
+        Ok(Some(Message::new(&Wire::WantBelow(ranges))))
     }
 
     pub(super) fn on_below(&mut self, envelopes: &[&[u8]]) -> Result<Vec<Message>, SessionError> {
@@ -43,9 +60,16 @@ impl Session {
         if self.fetching.is_none() {
             return Err(Misbehaviour::OutOfTurn.into());
         }
+        let before = self.replica.shared();
         let taken = self.replica.take_below(envelopes)?;
         let shared = self.replica.shared();
-        if taken && let Some(question) = self.question(&shared) {
+        if let (Some(now), Some(before)) = (shared.gap(), before.gap()) {
+            self.reasks += u32::from(now.fell_behind(before));
+        }
+        if taken
+            && self.reasks <= MAX_REASKS
+            && let Some(question) = self.question(&shared)?
+        {
             return Ok(vec![question]);
         }
         self.dry = true;
@@ -67,31 +91,33 @@ impl Session {
         let (mut theirs, mut wanted) = (VersionVector::default(), VersionVector::default());
         let mut aside = Vec::new();
         for (end, have) in ranges {
-            aside.push((end.author, *have, end.seq));
-            let line = self.locate(&shared, end)?;
-            let first = shared.ends.get(&Line::from(end.author));
-            let (line, upto) = match (line, first) {
-                (Some(line), _) => (line, end.seq),
-                // It has less of that log than the other wants.
-                (None, Some(first)) => (Line::from(end.author), first.seq),
-                (None, None) => continue,
-            };
-            for (line, upto) in shared.forks.implied(line, upto) {
-                wanted.advance(line, upto);
-                theirs.advance(line, (*have).min(upto));
+            let (mut base, mut chain) = (*end, Vec::new());
+            let room = aside.len() < MAX_ASIDE;
+            if room && self.find(&shared, end)?.is_none() {
+                // Somebody may have built on what does not count here.
+                let (steps, before) = self.replica.aside_to(end.author, (end.seq, end.check))?;
+                (base.seq, base.check) = before;
+                chain = steps;
             }
+            if base.seq > *have {
+                // Who has not got that envelope cannot tell which of the author's histories leads to it.
+                let Some(line) = self.find(&shared, &base)? else {
+                    continue;
+                };
+                for (line, upto) in shared.forks.implied(line, base.seq) {
+                    wanted.advance(line, upto);
+                    theirs.advance(line, (*have).min(upto));
+                }
+            }
+            let missing = chain.iter().filter(|(seq, _)| seq > have);
+            aside.extend(missing.map(|step| (end.author, *step)));
         }
-        let from = match self.below {
-            Some(from) => from,
-            None => {
-                let rest = (shared.gap(), &shared.forks);
-                let first = log::first_missing(&txn, &wanted, &theirs, rest)?;
-                first.unwrap_or(shared.next_arrival)
-            }
-        };
+        let rest = (shared.gap(), &shared.forks);
+        let from = log::first_missing(&txn, &wanted, &theirs, rest)?;
+        let from = from.unwrap_or(shared.next_arrival);
         let mut batch: Vec<Vec<u8>> = Vec::new();
         let mut size = 0;
-        let next = log::scan(&txn, from, |line, seq, arrival, fetch| {
+        log::scan(&txn, from, |line, seq, arrival, fetch| {
             if shared.gap().is_some_and(|gap| arrival >= gap.next) {
                 return Ok(Scan::Stop);
             }
@@ -109,9 +135,7 @@ impl Session {
             batch.push(bytes);
             Ok(Scan::Taken)
         })?;
-        self.below = Some(next);
         if batch.is_empty() {
-            // Somebody may have built on what does not count here.
             batch = self.replica.kept_aside(&aside, FULL)?;
         }
         let batch = batch.iter().map(Vec::as_slice).collect();

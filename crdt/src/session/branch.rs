@@ -12,6 +12,7 @@ use crate::envelope::{FRAME_BYTES, Frame};
 use crate::error::{Misbehaviour, SessionError, StorageError};
 use crate::id::{Author, Line};
 use crate::limit::{MAX_PROOFS, MAX_TRAIL, MAX_TRAILS};
+use crate::log::gap::Hole;
 use crate::log::{self, LogEnd};
 use crate::replica::Shared;
 use crate::vector::VersionVector;
@@ -66,8 +67,21 @@ impl Session {
         Ok(theirs)
     }
 
-    /// The line of this replica on which that envelope is.
+    /// The line of this replica on which that envelope is, or may be, as far as what is missing lets compare.
     pub(super) fn locate(&self, shared: &Shared, end: &End) -> Result<Option<Line>, StorageError> {
+        Ok(match self.find(shared, end)? {
+            Some(line) => Some(line),
+            None => {
+                let line = Line::from(end.author);
+                let hole = shared.gap().and_then(|gap| gap.holes.get(&line));
+                let hides = |hole: &Hole| hole.have.seq < end.seq && end.seq < hole.upto.seq;
+                hole.filter(|hole| hides(hole)).map(|_| line)
+            }
+        })
+    }
+
+    /// The line of this replica on which that envelope is for certain.
+    pub(super) fn find(&self, shared: &Shared, end: &End) -> Result<Option<Line>, StorageError> {
         let fits = |seq: u64, mark: [u8; 8]| seq == end.seq && mark == end.check;
         let mut txn = None;
         for line in shared.forks.lines(end.author) {
@@ -79,11 +93,6 @@ impl Session {
             }
             if ours.seq <= end.seq {
                 continue;
-            }
-            let gap = shared.gap().and_then(|gap| gap.holes.get(&line));
-            if gap.is_some_and(|hole| end.seq <= hole.upto.seq) {
-                // What is missing cannot be compared.
-                return Ok(Some(line));
             }
             let txn = match &mut txn {
                 Some(txn) => txn,

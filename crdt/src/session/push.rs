@@ -46,7 +46,10 @@ impl Session {
         };
         messages.extend(self.push_news(&shared)?);
         if !self.undecided.is_empty() {
-            // Where logs part is being found out.
+            // Where logs part is being found out: not before the peer was told how they end here.
+            for author in self.undecided.clone() {
+                messages.extend(self.trail(&shared, author)?);
+            }
             return Ok(messages);
         }
         messages.extend(self.push_snapshot(max_bytes)?);

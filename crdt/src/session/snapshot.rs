@@ -8,7 +8,7 @@ use super::push::{FULL, HEADROOM};
 use super::wire::{Message, Wire};
 use crate::bucket::alive::Seen;
 use crate::error::{Misbehaviour, SessionError, StorageError};
-use crate::id::{Author, Line};
+use crate::id::Author;
 use crate::limit::MAX_MESSAGE_BYTES;
 use crate::replica::{Outgoing, Piece, Shared, Stage, Unfit};
 
@@ -47,17 +47,9 @@ impl Session {
             Serving::Undecided | Serving::Logs => false,
             Serving::Offered | Serving::Snapshot(_) | Serving::Sent => true,
         };
-        if !(under_way && self.peer_is_new()) {
+        if !(under_way && self.peer_is_new) {
             self.serving = Serving::Undecided;
         }
-    }
-
-    /// Whether the peer has nothing but what it wrote itself.
-    fn peer_is_new(&self) -> bool {
-        let foreign = |(line, _): (&Line, u64)| line.author.device != self.peer;
-        self.theirs
-            .as_ref()
-            .is_some_and(|theirs| !theirs.iter().any(foreign))
     }
 
     /// What is to be said since the replica changed.
@@ -65,13 +57,14 @@ impl Session {
         let mut messages = Vec::new();
         let staging = self.replica.is_staging();
         let passed_over = self.passed_over && !staging;
-        if passed_over || (self.told_gap && shared.gap.is_none()) {
+        self.had_gap |= shared.gap.is_some();
+        if passed_over || (self.had_gap && shared.gap.is_none()) {
             self.passed_over &= staging;
             self.reasks = 0;
             messages.push(self.hello()?);
         }
         messages.extend(self.take_offer()?);
-        messages.extend(self.ask_below(shared));
+        messages.extend(self.ask_below(shared)?);
         Ok(messages)
     }
 
@@ -103,7 +96,7 @@ impl Session {
     pub(super) fn push_snapshot(&mut self, max_bytes: usize) -> Result<Vec<Message>, SessionError> {
         if matches!(self.serving, Serving::Undecided) {
             let offer =
-                self.able && self.peer_is_new() && self.replica.offers_snapshot(self.worth)?;
+                self.able && self.peer_is_new && self.replica.offers_snapshot(self.worth)?;
             if offer {
                 self.serving = Serving::Offered;
                 return Ok(vec![Message::new(&Wire::Offer)]);

@@ -37,61 +37,39 @@ impl Hostile {
         }
     }
 
+    /// Where the next envelope stands, and the clock of the one before it.
+    fn place(&self, rng: &mut ChaCha8Rng) -> (Place, u64) {
+        if self.signed.is_empty() || rng.random_range(0..8) == 0 {
+            let author = Author {
+                device: self.key.device_id(),
+                incarnation: Incarnation(rng.random_range(0..6)),
+            };
+            let (seq, prev) = (1, Hash::ZERO);
+            return (Place { author, seq, prev }, 0);
+        }
+        let at = match rng.random_range(0..4) > 0 {
+            true => self.signed.len() - 1,
+            false => rng.random_range(0..self.signed.len()),
+        };
+        let (author, seq, prev, clock) = self.signed[at];
+        let seq = seq + 1;
+        (Place { author, seq, prev }, clock)
+    }
+
     /// One more envelope, which need not be a good one.
     fn sign(&mut self, victim: &Replica, rng: &mut ChaCha8Rng) -> Vec<u8> {
         let shared = victim.shared();
-        let fresh = self.signed.is_empty() || rng.random_range(0..8) == 0;
-        let (author, seq, prev, before) = if fresh {
-            let incarnation = Incarnation(rng.random_range(0..6));
-            let device = self.key.device_id();
-            let author = Author {
-                device,
-                incarnation,
-            };
-            (author, 1, Hash::from_bytes([0; 32]), 0)
-        } else {
-            let last = rng.random_range(0..4) > 0;
-            let at = match last {
-                true => self.signed.len() - 1,
-                false => rng.random_range(0..self.signed.len()),
-            };
-            let (author, seq, hash, clock) = self.signed[at];
-            (author, seq + 1, hash, clock)
-        };
+        let (place, before) = self.place(rng);
+        let Place { author, seq, prev } = place;
         let clock = match rng.random_range(0..12) {
             0 => before.saturating_add(MAX_CLOCK_LEAP),
             1 => u64::MAX,
             _ => before + 1,
         };
-        let place = Place { author, seq, prev };
-        let mut id = [0; 16];
-        id[15] = rng.random_range(0..4);
-        let device = match rng.random_range(0..8) {
-            0 => DeviceTag::from_bytes([1; 8]),
-            _ => author.device.tag(),
-        };
-        let written = Version {
-            lamport: clock.min(before + 1 + rng.random_range(0..3)),
-            device,
-            branch: Branch::from_bytes([0; 8]),
-        };
-        let mode = Mode::new(if rng.random() { 0o755 } else { 0o644 });
-        let value = Attributes::of_mode(written, mode);
-        let put = Put {
-            id: EntryId::from_bytes(id),
-            register: Register::Attributes,
-            value: value.encode(),
-        };
-        let change = Desk::new().write(&author, seq, &[put]);
+        let change = change(author, seq, (before, clock), rng);
         if rng.random_range(0..20) == 0 {
-            return envelope::sign(
-                &self.key,
-                FORMAT + 1,
-                victim.mesh_id(),
-                place,
-                b"?",
-                &change,
-            );
+            let mesh = victim.mesh_id();
+            return envelope::sign(&self.key, FORMAT + 1, mesh, place, b"?", &change);
         }
         let mut causes = Vec::new();
         for (line, end) in &shared.ends {
@@ -140,6 +118,29 @@ impl Hostile {
             self.all.push(bytes);
         }
     }
+}
+
+/// A write, which need not be in its author's name.
+fn change(author: Author, seq: u64, (before, clock): (u64, u64), rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let mut id = [0; 16];
+    id[15] = rng.random_range(0..4);
+    let device = match rng.random_range(0..8) {
+        0 => DeviceTag::from_bytes([1; 8]),
+        _ => author.device.tag(),
+    };
+    let written = Version {
+        lamport: clock.min(before + 1 + rng.random_range(0..3)),
+        device,
+        branch: Branch::from_bytes([0; 8]),
+    };
+    let mode = Mode::new(if rng.random() { 0o755 } else { 0o644 });
+    let value = Attributes::of_mode(written, mode);
+    let put = Put {
+        id: EntryId::from_bytes(id),
+        register: Register::Attributes,
+        value: value.encode(),
+    };
+    Desk::new().write(&author, seq, &[put])
 }
 
 fn meet(one: &Replica, other: &Replica, seed: u64) {

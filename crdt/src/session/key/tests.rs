@@ -56,7 +56,7 @@ fn who_is_removed_cannot_read_what_is_sealed_afterwards() {
         assert_eq!(current(replica), current(admin));
     }
     let author = admin.shared().author;
-    let sealed = admin.sealed_envelope(&author, 1).unwrap().unwrap();
+    let sealed = admin.sealed_envelope(author, 1).unwrap().unwrap();
     assert!(stays.open_sealed(&sealed).is_ok());
     assert!(removed.open_sealed(&sealed).is_err());
     Link::new(admin, removed, 1).run().unwrap_err();

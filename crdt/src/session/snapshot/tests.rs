@@ -529,6 +529,8 @@ fn messages_about_snapshots_that_nobody_asked_for_are_blamed_or_answered_with_no
     };
     let absurd = Wire::WantBelow(vec![(end, u64::MAX)]);
     assert_eq!(say(&absurd).unwrap(), [nothing]);
+    let shared = replicas[0].shared();
+    let end = crate::session::wire::End::of(author.into(), &shared.ends[&author.into()]);
     assert!(say(&Wire::WantBelow(vec![(end, 0)])).unwrap()[0].len() > 100);
 }
 

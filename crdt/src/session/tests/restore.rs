@@ -270,3 +270,26 @@ fn what_builds_on_a_branch_beside_a_hole_waits_until_the_branch_can_come() {
     // Its value replaced that of the one history, and stands beside that of the other.
     assert_eq!(new.conflicts().unwrap().len(), 1);
 }
+
+/// The one does not know yet that the other was admitted, and has another history of its own log.
+#[test]
+fn histories_are_compared_only_once_both_sides_know_one_another_as_members() {
+    let disks: Vec<Disk> = (0..2).map(|_| Disk::default()).collect();
+    let replicas = mesh_on(&disks, &[Role::Writer]);
+    let shared = create(&replicas[1], "shared", 1, 1);
+    sync(&replicas[0], &replicas[1]);
+    let restored = Replica::open(disks[1].crash().database(), key(2)).unwrap();
+    write(&replicas[1], shared, 2);
+    write(&restored, shared, 3);
+    sync_some(&restored, &replicas[0]);
+    let device = key(9).device_id();
+    replicas[0].admit(device, "new", Role::Writer, NOW).unwrap();
+    let welcome = replicas[0].welcome();
+    let new = Replica::join(Disk::default().database(), &welcome, key(9), &mut rng(9)).unwrap();
+    sync(&replicas[0], &new);
+    assert!(replicas[1].role_of(&device).is_none());
+    sync_some(&new, &replicas[1]);
+    assert_eq!(ends(&new), ends(&replicas[1]));
+    assert_eq!(new.digest().unwrap(), replicas[1].digest().unwrap());
+    assert_eq!(new.conflicts().unwrap().len(), 1);
+}
