@@ -3,10 +3,9 @@
 //! Before anything on disk is touched it is compared with what was last synced there. When it is something else, the user
 //! was faster: nothing is done, the path is looked at (and so recorded) first, and the entry is tried again afterwards.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use wormhole_crdt::{Entry, EntryKey, Kind, Mode};
+use wormhole_crdt::{Entry, EntryKey, Kind};
 
 use super::beneath::{self, Seen, SeenKind};
 use super::engine::{Dir, Engine, Outcome, Step, Todo, node_of, version_of};
@@ -14,7 +13,7 @@ use super::ignore::Shape;
 use super::name::{self, Place};
 use super::partial::{PartialFile, Want};
 use super::plan::{self, Action, Node};
-use super::stamp::{same_inode, unchanged};
+use super::stamp::{same_data, same_inode, unchanged};
 use super::state::{Keep, Row, STASH};
 
 mod discard;
@@ -303,8 +302,10 @@ impl Step<'_> {
 
     /// Renames on disk what was renamed or moved in the mesh: one system call, whatever is below it.
     fn relocate(&mut self, from: &Place, row: &Row, to: &Place) -> Outcome<Way> {
-        let (Some(from_dir), Some(to_dir)) = (self.dir(from.parent)?, self.dir(to.parent)?) else {
-            self.todo.blocked.push(row.key);
+        let Some(from_dir) = self.dir_for(from, row.key)? else {
+            return Ok(Way::Blocked);
+        };
+        let Some(to_dir) = self.dir_for(to, row.key)? else {
             return Ok(Way::Blocked);
         };
         let from_path = name::child(&from_dir.path, &from.name);
@@ -315,6 +316,7 @@ impl Step<'_> {
         let Some(before) = seen.filter(|seen| same_inode(&row.seen, seen)) else {
             return self.blocked_by(row.key, &from_path);
         };
+        self.crash_point("before it is moved");
         match beneath::rename_new(from_dir.at(from.os_name()), to_dir.at(to.os_name())) {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -339,6 +341,8 @@ impl Step<'_> {
             self.todo.scans.push(to_path);
         } else if unchanged(row, &before)
             && let Ok(Some(after)) = self.look(&to_dir, to.os_name())
+            && same_data(&before, &after)
+            && before.mode == after.mode
         {
             // The rename moved its ctime; its content is what it was.
             self.batch.put(
@@ -348,9 +352,26 @@ impl Step<'_> {
                     ..row.clone()
                 },
             )?;
+        } else {
+            // Somebody was at it meanwhile.
+            self.todo.paths.push(to_path);
         }
         self.crash_point("relocated");
         Ok(Way::Clear)
+    }
+
+    /// The directory of a place that is to be changed for an entry. `None` when it is not where it was synced: the user was
+    /// faster, and the entry waits until that was recorded.
+    pub(super) fn dir_for(&mut self, place: &Place, key: EntryKey) -> Outcome<Option<Arc<Dir>>> {
+        let refusals = self.engine.refusals;
+        let dir = self.dir(place.parent)?;
+        // What the system refused is tried again by itself, and nothing is recorded that a reader does.
+        if dir.is_none() && self.engine.is_read_only() {
+            self.todo.refused.push(key);
+        } else if dir.is_none() && self.engine.refusals == refusals {
+            self.todo.blocked.push(key);
+        }
+        Ok(dir)
     }
 
     /// What is at this path has to be recorded first.
@@ -370,7 +391,7 @@ impl Step<'_> {
         let Some(wanted) = node_of(entry) else {
             return Ok(());
         };
-        let Some(dir) = self.dir(place.parent)? else {
+        let Some(dir) = self.dir_for(place, entry.key)? else {
             return Ok(());
         };
         let path = name::child(&dir.path, &place.name);
@@ -508,59 +529,6 @@ impl Step<'_> {
         }
     }
 
-    fn make_directory(
-        &mut self,
-        place: &Place,
-        dir: &Arc<Dir>,
-        row: Option<Row>,
-        seen: Option<Seen>,
-        entry: &Entry,
-        mode: Mode,
-    ) -> Outcome<()> {
-        let path = name::child(&dir.path, &place.name);
-        if let (Some(row), Some(_)) = (row, seen) {
-            // A file stood here: it goes the careful way first.
-            self.withdraw(place, &row)?;
-            if self.batch.get(place)?.is_some() {
-                self.todo.blocked.push(entry.key);
-                return Ok(());
-            }
-        }
-        if let Err(error) =
-            beneath::make_dir_with(dir.fd.as_fd(), place.os_name(), beneath::dir_mode(mode))
-        {
-            self.engine.io_problem(&path, &error);
-            return Ok(());
-        }
-        self.touch(dir);
-        self.crash_point("directory made");
-        let Ok(Some(seen)) = self.look(dir, place.os_name()) else {
-            return Ok(());
-        };
-        if seen.kind != SeenKind::Directory {
-            self.blocked_by(entry.key, &path)?;
-            return Ok(());
-        }
-        self.batch.unkeep(place)?;
-        let row = Row {
-            key: entry.key,
-            version: None,
-            node: Node::Directory { mode },
-            seen,
-            racy: false,
-        };
-        self.batch.put(place, &row)?;
-        if let Ok(made) = self.engine.root.open_dir(&path) {
-            self.watch(&path, &made);
-        }
-        self.engine.problems.clear(&path);
-        let children = self.engine.replica.children(entry.key.id)?;
-        self.todo
-            .keys
-            .extend(children.into_iter().map(|child| child.key));
-        Ok(())
-    }
-
     /// Where a test cuts the power.
     #[cfg(test)]
     pub(crate) fn crash_point(&mut self, at: &'static str) {
@@ -571,4 +539,17 @@ impl Step<'_> {
     #[cfg(not(test))]
     #[inline]
     pub(crate) fn crash_point(&mut self, _at: &'static str) {}
+
+    /// Whether the disk can swap two names: where it cannot, it says so itself.
+    #[cfg(test)]
+    pub(super) fn can_swap(&self) -> bool {
+        !self.engine.fault.cannot_swap
+    }
+
+    /// Whether the disk can swap two names: where it cannot, it says so itself.
+    #[cfg(not(test))]
+    #[inline]
+    pub(super) fn can_swap(&self) -> bool {
+        true
+    }
 }

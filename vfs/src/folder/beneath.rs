@@ -301,17 +301,6 @@ pub(crate) fn exchange(
     }
 }
 
-/// Gives a file a second name, which must be free.
-pub(crate) fn link(from: (BorrowedFd<'_>, &OsStr), to: (BorrowedFd<'_>, &OsStr)) -> io::Result<()> {
-    Ok(rustix::fs::linkat(
-        from.0,
-        from.1,
-        to.0,
-        to.1,
-        AtFlags::empty(),
-    )?)
-}
-
 /// Moves `from` over `to`, whatever is there.
 pub(crate) fn rename_over(
     from: (BorrowedFd<'_>, &OsStr),

@@ -156,10 +156,19 @@ pub(crate) struct Step<'e> {
     /// A directory is being emptied, its deepest entries first.
     pub(crate) emptying: bool,
     dirs: HashMap<EntryId, Arc<Dir>>,
+    /// What the mesh shows in the directory that was last asked for, until something is said.
+    pub(crate) siblings: Option<Siblings>,
     /// Whether the mesh's word may wait for a later flush: bulk imports.
     pub(crate) keep: Keep,
     /// The last that was submitted is durable, and all that was known to the mesh before.
     pub(crate) said: bool,
+}
+
+/// The entries in a directory of the mesh, with the versions of each.
+#[derive(Debug)]
+pub(crate) struct Siblings {
+    pub(crate) parent: EntryId,
+    pub(crate) by_id: HashMap<EntryId, Vec<Entry>>,
 }
 
 /// An open directory.
@@ -223,6 +232,7 @@ impl Engine {
             comparing: false,
             emptying: false,
             dirs: HashMap::new(),
+            siblings: None,
             keep,
             said: false,
         })

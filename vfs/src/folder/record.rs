@@ -429,9 +429,13 @@ impl Step<'_> {
         if self.engine.is_read_only() {
             self.engine.problems.report(path, Reason::ReadOnlyMember);
             return Ok(None);
-        }
+        };
+        let to = &to;
+        // A directory that was made again for it may be the one it was in.
+        let stood = self.batch.by_key(&row.key)?;
+        let from = stood.as_ref().map_or(from, |(place, _)| place);
         let from_path = self.path_of(from)?;
-        if !self.draft_move(from, to, path, &row)? {
+        let Some(to) = self.draft_move(from, to, path, &row)? else {
             return Ok(None);
         }
         // Its permissions may have changed with its name.

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wormhole_crdt::{EntryId, EntryKey};
+use wormhole_crdt::{EntryId, EntryKey, Kind};
 
 use super::beneath;
 use super::engine::{Dir, Engine, Look, Outcome, Step, Todo, node_of};
@@ -293,8 +293,18 @@ impl Step<'_> {
             });
             if !same {
                 keys.push(entry.key);
-            } else if row.is_some_and(|row| row.node.is_directory()) {
+            }
+            // Also below one that has another name, other permissions or another key now: nobody tells what changed there.
+            // Only what is shown leads on, so that the way ends.
+            let stands = row.filter(|row| row.node.is_directory());
+            if entry.kind == Kind::Directory
+                && (stands.is_some() || self.batch.by_key(&entry.key)?.is_some())
+            {
                 stack.push(entry.key.id);
+            }
+            if let Some(other) = stands.filter(|row| row.key.id != entry.key.id) {
+                let below = self.batch.children(other.key.id)?;
+                keys.extend(below.into_iter().map(|(_, row)| row.key));
             }
         }
         keys.extend(rows.into_values().map(|row| row.key));

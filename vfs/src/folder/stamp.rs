@@ -41,7 +41,7 @@ pub(crate) fn unchanged(row: &Row, seen: &Seen) -> bool {
 
 /// Whether a file was not touched at all. The device's number is the kernel's own affair: some disks get another at each
 /// start.
-fn same_stamp(one: &Seen, other: &Seen) -> bool {
+pub(crate) fn same_stamp(one: &Seen, other: &Seen) -> bool {
     let dev = one.stamp.dev;
     let stamp = FileStamp { dev, ..other.stamp };
     *one == Seen { stamp, ..*other }

@@ -14,6 +14,7 @@ mod kind;
 mod mode;
 mod name;
 mod owner;
+mod race;
 mod refused;
 mod rename;
 mod run;

@@ -1,4 +1,4 @@
-//! Puts a finished file or a link in its place without ever destroying what the user may have put there meanwhile.
+//! Puts a finished file, a link or a directory in its place without ever destroying what the user may have put there meanwhile.
 //!
 //! A new name is taken with `RENAME_NOREPLACE`. An old file is swapped out with `RENAME_EXCHANGE`, looked at once more in
 //! the temporary directory, and only then removed: a save that slipped in between is swapped back and recorded.
@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use wormhole_crdt::{Entry, LinkTarget, Mode};
+use wormhole_crdt::{Entry, EntryId, LinkTarget, Mode};
 use wormhole_store::Content;
 
 use crate::folder::beneath::{self, Exchanged, Seen, SeenKind};
@@ -19,7 +19,7 @@ use crate::folder::owner;
 use crate::folder::partial::PartialFile;
 use crate::folder::plan::Node;
 use crate::folder::record::now_ns;
-use crate::folder::stamp::{is_racy_when_set, same_data, same_inode};
+use crate::folder::stamp::{is_racy_when_set, same_data, same_inode, same_stamp};
 use crate::folder::state::Row;
 use crate::folder::taken::Taken;
 use crate::folder::trash::Berth;
@@ -87,6 +87,8 @@ impl Step<'_> {
         self.crash_point("file in place");
         let at_ns = now_ns();
         let (Ok(Some(made)), Ok(Some(mut now))) = (made, self.look(dir, place.os_name())) else {
+            // What stands there now, if anything, is found by trying again.
+            self.todo.keys.push(entry.key);
             return Ok(());
         };
         if !same_data(&made, &now) || made.mode != now.mode {
@@ -186,12 +188,17 @@ impl Step<'_> {
             };
         };
         // Under a name of its own: what comes out must never be taken for an unfinished file and written into.
-        let new = beneath::look(source.0, source.1)?;
-        let name = Taken::new(&seen, new.as_ref(), row.key.id).name();
+        let Some(new) = beneath::look(source.0, source.1)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let name = Taken::new(&seen, Some(&new), row.key.id).name();
         let swap = (tmp.as_fd(), name.as_os_str());
         beneath::rename_over(source, swap)?;
-        let placed = self.swap_in(swap, dir.at(place.os_name()), &seen, berth);
-        if !matches!(placed, Ok(Placed::Done)) {
+        let target = dir.at(place.os_name());
+        let placed = self.swap_in(swap, target, &seen, row.key.id, berth);
+        // After trouble the user's own file may have that name: it stays, and the next start puts it where it belongs.
+        let is_ours = |found: Option<Seen>| found.is_some_and(|found| same_inode(&found, &new));
+        if !matches!(placed, Ok(Placed::Done)) && is_ours(beneath::look(swap.0, swap.1)?) {
             beneath::rename_over(swap, source)?;
         }
         placed
@@ -202,30 +209,63 @@ impl Step<'_> {
         source: (BorrowedFd<'_>, &OsStr),
         target: (BorrowedFd<'_>, &OsStr),
         seen: &Seen,
+        id: EntryId,
         berth: Option<Berth>,
     ) -> io::Result<Placed> {
-        match beneath::exchange(source, target)? {
-            Exchanged::Unsupported => {
-                // It was looked at a moment ago; closer than this the file system does not let us come. Nor does it let us
-                // take the old one away without leaving the name empty, unless it can have two names.
-                if let Some(berth) = berth
-                    && beneath::link(target, berth.at()).is_ok()
-                {
-                    self.rests(&berth);
-                }
-                beneath::rename_over(source, target)?;
-                return Ok(Placed::Done);
-            }
-            Exchanged::Swapped => {}
+        if !self.can_swap() || beneath::exchange(source, target)? == Exchanged::Unsupported {
+            return self.step_in(source, target, seen, id, berth);
         }
         self.crash_point("swapped");
         let taken = beneath::look(source.0, source.1)?;
-        if taken.is_some_and(|taken| taken.kind == seen.kind && same_data(&taken, seen)) {
-            self.dispose(source.1, berth)?;
+        if taken.is_some_and(|taken| is_still(&taken, seen)) {
+            self.dispose_of_old(source.1, berth);
             return Ok(Placed::Done);
         }
         beneath::exchange(source, target)?;
         Ok(Placed::Occupied)
+    }
+
+    /// Where the file system cannot swap, the old one goes out and then the new one in: the name is empty for a moment,
+    /// but nothing is replaced that was not looked at.
+    fn step_in(
+        &mut self,
+        source: (BorrowedFd<'_>, &OsStr),
+        target: (BorrowedFd<'_>, &OsStr),
+        seen: &Seen,
+        id: EntryId,
+        berth: Option<Berth>,
+    ) -> io::Result<Placed> {
+        let name = Taken::new(seen, None, id).name();
+        let out = (source.0, name.as_os_str());
+        beneath::rename_new(target, out)?;
+        self.crash_point("taken out to be replaced");
+        let taken = beneath::look(out.0, out.1)?;
+        if !taken.is_some_and(|taken| is_still(&taken, seen)) {
+            beneath::rename_new(out, target)?;
+            return Ok(Placed::Occupied);
+        }
+        match beneath::rename_new(source, target) {
+            Ok(()) => {
+                self.dispose_of_old(&name, berth);
+                Ok(Placed::Done)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.dispose_of_old(&name, berth);
+                Ok(Placed::Occupied)
+            }
+            Err(error) => {
+                beneath::rename_new(out, target)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What was replaced goes to its berth. When that fails the new one is in its place all the same, and the old one lies
+    /// where it is until the next start tries again.
+    fn dispose_of_old(&mut self, taken: &OsStr, berth: Option<Berth>) {
+        if let Err(error) = self.dispose(taken, berth) {
+            self.engine.io_problem(Path::new(name::TMP), &error);
+        }
     }
 
     /// Only the time or the permissions differ: the file stays, its attributes change.
@@ -243,7 +283,7 @@ impl Step<'_> {
         };
         let set = || -> io::Result<Option<Seen>> {
             let file = beneath::open_file(dir.fd.as_fd(), place.os_name())?;
-            if beneath::look_at(file.as_fd())?.stamp != row.seen.stamp {
+            if !same_stamp(&beneath::look_at(file.as_fd())?, &row.seen) {
                 return Ok(None);
             }
             if self.engine.keeps_modes && row.node.mode() != Some(*mode) {
@@ -330,6 +370,66 @@ impl Step<'_> {
         Ok(())
     }
 
+    pub(super) fn make_directory(
+        &mut self,
+        place: &Place,
+        dir: &Arc<Dir>,
+        row: Option<Row>,
+        seen: Option<Seen>,
+        entry: &Entry,
+        mode: Mode,
+    ) -> Outcome<()> {
+        let path = name::child(&dir.path, &place.name);
+        if let (Some(row), Some(_)) = (row, seen) {
+            // A file stood here: it goes the careful way first.
+            self.withdraw(place, &row)?;
+            if self.batch.get(place)?.is_some() {
+                self.todo.blocked.push(entry.key);
+                return Ok(());
+            }
+        }
+        if let Err(error) =
+            beneath::make_dir_with(dir.fd.as_fd(), place.os_name(), beneath::dir_mode(mode))
+        {
+            self.engine.io_problem(&path, &error);
+            return Ok(());
+        }
+        self.touch(dir);
+        self.crash_point("directory made");
+        let Ok(Some(seen)) = self.look(dir, place.os_name()) else {
+            self.todo.keys.push(entry.key);
+            return Ok(());
+        };
+        if seen.kind != SeenKind::Directory {
+            self.blocked_by(entry.key, &path)?;
+            return Ok(());
+        }
+        self.batch.unkeep(place)?;
+        let row = Row {
+            key: entry.key,
+            version: None,
+            node: Node::Directory { mode },
+            seen,
+            racy: false,
+        };
+        self.batch.put(place, &row)?;
+        if let Ok(made) = self.engine.root.open_dir(&path) {
+            self.watch(&path, &made);
+            // Whoever wrote into it before that was not heard.
+            let mut is_empty = true;
+            let listed = beneath::list(made.as_fd(), &mut |_| is_empty = false);
+            if listed.is_err() || !is_empty {
+                self.todo.scans.push(path.clone());
+            }
+        }
+        self.engine.problems.clear(&path);
+        let children = self.engine.replica.children(entry.key.id)?;
+        self.todo
+            .keys
+            .extend(children.into_iter().map(|child| child.key));
+        Ok(())
+    }
+
     pub(super) fn make_symlink(
         &mut self,
         place: &Place,
@@ -371,7 +471,9 @@ impl Step<'_> {
             }
         }
         self.touch(dir);
+        self.crash_point("link in place");
         let Ok(Some(now)) = self.look(dir, place.os_name()) else {
+            self.todo.keys.push(entry.key);
             return Ok(());
         };
         let node = Node::Symlink {
@@ -388,4 +490,9 @@ impl Step<'_> {
         self.engine.problems.clear(&path);
         Ok(())
     }
+}
+
+/// Whether what was taken out is what was last seen there.
+fn is_still(taken: &Seen, seen: &Seen) -> bool {
+    taken.kind == seen.kind && same_data(taken, seen)
 }

@@ -18,7 +18,7 @@ use crate::folder::trash::Berth;
 impl Step<'_> {
     /// Removes what was synced at a place. The row stays while something there has to be recorded first.
     pub(super) fn withdraw(&mut self, place: &Place, row: &Row) -> Outcome<()> {
-        let Some(dir) = self.dir(place.parent)? else {
+        let Some(dir) = self.dir_for(place, row.key)? else {
             return Ok(());
         };
         let path = name::child(&dir.path, &place.name);

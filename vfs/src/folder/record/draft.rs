@@ -141,7 +141,7 @@ impl Step<'_> {
         if let Some(other) = taken {
             return self.draft_taken(place, path, &other, &new);
         }
-        let Some(place) = self.living_place(place)? else {
+        let Some(place) = self.living_place(place, path)? else {
             return Ok(());
         };
         let node = new_leaf(&new.node).unwrap_or(NewNode::Directory);
@@ -196,14 +196,15 @@ impl Step<'_> {
         self.step_aside(place, path, Some(other.key))
     }
 
-    /// Drafts a rename. False when it is no rename to the mesh; the path is then looked at again.
+    /// Drafts a rename. Answers where it leads: another directory may stand there for one that was deleted elsewhere. `None`
+    /// when it is no rename to the mesh; the path is then looked at again.
     pub(crate) fn draft_move(
         &mut self,
         from: &Place,
         to: &Place,
         path: &Path,
         row: &Row,
-    ) -> Outcome<bool> {
+    ) -> Outcome<Option<Place>> {
         if self.is_drafted(row.key.id) {
             self.submit()?;
         }
@@ -211,10 +212,10 @@ impl Step<'_> {
             // Deleted there, renamed here: it survives as something new.
             self.batch.remove_tree(from)?;
             self.todo.paths.push(path.to_owned());
-            return Ok(false);
+            return Ok(None);
         };
         if entry.parent == to.parent && entry.name == to.name {
-            return Ok(true);
+            return Ok(Some(to.clone()));
         }
         let taken = self.engine.replica.lookup(to.parent, to.name.as_str())?;
         if let Some(other) = taken.filter(|other| other.key != row.key) {
@@ -230,13 +231,13 @@ impl Step<'_> {
             } else {
                 self.step_aside(to, path, Some(other.key))?;
             }
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(to) = self.living_place(to)? else {
-            return Ok(false);
+        let Some(to) = self.living_place(to, path)? else {
+            return Ok(None);
         };
         self.push_draft(vec![move_edit(row, &entry, &to)], &to, path, After::Done);
-        Ok(true)
+        Ok(Some(to))
     }
 
     /// Drafts the deletion of so many entries at a place and below it; without edits, of the memory alone.
@@ -278,8 +279,9 @@ impl Step<'_> {
     }
 
     /// The place with a parent that the mesh still shows. A directory that was deleted elsewhere while something was put
-    /// into it here comes back as a new one.
-    fn living_place(&mut self, place: &Place) -> Outcome<Option<Place>> {
+    /// into it here comes back as a new one; what else was put into it is then looked for. `None` when nothing can be told
+    /// of the path yet.
+    fn living_place(&mut self, place: &Place, path: &Path) -> Outcome<Option<Place>> {
         let parent = place.parent;
         if parent == self.engine.config.base {
             let is_shown = self.revive_base()?;
@@ -296,9 +298,12 @@ impl Step<'_> {
             return Ok(Some(place.clone()));
         }
         let Some((at, row)) = self.batch.by_key(&EntryKey::from(parent))? else {
+            // Another directory stands for it since this one was looked up.
+            self.todo.paths.push(path.to_owned());
             return Ok(None);
         };
-        let Some(at) = self.living_place(&at)? else {
+        let above = path.parent().unwrap_or(Path::new(""));
+        let Some(at) = self.living_place(&at, above)? else {
             return Ok(None);
         };
         let path = self.path_of(&at)?.unwrap_or_default();
@@ -319,6 +324,7 @@ impl Step<'_> {
             },
         )?;
         self.push_draft(vec![edit], &at, &path, After::Done);
+        self.todo.scans.push(path);
         Ok(Some(Place::new(id, place.name.clone())))
     }
 

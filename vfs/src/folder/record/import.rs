@@ -1,15 +1,16 @@
 //! Finding out what is in a file: hashing it where it stands, several at a time.
 
+use std::collections::HashMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wormhole_crdt::{Entry, EntryKey, Mode};
+use wormhole_crdt::{Entry, EntryId, EntryKey, Mode};
 use wormhole_store::{Content, Holding, ImportError, Imported};
 
 use super::{Node, Row};
 use crate::error::chain;
 use crate::folder::beneath::{self, Seen};
-use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Step, Todo, node_of};
+use crate::folder::engine::{BUSY_PAUSE, Engine, Look, Outcome, Siblings, Step, Todo, node_of};
 use crate::folder::name::Place;
 use crate::folder::stamp::is_racy;
 use crate::folder::state::Keep;
@@ -113,12 +114,32 @@ impl Step<'_> {
         if remembered == version(&entry) {
             return Ok(None);
         }
-        let mut versions = self.engine.replica.children(entry.parent)?;
-        versions.retain(|other| other.key.id == entry.key.id && version(other) != remembered);
+        let mut versions = self.versions_of(&entry)?;
+        versions.retain(|other| version(other) != remembered);
         let own = self.engine.replica.device().tag();
         Ok(versions.into_iter().find(|entry| {
             entry.modified_by() == own && entry.file.is_some_and(|file| self.is_held(&file.content))
         }))
+    }
+
+    /// All versions of an entry that are shown. Its directory is kept in mind: the others in it may be asked for next.
+    fn versions_of(&mut self, entry: &Entry) -> Outcome<Vec<Entry>> {
+        let known = self.siblings.take();
+        let siblings = match known.filter(|known| known.parent == entry.parent) {
+            Some(known) => known,
+            None => {
+                self.crash_point("a directory of the mesh listed");
+                let mut by_id: HashMap<EntryId, Vec<Entry>> = HashMap::new();
+                for child in self.engine.replica.children(entry.parent)? {
+                    by_id.entry(child.key.id).or_default().push(child);
+                }
+                let parent = entry.parent;
+                Siblings { parent, by_id }
+            }
+        };
+        let versions = siblings.by_id.get(&entry.key.id).cloned();
+        self.siblings = Some(siblings);
+        Ok(versions.unwrap_or_default())
     }
 
     /// If the bytes of a forgotten version went with the change of this very file, it is what was changed here.

@@ -24,6 +24,7 @@ impl Step<'_> {
         if drafts.is_empty() {
             return Ok(());
         }
+        self.siblings = None;
         if self.keep == Keep::Now {
             self.engine.store.commit()?;
         }

@@ -249,15 +249,25 @@ impl Device {
         }
         let todo = self.judge();
         self.work(todo, others);
+        self.audit(others);
+        self.work(Todo::default(), others);
+        // As if some time had gone by.
+        self.engine().renewal.hurry();
+        self.engine().flush().unwrap();
+    }
+
+    /// Compares what the mesh shows with what was last synced.
+    pub(crate) fn audit(&mut self, others: &[&Store]) {
         let mut stack = vec![self.engine().config.base];
         while !stack.is_empty() {
             let todo = self.engine().audit(&mut stack).unwrap();
             self.work(todo, others);
         }
-        self.work(Todo::default(), others);
-        // As if some time had gone by.
-        self.engine().renewal.hurry();
-        self.engine().flush().unwrap();
+    }
+
+    /// Takes what the mesh has told since, as the actor does before it looks at some of it.
+    pub(crate) fn take_news(&mut self) -> Vec<EntryKey> {
+        self.inbox.take().keys.into_iter().collect()
     }
 
     /// Judges all that is missing, as the actor does when nothing more vanishes.
@@ -280,7 +290,8 @@ impl Device {
         self.work(todo, others);
     }
 
-    fn work(&mut self, todo: Todo, others: &[&Store]) {
+    /// Does what a step asked for, and all that follows from it: nothing is compared that nobody asked for.
+    pub(crate) fn work(&mut self, todo: Todo, others: &[&Store]) {
         let mut all = Todo::default();
         self.absorb(&mut all, todo);
         let mut todo = all;
