@@ -32,8 +32,10 @@ const SMALL_TASKS: usize = 4;
 const BIG_TASKS: usize = 3;
 /// From this many files on, one `syncfs` is cheaper than an fsync each.
 const SYNC_TOGETHER: usize = 8;
-/// The engine pauses its comparison while this many wait for their turn.
+/// The engine pauses its comparison while this many wait for their first try.
 const QUEUE: usize = 8_192;
+/// And while it has asked for so many that nobody has: each costs some hundred bytes.
+const MAX_PENDING: usize = 131_072;
 /// How soon a file is asked for that another transfer has: one that is not wanted any more, and ends.
 const OWNED_PAUSE: Duration = Duration::from_millis(200);
 /// The pauses between tries.
@@ -111,6 +113,8 @@ pub(crate) struct Downloads {
     small_tasks: usize,
     big_tasks: usize,
     pending_bytes: u64,
+    /// How many were not tried yet. What nobody has must not stop everything else.
+    untried: usize,
     /// Unfinished files that nobody waits for any more.
     left: Vec<OsString>,
 }
@@ -160,6 +164,7 @@ impl Downloads {
             small_tasks: 0,
             big_tasks: 0,
             pending_bytes: 0,
+            untried: 0,
             left: Vec::new(),
         }
     }
@@ -182,11 +187,13 @@ impl Downloads {
             want,
         };
         self.pending.insert(pending.want.key, pending);
+        self.untried += 1;
     }
 
     /// The entry is gone or has what it needs.
     pub(crate) fn forget(&mut self, key: &EntryKey) {
         if let Some(old) = self.pending.remove(key) {
+            self.untried -= usize::from(old.tries == 0);
             self.pending_bytes = self.pending_bytes.saturating_sub(old.want.content.size);
             match old.stage {
                 Stage::Active(cancel) => cancel.cancel(),
@@ -265,13 +272,22 @@ impl Downloads {
                     complete.push(file);
                 }
                 Err(stuck) => {
-                    pending.stage = Stage::Resting(Instant::now() + stuck.rest(pending.tries));
-                    pending.tries += 1;
-                    pending.stuck = Some(stuck);
+                    let key = pending.want.key;
+                    self.rests(&key, stuck);
                 }
             }
         }
         complete
+    }
+
+    /// A try failed: it is tried again after a pause.
+    fn rests(&mut self, key: &EntryKey, stuck: Stuck) {
+        if let Some(pending) = self.pending.get_mut(key) {
+            self.untried -= usize::from(pending.tries == 0);
+            pending.stage = Stage::Resting(Instant::now() + stuck.rest(pending.tries));
+            pending.tries += 1;
+            pending.stuck = Some(stuck);
+        }
     }
 
     /// When the next rest is over.
@@ -288,7 +304,7 @@ impl Downloads {
 
     /// Whether the engine should pause comparing.
     pub(crate) fn is_full(&self) -> bool {
-        self.pending.len() >= QUEUE
+        self.untried >= QUEUE || self.pending.len() >= MAX_PENDING
     }
 
     /// The names of the unfinished files of everything that is wanted.
@@ -521,4 +537,48 @@ fn seal(mut fetched: Vec<Fetched>, tmp: &Temporary) -> Vec<Fetched> {
         }
     }
     fetched
+}
+
+#[cfg(test)]
+mod tests {
+    use wormhole_crdt::{EntryId, Mode, Timestamp};
+    use wormhole_store::{Content, ContentId};
+
+    use super::*;
+
+    fn want(number: usize) -> Want {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        Want {
+            key: EntryKey::from(EntryId::from_bytes(id)),
+            content: Content {
+                id: ContentId::from_bytes([1; 32]),
+                size: 3,
+            },
+            mode: Mode::FILE,
+            mtime: Timestamp(0),
+            label: Arc::from("file"),
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_does_not_stop_what_others_have() {
+        let mut downloads = Downloads::new();
+        for number in 0..QUEUE {
+            downloads.want(want(number));
+        }
+        assert!(downloads.is_full());
+        for number in 0..QUEUE {
+            downloads.rests(&want(number).key, Stuck::Holder);
+        }
+        assert!(!downloads.is_full());
+        // Also when all are asked for once more.
+        downloads.poke();
+        assert!(!downloads.is_full());
+        for number in 0..QUEUE {
+            downloads.forget(&want(number).key);
+        }
+        downloads.want(want(0));
+        assert!(!downloads.is_full());
+    }
 }
