@@ -48,6 +48,18 @@ pub struct TrashSize {
     pub bytes: u64,
 }
 
+impl TrashSize {
+    fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn take(&mut self, bytes: u64) {
+        self.files = self.files.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 /// A free place in the trash, made before anything is taken away.
 #[derive(Debug)]
 pub(crate) struct Berth {
@@ -137,8 +149,7 @@ impl Trash {
 
     /// Something was put there.
     pub(crate) fn took(&mut self, berth: &Berth) {
-        self.size.files += 1;
-        self.size.bytes = self.size.bytes.saturating_add(berth.size);
+        self.size.add(berth.size);
         self.over = self.size.bytes > berth.budget;
     }
 
@@ -180,37 +191,43 @@ impl Trash {
         let mut total = TrashSize::default();
         for (when, day) in days(root)? {
             let mut size = TrashSize::default();
-            walk(root, &day, &mut |_, _, seen| {
-                size.files += 1;
-                size.bytes = size.bytes.saturating_add(seen.stamp.size);
-            })?;
+            let walked = walk(root, &day, &mut |_, _, seen| size.add(seen.stamp.size));
+            if let Err(error) = walked {
+                tracing::warn!(path = %name::display(&day), %error, "cannot be looked through");
+            }
             total.files += size.files;
             total.bytes = total.bytes.saturating_add(size.bytes);
             kept.push((when, day, size));
         }
         let mut gone = Vec::new();
         for (when, day, size) in kept {
-            let space = beneath::space(root)?;
             let keep = Duration::from_secs(self.limit.days * 24 * 3600);
             let old = when.seconds().saturating_add(keep.as_secs()) < now.seconds();
-            let much = total.bytes > self.limit.budget(space.total);
-            if !old && !much && !space.is_short() && size.files > 0 {
+            if !old && size.files > 0 && !self.is_too_much(root, total)? {
                 break;
             }
-            remove_tree(root, &day)?;
-            total.files -= size.files;
-            total.bytes = total.bytes.saturating_sub(size.bytes);
-            gone.push(day);
+            let mut enough = |total: TrashSize| -> io::Result<bool> {
+                Ok(!old && !self.is_too_much(root, total)?)
+            };
+            // The others go all the same.
+            if let Err(error) = clear_day(root, &day, &mut total, &mut enough, &mut gone) {
+                tracing::warn!(path = %name::display(&day), %error, "cannot be removed from the trash");
+            }
         }
         self.size = total;
         self.over = false;
         Ok(gone)
     }
 
+    /// Whether more is kept than may be, or the disk is short.
+    fn is_too_much(&self, root: &Root, total: TrashSize) -> io::Result<bool> {
+        let space = beneath::space(root)?;
+        Ok(total.bytes > self.limit.budget(space.total) || space.is_short())
+    }
+
     /// Something was taken out again.
     pub(crate) fn gave(&mut self, trashed: &Trashed) {
-        self.size.files = self.size.files.saturating_sub(1);
-        self.size.bytes = self.size.bytes.saturating_sub(trashed.size);
+        self.size.take(trashed.size);
     }
 }
 
@@ -257,22 +274,36 @@ fn walk(
     Ok(())
 }
 
-/// Removes a directory with everything in it.
-fn remove_tree(root: &Root, top: &Path) -> io::Result<()> {
-    let mut directories = vec![top.to_owned()];
+/// Removes file after file of what was put there at one time, until what is left in all is `enough`; with the last of them
+/// the directory goes. Tells what went.
+fn clear_day(
+    root: &Root,
+    day: &Path,
+    total: &mut TrashSize,
+    enough: &mut dyn FnMut(TrashSize) -> io::Result<bool>,
+    gone: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    let mut directories = vec![day.to_owned()];
     let mut emptied = Vec::new();
     while let Some(path) = directories.pop() {
         let dir = root.open_dir(&path)?;
         let mut names = Vec::new();
         beneath::list(dir.as_fd(), &mut |name| names.push(name.to_owned()))?;
         for name in names {
-            match beneath::look(dir.as_fd(), &name)? {
-                Some(seen) if seen.kind == SeenKind::Directory => {
-                    directories.push(path.join(name));
-                }
-                Some(_) => beneath::remove_file(dir.as_fd(), &name)?,
-                None => {}
+            let Some(seen) = beneath::look(dir.as_fd(), &name)? else {
+                continue;
+            };
+            let path = path.join(&name);
+            if seen.kind == SeenKind::Directory {
+                directories.push(path);
+                continue;
             }
+            if enough(*total)? {
+                return Ok(());
+            }
+            beneath::remove_file(dir.as_fd(), &name)?;
+            total.take(seen.stamp.size);
+            gone.push(path);
         }
         emptied.push(path);
     }
@@ -364,6 +395,22 @@ mod tests {
             .unwrap();
         assert_eq!(listed(&root), [("file".into(), 1, 300)]);
         assert_eq!(trash.size(), TrashSize { files: 1, bytes: 4 });
+    }
+
+    #[test]
+    fn of_what_went_at_once_as_much_stays_as_may_be_kept() {
+        let (home, root) = folder();
+        let mut trash = Trash::new(limit(10));
+        put(&mut trash, &root, home.path(), "older", "text", 90);
+        for name in ["a", "dir/b", "dir/c"] {
+            put(&mut trash, &root, home.path(), name, "text", 100);
+        }
+        let gone = trash.clear_out(&root, When::at(101)).unwrap();
+        assert_eq!(gone.len(), 2, "{gone:?}");
+        let left = listed(&root);
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left.iter().all(|(path, ..)| path != "older"), "{left:?}");
+        assert_eq!(trash.size(), TrashSize { files: 2, bytes: 8 });
     }
 
     #[test]

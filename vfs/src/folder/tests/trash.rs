@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::attack::Disk;
 use super::device::{Device, converge};
 use super::kind::pair;
 use crate::folder::restore::RestoreError;
@@ -158,4 +159,19 @@ fn what_the_trash_lets_go_is_forgotten_by_the_store() {
     assert_eq!(trashed(&mut devices[1]), []);
     let left = std::fs::read_dir(devices[1].path(".wormhole/trash")).unwrap();
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn what_cannot_be_removed_from_the_trash_does_not_keep_the_rest() {
+    let [mut device, _] = pair();
+    let day = |second: u32| format!(".wormhole/trash/2020-01-01T00.00.0{second}Z");
+    device.write(&format!("{}/stays", day(1)), "text");
+    device.write(&format!("{}/goes", day(2)), "text");
+    // Nothing is removed from where another file system is mounted.
+    let stays = device.path(&day(1));
+    let disk = Disk::mount(&stays, "size=1m");
+    device.engine().clear_trash().unwrap();
+    assert!(stays.exists());
+    assert!(!device.path(&day(2)).exists());
+    drop(disk);
 }
