@@ -142,7 +142,7 @@ impl Folder {
                     Ok(watcher) => Some(watcher),
                     Err(error) => {
                         tracing::warn!(%error, "no watcher: the folder is scanned now and then");
-                        trouble.limit();
+                        trouble.deafen();
                         None
                     }
                 };

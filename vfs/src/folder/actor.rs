@@ -336,8 +336,7 @@ impl Actor {
                         self.keys.extend(self.blocked.drain());
                     }
                     if extent == Extent::Whole {
-                        self.next_scan = Instant::now() + self.trouble.rescan_every();
-                        self.vanished.ask();
+                        self.compared();
                     }
                 }
                 self.take_todo(todo);

@@ -358,14 +358,10 @@ impl Step<'_> {
         let counts = self.batch.commit(self.keep)?;
         self.engine.counts = counts;
         self.todo.audit |= self.engine.rules.take_changed();
-        for bad in self.engine.rules.take_bad() {
-            self.engine.problems.report(
-                &bad.file,
-                Reason::IgnoreRule {
-                    message: bad.message,
-                },
-            );
-        }
+        let Engine {
+            rules, problems, ..
+        } = &mut *self.engine;
+        rules.tell(problems);
         Ok(self.todo)
     }
 

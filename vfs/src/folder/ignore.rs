@@ -4,8 +4,8 @@
 //! device's own rules win over all. What is ignored is neither recorded nor deleted nor fetched. Rules are read through
 //! the folder's own handles and cached until [`Rules::forget`], which a scan of the whole folder begins with.
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,10 @@ use ::ignore::Match;
 use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::beneath::{self, Root};
+use super::engine::{Step, is_replaced};
 use super::name;
+use super::problem::Problems;
+use super::status::Reason;
 
 /// An ignore file larger than this is cut off: it is input from other devices.
 const MAX_RULES_BYTES: u64 = 256 << 10;
@@ -36,7 +39,7 @@ pub(crate) struct Rule {
     pub(crate) file: PathBuf,
 }
 
-/// A line that could not be understood.
+/// A file that could not be read, or of which a line could not be understood.
 #[derive(Clone, Debug)]
 pub(crate) struct BadRule {
     pub(crate) file: PathBuf,
@@ -63,7 +66,10 @@ pub(crate) struct Rules {
     /// What was known before it was forgotten, to tell what changed.
     before: HashMap<PathBuf, Option<Text>>,
     changed: bool,
-    bad: Vec<BadRule>,
+    /// Files that could not be read or understood when that was last tried.
+    bad: HashSet<PathBuf>,
+    found_bad: Vec<BadRule>,
+    healed: Vec<PathBuf>,
 }
 
 impl Rules {
@@ -76,9 +82,20 @@ impl Rules {
     pub(crate) fn read_again(&mut self, root: &Root, file: &Path) -> bool {
         let forgotten = self.before.remove(file);
         let old = self.files.remove(file).or(forgotten);
-        let new = self.read(root, file);
-        // Without an old one nothing was decided yet.
-        let changed = old.is_some_and(|old| hash(&old) != hash(&new));
+        let was_bad = self.bad.remove(file);
+        let Some(new) = self.read(root, file) else {
+            // Its last rules hold.
+            self.before.extend(old.map(|old| (file.to_owned(), old)));
+            return false;
+        };
+        if was_bad && !self.bad.contains(file) {
+            self.healed.push(file.to_owned());
+        }
+        let changed = match old {
+            Some(old) => hash(&old) != hash(&new),
+            // Nothing was decided yet, unless it could not be read.
+            None => was_bad,
+        };
         self.files.insert(file.to_owned(), new);
         changed
     }
@@ -94,9 +111,27 @@ impl Rules {
         std::mem::take(&mut self.changed)
     }
 
-    /// Bad lines found since the last call.
-    pub(crate) fn take_bad(&mut self) -> Vec<BadRule> {
-        std::mem::take(&mut self.bad)
+    /// Reports files that were found bad, and clears those that are not any more, since the last call.
+    pub(crate) fn tell(&mut self, problems: &mut Problems) {
+        // What the system says of the file itself says more.
+        let other = |found: Option<&Reason>| {
+            found.is_some_and(|reason| !matches!(reason, Reason::IgnoreRule { .. }))
+        };
+        for file in std::mem::take(&mut self.healed) {
+            if !other(problems.at(&file)) {
+                problems.clear(&file);
+            }
+        }
+        for BadRule { file, message } in std::mem::take(&mut self.found_bad) {
+            if !other(problems.at(&file)) {
+                problems.report(&file, Reason::IgnoreRule { message });
+            }
+        }
+    }
+
+    /// Whether the file could not be read or understood when that was last tried.
+    pub(crate) fn is_bad(&self, file: &Path) -> bool {
+        self.bad.contains(file)
     }
 
     /// The rule that leaves this path out, itself or by one of its directories.
@@ -166,10 +201,16 @@ impl Rules {
         if let Some(known) = self.files.get(&file) {
             return known.as_ref().and_then(|text| text.rules.clone());
         }
-        let read = self.read(root, &file);
-        if let Some(before) = self.before.remove(&file) {
-            self.changed |= hash(&before) != hash(&read);
-        }
+        let was_bad = self.bad.contains(&file);
+        let Some(read) = self.read(root, &file) else {
+            let last = self.before.get(&file).cloned().flatten();
+            return last.and_then(|text| text.rules);
+        };
+        self.changed |= match self.before.remove(&file) {
+            Some(before) => hash(&before) != hash(&read),
+            // It could not be read so far.
+            None => was_bad,
+        };
         if self.files.len() >= CACHED_FILES {
             self.files.retain(|_, text| text.is_some());
         }
@@ -178,35 +219,94 @@ impl Rules {
         rules
     }
 
-    /// Reads one file. One that cannot be read leaves nothing out: better too much synced than silently too little.
-    fn read(&mut self, root: &Root, file: &Path) -> Option<Text> {
-        let parent = root.open_dir(file.parent()?).ok()?;
-        let opened = beneath::open_file(parent.as_fd(), file.file_name()?).ok()?;
-        let mut text = Vec::new();
-        opened.take(MAX_RULES_BYTES).read_to_end(&mut text).ok()?;
+    /// Reads one file. `None` when that cannot be done now: what it said before holds, and if that is not known, nothing is
+    /// left out: better too much synced than silently too little.
+    fn read(&mut self, root: &Root, file: &Path) -> Option<Option<Text>> {
+        let (above, name) = (file.parent()?, file.file_name()?);
+        let parent = match root.open_dir(above) {
+            Ok(parent) => parent,
+            Err(error) if is_replaced(&error) => return Some(self.is_absent(file)),
+            // Of the directory that is told.
+            Err(_) => return None,
+        };
+        let text = beneath::open_file(parent.as_fd(), name).and_then(|opened| {
+            let mut text = Vec::new();
+            opened.take(MAX_RULES_BYTES).read_to_end(&mut text)?;
+            Ok(text)
+        });
+        match text {
+            Ok(text) => Some(Some(self.understand(file, &text))),
+            Err(error) if is_replaced(&error) || error.kind() == io::ErrorKind::IsADirectory => {
+                Some(self.is_absent(file))
+            }
+            Err(error) => {
+                if let Ok(Some(_)) = beneath::look(parent.as_fd(), name) {
+                    let message = format!("cannot be read ({error}); what it said before holds");
+                    self.spoil(file, message);
+                }
+                None
+            }
+        }
+    }
+
+    fn is_absent(&mut self, file: &Path) -> Option<Text> {
+        self.heal(file);
+        None
+    }
+
+    fn understand(&mut self, file: &Path, text: &[u8]) -> Text {
         let mut builder = GitignoreBuilder::new("");
-        for line in String::from_utf8_lossy(&text).lines() {
+        let mut bad = None;
+        for line in String::from_utf8_lossy(text).lines() {
             if let Err(error) = builder.add_line(None, line) {
-                self.bad.push(BadRule {
-                    file: file.to_owned(),
-                    message: error.to_string(),
-                });
+                bad.get_or_insert(error.to_string());
             }
         }
         let rules = match builder.build() {
             Ok(rules) => (!rules.is_empty()).then(|| Arc::new(rules)),
             Err(error) => {
-                self.bad.push(BadRule {
-                    file: file.to_owned(),
-                    message: error.to_string(),
-                });
+                bad.get_or_insert(error.to_string());
                 None
             }
         };
-        Some(Text {
-            hash: blake3::hash(&text),
+        match bad {
+            Some(message) => self.spoil(file, message),
+            None => self.heal(file),
+        }
+        Text {
+            hash: blake3::hash(text),
             rules,
-        })
+        }
+    }
+
+    fn spoil(&mut self, file: &Path, message: String) {
+        if self.bad.len() < CACHED_FILES && self.bad.insert(file.to_owned()) {
+            let file = file.to_owned();
+            self.found_bad.push(BadRule { file, message });
+        }
+    }
+
+    fn heal(&mut self, file: &Path) {
+        if self.bad.remove(file) {
+            self.healed.push(file.to_owned());
+        }
+    }
+}
+
+impl Step<'_> {
+    /// An ignore file may have changed: what it says now is applied to the disk and to the mesh.
+    pub(crate) fn rules_changed(&mut self, file: &Path) {
+        let engine = &mut *self.engine;
+        if !engine.rules.read_again(&engine.root, file) {
+            return;
+        }
+        let dir = if file == Path::new(name::LOCAL_IGNORE) {
+            Path::new("")
+        } else {
+            file.parent().unwrap_or(Path::new(""))
+        };
+        self.todo.scans.push(dir.to_owned());
+        self.todo.audit = true;
     }
 }
 
@@ -287,6 +387,6 @@ mod tests {
                 .ignored(&root, Path::new("x.tmp"), Shape::Other)
                 .is_some()
         );
-        assert_eq!(rules.take_bad().len(), 1);
+        assert_eq!(rules.found_bad.len(), 1);
     }
 }

@@ -94,6 +94,8 @@ impl Step<'_> {
             && beneath::look(dir.fd.as_fd(), place.os_name()).is_ok_and(|seen| seen.is_none())
         {
             self.engine.problems.clear_tree(path);
+            // A directory that is made there again is a new one.
+            self.batch.unkeep(&place)?;
             return Ok(None);
         }
         self.find(&place, row, &dir)
@@ -135,21 +137,6 @@ impl Step<'_> {
         }
     }
 
-    /// An ignore file may have changed: what it says now is applied to the disk and to the mesh.
-    pub(crate) fn rules_changed(&mut self, file: &Path) {
-        let engine = &mut *self.engine;
-        if !engine.rules.read_again(&engine.root, file) {
-            return;
-        }
-        let dir = if file == Path::new(name::LOCAL_IGNORE) {
-            Path::new("")
-        } else {
-            file.parent().unwrap_or(Path::new(""))
-        };
-        self.todo.scans.push(dir.to_owned());
-        self.todo.audit = true;
-    }
-
     /// Compares what stands at a place with what was last synced there. The path is not ignored by a directory above.
     pub(crate) fn find(
         &mut self,
@@ -162,7 +149,8 @@ impl Step<'_> {
             return Ok(None);
         };
         let same = matches!((&row, &seen), (Some(row), Some(seen)) if unchanged(row, seen));
-        if place.name.as_str() == name::IGNORE && !same {
+        let bad = place.name.as_str() == name::IGNORE && self.engine.rules.is_bad(&path);
+        if place.name.as_str() == name::IGNORE && (bad || !same) {
             self.rules_changed(&path);
         }
         let Some(seen) = seen else {
@@ -183,7 +171,9 @@ impl Step<'_> {
         match row {
             Some(row) if unchanged(&row, &seen) => {
                 if seen.kind != SeenKind::Directory {
-                    self.engine.problems.clear(&path);
+                    if !bad {
+                        self.engine.problems.clear(&path);
+                    }
                 } else if self.engine.problems.at(&path).is_some() {
                     // Its name is fine; whether it can be looked into, looking into it shows.
                     self.todo.scans.push(path.clone());
@@ -429,15 +419,15 @@ impl Step<'_> {
         if self.engine.is_read_only() {
             self.engine.problems.report(path, Reason::ReadOnlyMember);
             return Ok(None);
+        }
+        let from_path = self.path_of(from)?;
+        let Some(to) = self.draft_move(from, to, path, &row)? else {
+            return Ok(None);
         };
         let to = &to;
         // A directory that was made again for it may be the one it was in.
         let stood = self.batch.by_key(&row.key)?;
         let from = stood.as_ref().map_or(from, |(place, _)| place);
-        let from_path = self.path_of(from)?;
-        let Some(to) = self.draft_move(from, to, path, &row)? else {
-            return Ok(None);
-        }
         // Its permissions may have changed with its name.
         let chmod = row.seen.mode != seen.mode;
         let same = seen.kind != SeenKind::File || (same_data(&row.seen, &seen) && !chmod);

@@ -218,7 +218,7 @@ pub enum Reason {
         /// How many entries vanished.
         entries: u64,
     },
-    /// An ignore file has a line that cannot be understood.
+    /// An ignore file cannot be read, or has a line that cannot be understood.
     IgnoreRule {
         /// What the parser said.
         message: String,
@@ -258,7 +258,7 @@ impl Reason {
                 "pass the deletions on: wormhole confirm-deletions DIR; or have the files back: wormhole \
                  confirm-deletions DIR --undo"
             }
-            Self::IgnoreRule { .. } => "correct the line",
+            Self::IgnoreRule { .. } => "correct the line, or let the file be read",
             Self::Io { .. } => "see the message; it is tried again by itself",
             Self::Refused { .. } => "see the message",
         }

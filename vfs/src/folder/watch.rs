@@ -56,6 +56,7 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(60);
 pub(crate) struct Trouble {
     lost: AtomicBool,
     limit: AtomicBool,
+    deaf: AtomicBool,
     doubt: AtomicBool,
     news: Notify,
 }
@@ -71,6 +72,17 @@ impl Trouble {
     pub(crate) fn limit(&self) {
         self.limit.store(true, Ordering::Relaxed);
         self.news.notify_one();
+    }
+
+    /// Nothing is heard at all any more: scan now and then.
+    pub(crate) fn deafen(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// Every directory is going to be watched anew: if the limit is still reached, it is said again.
+    pub(crate) fn try_again(&self) {
+        self.limit.store(false, Ordering::Relaxed);
     }
 
     /// The folder itself may have moved, or its marker may be gone: look.
@@ -90,7 +102,7 @@ impl Trouble {
     }
 
     pub(crate) fn is_limited(&self) -> bool {
-        self.limit.load(Ordering::Relaxed)
+        self.limit.load(Ordering::Relaxed) || self.deaf.load(Ordering::Relaxed)
     }
 
     /// How often everything is compared, whatever the hints say.
@@ -313,7 +325,7 @@ impl Shared {
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot read what changes in a folder");
-                    self.trouble.limit();
+                    self.trouble.deafen();
                     return;
                 }
             }

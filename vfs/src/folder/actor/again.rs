@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Actor;
 use crate::folder::scan::Walk;
+use crate::folder::status::Reason;
 
 impl Actor {
     pub(super) fn start_scan(&mut self, now: Instant) {
@@ -11,6 +12,18 @@ impl Actor {
         let mut walk = Walk::whole();
         std::mem::swap(&mut walk, &mut self.walk);
         self.next_scan = now + self.trouble.rescan_every();
+        self.trouble.try_again();
+    }
+
+    /// Everything was compared, and every directory is watched that can be.
+    pub(super) fn compared(&mut self) {
+        self.next_scan = Instant::now() + self.trouble.rescan_every();
+        self.vanished.ask();
+        if !self.trouble.is_limited()
+            && let Some(engine) = &mut self.engine
+        {
+            engine.problems.clear_folder(&Reason::WatchLimit);
+        }
     }
 
     pub(super) fn start_audit(&mut self) {

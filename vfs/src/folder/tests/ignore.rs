@@ -2,6 +2,8 @@
 
 use super::device::converge;
 use super::kind::pair;
+use super::refused::{Bound, set_mode};
+use super::stamp::let_stamps_grow_old;
 use crate::folder::status::Reason;
 
 #[test]
@@ -179,4 +181,72 @@ fn the_control_directory_of_any_folder_is_left_out() {
     exchange(&mut devices);
     assert_eq!(devices[1].read("inner/file"), "text");
     assert!(!devices[1].path("inner/.wormhole").exists());
+}
+
+fn is_told(device: &super::device::Device, path: &str) -> bool {
+    let path = path.parse().unwrap();
+    device.replica.resolve(&path).unwrap().is_some()
+}
+
+#[test]
+fn a_bad_rule_is_reported_until_it_is_corrected() {
+    for file in [".wormholeignore", ".wormhole/ignore"] {
+        let mut devices = pair();
+        devices[0].write(file, "a{b\n");
+        let_stamps_grow_old();
+        for _ in 0..2 {
+            devices[0].settle(&[]);
+            // As it is done now and then with everything that there is trouble with.
+            devices[0].check(&[file]);
+            let found = devices[0].problem(file);
+            assert!(
+                matches!(found, Some(Reason::IgnoreRule { .. })),
+                "{found:?}"
+            );
+        }
+        devices[0].write(file, "corrected\n");
+        devices[0].check(&[file]);
+        assert_eq!(devices[0].problem(file), None);
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_read_any_more_hold_and_that_is_reported() {
+    let mut devices = pair();
+    let file = ".wormhole/ignore";
+    devices[0].write(file, "*.log\n");
+    devices[0].write("old.log", "x");
+    devices[0].settle(&[]);
+    devices[0].write("new.log", "x");
+    set_mode(&devices[0], file, 0o000);
+    let bound = Bound::new();
+    devices[0].settle(&[]);
+    assert!(!is_told(&devices[0], "new.log"));
+    let found = devices[0].problem(file);
+    assert!(
+        matches!(found, Some(Reason::IgnoreRule { .. })),
+        "{found:?}"
+    );
+    set_mode(&devices[0], file, 0o600);
+    devices[0].check(&[file]);
+    assert_eq!(devices[0].problem(file), None);
+    drop(bound);
+}
+
+#[test]
+fn a_directory_that_stayed_for_its_ignored_files_is_an_ordinary_one_when_it_is_made_again() {
+    let mut devices = pair();
+    devices[0].write(".wormholeignore", "*.o\n");
+    devices[0].write("src/main.c", "code");
+    converge(&mut devices);
+    devices[1].write("src/main.o", "object");
+    std::fs::remove_dir_all(devices[0].path("src")).unwrap();
+    exchange(&mut devices);
+    assert_eq!(devices[1].problem("src"), Some(Reason::KeptDirectory));
+    std::fs::remove_dir_all(devices[1].path("src")).unwrap();
+    devices[1].check(&["src"]);
+    assert_eq!(devices[1].problem("src"), None);
+    std::fs::create_dir(devices[1].path("src")).unwrap();
+    devices[1].check(&["src"]);
+    assert!(is_told(&devices[1], "src"));
 }

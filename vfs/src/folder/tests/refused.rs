@@ -12,10 +12,10 @@ use crate::folder::explain::Found;
 use crate::folder::status::{Explanation, Reason};
 
 /// While it lives, permissions bind this thread as they bind other users, also when it is root's.
-struct Bound(CapabilitySets);
+pub(super) struct Bound(CapabilitySets);
 
 impl Bound {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let before = capabilities(None).unwrap();
         let over = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         let sets = CapabilitySets {
@@ -33,7 +33,7 @@ impl Drop for Bound {
     }
 }
 
-fn set_mode(device: &Device, path: &str, mode: u32) {
+pub(super) fn set_mode(device: &Device, path: &str, mode: u32) {
     let mode = std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(device.path(path), mode).unwrap();
 }

@@ -14,7 +14,7 @@ use crate::folder::settle::{Doubt, Due};
 use crate::folder::state::{Keep, Row};
 
 /// Until a stamp made now is old enough to be believed.
-fn let_stamps_grow_old() {
+pub(super) fn let_stamps_grow_old() {
     let changed = Instant::now();
     while changed.elapsed() < Duration::from_millis(50) {
         std::thread::yield_now();

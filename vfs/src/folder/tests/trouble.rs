@@ -106,7 +106,7 @@ async fn hints_that_are_lost_all_the_time_keep_no_scan_from_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_few_watches_are_told_with_what_to_do() {
+async fn too_few_watches_are_told_until_there_are_enough() {
     let running = alone();
     assert!(running.folder.settled().await);
     running.trouble.limit();
@@ -117,6 +117,13 @@ async fn too_few_watches_are_told_with_what_to_do() {
         .await;
     let action = Reason::WatchLimit.action();
     assert!(action.contains("fs.inotify.max_user_watches"), "{action}");
+    // Somebody raised it.
+    running.folder.rescan().await;
+    running
+        .until("it is over", |now| {
+            !has_problem(now, |reason| *reason == Reason::WatchLimit)
+        })
+        .await;
     running.stop().await;
 }
 
