@@ -69,9 +69,9 @@ pub enum RegisterError {
     /// The database that keeps them failed.
     #[error("the metadata database failed")]
     Storage(#[from] redb::StorageError),
-    /// The replica that keeps them failed.
+    /// Who keeps them failed, in a way of its own.
     #[error(transparent)]
-    Replica(#[from] Box<crate::error::StorageError>),
+    Keeper(Box<dyn std::error::Error + Send + Sync>),
     /// The document that holds an entry's registers cannot be loaded.
     #[error("the metadata of entry {id} is damaged")]
     Document {

@@ -21,7 +21,7 @@ impl<'t> View<'t> {
     fn values<T: Packed>(&self, id: &EntryId, register: Register) -> Result<Vec<T>, RegisterError> {
         self.0
             .values(RegisterKey { id: *id, register })
-            .map_err(Box::new)?
+            .map_err(|error| RegisterError::Keeper(Box::new(error)))?
             .iter()
             .map(|value| T::decode(value))
             .collect::<Result<_, _>>()
@@ -43,6 +43,7 @@ impl Registers for View<'_> {
     }
 
     fn ids(&self) -> Result<Vec<EntryId>, RegisterError> {
-        Ok(self.0.placed().map_err(Box::new)?)
+        let placed = self.0.placed();
+        placed.map_err(|error| RegisterError::Keeper(Box::new(error)))
     }
 }
