@@ -124,21 +124,26 @@ impl Act {
         Self::MoveFolderBack,
     ];
 
-    /// The kinds that the suite runs: what the product is known to stand. Deletions are not among them: one
-    /// that meets a move made apart may leave an entry whose bytes nobody has. Nor are files that are held open: what
-    /// is written through a handle just as the file is replaced may be in the trash only.
-    pub const SUITE: [Self; 17] = [
+    /// The kinds that the suite runs: what the product is known to stand. Files that are held open are not among them:
+    /// what is written through a handle just as the file is replaced may be in the trash only.
+    pub const SUITE: [Self; 23] = [
         Self::SaveInPlace,
         Self::SaveByRename,
         Self::SaveWithBackup,
         Self::Append,
         Self::Touch,
         Self::Copy,
+        Self::Delete,
         Self::Rename,
         Self::Swap,
         Self::MakeDirectory,
+        Self::RemoveTree,
         Self::MoveTree,
+        Self::ReplaceTree,
+        Self::SetMode,
         Self::Ignore,
+        Self::Pause,
+        Self::Resume,
         Self::Kill,
         Self::Stop,
         Self::Start,
