@@ -311,6 +311,9 @@ impl Step<'_> {
     /// leaves a smaller tree.
     fn remove_seen(&mut self, place: &Place, row: &Row) -> Outcome<()> {
         let top = row.key.id;
+        if row.node.is_directory() {
+            self.remove_copies_below(top)?;
+        }
         let mut levels = vec![self.level(place.clone(), row)?];
         while let Some(level) = levels.last_mut() {
             let Some(child) = level.unvisited.pop() else {
@@ -358,6 +361,30 @@ impl Step<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Drafts the removal of conflict copies that went with a directory, though the mesh shows them elsewhere by now:
+    /// somebody has moved the file there and written to it, and of the version that stood here nobody else may have
+    /// the bytes.
+    fn remove_copies_below(&mut self, top: EntryId) -> Outcome<()> {
+        let mut directories = vec![top];
+        while let Some(directory) = directories.pop() {
+            for (place, row) in self.batch.children(directory)? {
+                if row.node.is_directory() {
+                    directories.push(row.key.id);
+                    continue;
+                }
+                let row = self.following(&place, row)?;
+                if let Some(copy) = self.shown(&row.key)?.filter(|_| row.key.version.is_some()) {
+                    self.draft_part(&Part {
+                        edits: vec![removal(copy.key, Some(copy.version))],
+                        place,
+                        entries: 1,
+                    })?;
+                }
+            }
+        }
+        self.submit()
     }
 
     fn level(&mut self, place: Place, row: &Row) -> Outcome<Level> {

@@ -187,3 +187,27 @@ fn a_hard_link_is_a_file_of_its_own() {
     converge(&mut devices);
     assert_eq!(devices[1].tree().len(), 2);
 }
+
+/// It went with the directory that it was in, and what somebody else made of the file is elsewhere.
+#[test]
+fn nobody_waits_for_a_version_that_was_deleted_with_its_directory_while_others_moved_and_edited_the_file()
+ {
+    let mut devices = pair();
+    devices[0].write("dir/plan", "start");
+    devices[0].write("dir/other", "stays not");
+    converge(&mut devices);
+    devices[0].write("dir/plan", "edited here");
+    devices[0].settle(&[]);
+    std::fs::rename(devices[1].path("dir/plan"), devices[1].path("moved")).unwrap();
+    devices[1].write("moved", "edited there");
+    devices[1].settle(&[]);
+    std::fs::remove_dir_all(devices[0].path("dir")).unwrap();
+    sync(&devices[0], &devices[1]);
+    devices[0].restart();
+    converge(&mut devices);
+    for device in &devices {
+        let left = [("moved".to_owned(), "edited there".to_owned())];
+        assert_eq!(device.tree(), left.into());
+        assert!(!device.is_waiting());
+    }
+}
