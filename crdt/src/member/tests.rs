@@ -1,5 +1,6 @@
 //! The membership log's promises: same set of records, same members, whatever the order.
 
+mod ahead;
 mod hostile;
 mod void;
 
