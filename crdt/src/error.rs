@@ -199,6 +199,15 @@ pub enum MemberError {
     /// The key is not the mesh's, or the mesh has none.
     #[error("that is not the recovery phrase of this mesh")]
     WrongRecovery,
+    /// The recovery phrase made that device admin.
+    #[error(
+        "device {device} was made admin by the recovery phrase: only that phrase, or a device that it made admin, \
+         changes it"
+    )]
+    Outranked {
+        /// The device.
+        device: DeviceId,
+    },
     /// The record was refused.
     #[error("the membership log refuses the record")]
     Refused(#[source] MemberFault),

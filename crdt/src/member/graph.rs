@@ -118,8 +118,16 @@ impl Graph {
     pub(super) fn grounds(&self, place: usize) -> impl Iterator<Item = usize> {
         let node = self.node(place);
         let about = node.map_or(&[][..], |node| self.about(&node.record.author));
+        // Whom the recovery key made admin nobody else changes: that, too, must be known first.
+        let recovers = |node: &&Node| {
+            let mut recoveries = self.recoveries.iter();
+            recoveries.any(|recovery| node.past.contains(*recovery))
+        };
+        let subject = node.filter(recovers).and_then(|node| node.record.about());
+        let subject = subject.map_or(&[][..], |device| self.about(&device));
         about
             .iter()
+            .chain(subject)
             .chain(&self.recoveries)
             .copied()
             .filter(move |ground| node.is_some_and(|node| node.past.contains(*ground)))
@@ -158,6 +166,10 @@ impl Graph {
         }
         if seat.admissions.is_empty() {
             return None;
+        }
+        // What the recovery key says outranks what admins said apart from it.
+        if seat.statements.iter().any(|at| self.is_by_recovery(*at)) {
+            seat.statements.retain(|at| self.is_by_recovery(*at));
         }
         let mut least = None;
         for place in &seat.statements {
@@ -238,7 +250,32 @@ impl Graph {
         }
         let role = self.seat(&record.author, &before).map(|(role, _)| role);
         role == Some(Role::Admin)
-            && (recovery.is_none() || !matches!(record.action, Action::Recovery { .. }))
+            && (recovery.is_none()
+                || !matches!(record.action, Action::Recovery { .. })
+                    && !self.is_outranked(record, &before))
+    }
+
+    /// Whether a record is about a device that the recovery key made admin, and its author is not one of those.
+    fn is_outranked(&self, record: &Record, counts: &dyn Fn(usize) -> bool) -> bool {
+        let subject = record.about().filter(|device| *device != record.author);
+        subject.is_some_and(|device| {
+            self.is_recovered(&device, counts) && !self.is_recovered(&record.author, counts)
+        })
+    }
+
+    /// Whether a device is admin by the word of the recovery key, by those records that `counts`.
+    pub(super) fn is_recovered(&self, device: &DeviceId, counts: &dyn Fn(usize) -> bool) -> bool {
+        let Some((Role::Admin, seat)) = self.seat(device, counts) else {
+            return false;
+        };
+        let mut statements = seat.statements.iter();
+        statements.any(|place| self.is_by_recovery(*place))
+    }
+
+    /// Whether a record is signed by a key that outranks the admins.
+    fn is_by_recovery(&self, place: usize) -> bool {
+        self.node(place)
+            .is_some_and(|node| self.is_recovery(&node.record.author, &node.past))
     }
 
     /// Whether something in `past`, whether it counts or not, names this key as the one that outranks the admins.

@@ -22,6 +22,8 @@ pub(crate) struct State {
     left: BTreeSet<DeviceId>,
     /// The key that outranks the admins.
     pub(crate) recovery: Option<DeviceId>,
+    /// Those whom it made admins: other admins do not change them.
+    pub(crate) recovered: BTreeSet<DeviceId>,
     /// Only programs that know this format may write.
     pub(crate) format: u16,
     /// Nobody gives up what of the history is younger than so many days; `None` when nobody said so.
@@ -50,6 +52,11 @@ impl State {
     pub(crate) fn is_last_admin(&self, device: &DeviceId) -> bool {
         let mut admins = self.members.values().filter(|m| m.role == Role::Admin);
         admins.next().is_some_and(|first| first.device == *device) && admins.next().is_none()
+    }
+
+    /// Whether `by` may not change `device`, though it is an admin: the recovery key made that one admin.
+    pub(crate) fn outranks(&self, device: &DeviceId, by: &DeviceId) -> bool {
+        device != by && self.recovered.contains(device) && !self.recovered.contains(by)
     }
 
     /// Whether a device said itself that it goes, and no admin has ended its admission.
@@ -114,6 +121,10 @@ impl State {
         self.members.remove(&device);
         self.stranded.remove(&device);
         self.left.remove(&device);
+        self.recovered.remove(&device);
+        if graph.is_recovered(&device, &|at| effective.contains(at)) {
+            self.recovered.insert(device);
+        }
         if let Some((role, seat)) = graph.seat(&device, &|at| effective.contains(at)) {
             let stays = |at: &usize| {
                 let admission = graph.node(*at);

@@ -289,6 +289,41 @@ fn the_recovery_key_outranks_all_and_only_itself_replaces_it() {
 }
 
 #[test]
+fn whom_the_recovery_key_made_admin_other_admins_do_not_change() {
+    let mut log = found();
+    log.add(1, admit(2, Role::Admin));
+    log.add(1, admit(3, Role::Writer));
+    log.add(1, Action::Recovery { key: device(50) });
+    let before = log.heads();
+    let set = |number, role| Action::SetRole {
+        device: device(number),
+        role,
+        cut: Vec::new(),
+    };
+    log.add(50, set(3, Role::Admin));
+    assert!(log.state().outranks(&device(3), &device(2)));
+    for action in [revoke(3), set(3, Role::Reader), admit(3, Role::Reader)] {
+        let record = log.next(&key(2), NOW, action);
+        let author = device(2);
+        assert_eq!(log.insert(record), Err(MemberFault::NotAdmin { author }));
+    }
+    // Nor by a record that was written, or pretends to be, apart from that.
+    let apart = Record::sign(&key(2), Some(log.mesh()), before, NOW, set(3, Role::Reader));
+    log.insert(apart).unwrap();
+    assert_eq!(log.state().role_of(&device(3)), Some(Role::Admin));
+    // It may change the others and go itself, and another one that was made admin so may change it.
+    log.add(3, revoke(2));
+    log.add(50, admit(4, Role::Admin));
+    log.add(4, revoke(3));
+    assert_eq!(log.state().role_of(&device(3)), None);
+    log.add(4, set(1, Role::Reader));
+    assert_eq!(log.state().role_of(&device(1)), Some(Role::Reader));
+    let bytes: Vec<Vec<u8>> = log.records().map(|record| record.bytes.clone()).collect();
+    let again = MemberLog::from_records(bytes.iter().map(Vec::as_slice)).unwrap();
+    assert_eq!(again.roles(), log.roles());
+}
+
+#[test]
 fn what_only_a_later_version_understands_is_kept_and_passed_on_and_is_nobodys_fault() {
     for news in [News::Format, News::Action, News::Role, News::Extension] {
         let mut log = found();

@@ -160,11 +160,14 @@ impl Replica {
     ///
     /// [`MemberError`]; nothing has then changed.
     pub fn revoke(&self, device: DeviceId, now: Timestamp) -> Result<(), MemberError> {
-        let cut = self.cut_of(&device);
+        let (cut, own) = (self.cut_of(&device), self.device());
         self.extend(now, |state| {
             // Of who left by itself what it signs still counts, until an admin says otherwise.
             if state.role_of(&device).is_none() && !state.has_left(&device) {
                 return Err(MemberError::NotMember { device });
+            }
+            if state.outranks(&device, &own) {
+                return Err(MemberError::Outranked { device });
             }
             if state.is_last_admin(&device) {
                 return Err(MemberError::LastAdmin);
@@ -200,9 +203,11 @@ impl Replica {
             true => Vec::new(),
             false => self.cut_of(&device),
         };
+        let own = self.device();
         self.extend(now, |state| match state.role_of(&device) {
             None => Err(MemberError::NotMember { device }),
             Some(before) if before == role => Err(MemberError::AlreadyMember { device, role }),
+            Some(_) if state.outranks(&device, &own) => Err(MemberError::Outranked { device }),
             Some(_) if state.is_last_admin(&device) => Err(MemberError::LastAdmin),
             Some(_) => Ok(Action::SetRole { device, role, cut }),
         })

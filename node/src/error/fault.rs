@@ -292,6 +292,7 @@ impl From<MemberChangeError> for Fault {
                 | MemberError::LastAdmin
                 | MemberError::HasRecovery
                 | MemberError::WrongRecovery
+                | MemberError::Outranked { .. }
                 | MemberError::Refused(_) => fault(FaultCode::NotAllowed, &error),
                 MemberError::AlreadyMember { .. } => fault(FaultCode::AlreadyMember, &error),
                 MemberError::NotMember { .. } => fault(FaultCode::NotFound, &error),
