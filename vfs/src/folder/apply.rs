@@ -99,6 +99,14 @@ impl Step<'_> {
     fn bring_once(&mut self, key: &EntryKey) -> Outcome<()> {
         let entry = self.shown(key)?;
         let mut synced = self.batch.by_key(key)?;
+        if synced.is_none() && key.version.is_some() {
+            // What stands under the plain name may be this copy: then it is renamed, and not made once more.
+            let plain = EntryKey::from(key.id);
+            if let Some((place, row)) = self.batch.by_key(&plain)? {
+                self.following(&place, row)?;
+                synced = self.batch.by_key(key)?;
+            }
+        }
         if let Some((place, row)) = &synced {
             let follows = self.following(place, row.clone())?.key;
             if follows != *key {

@@ -315,3 +315,22 @@ fn a_big_directory_is_not_listed_once_for_each_of_its_files() {
     let passed = &devices[0].engine().fault.passed;
     assert_eq!(passed.get("a directory of the mesh listed"), Some(&1));
 }
+
+/// Both devices had recorded their own link before they met: the one that loses the name has to give it up.
+#[test]
+fn of_two_links_pointed_elsewhere_apart_one_gives_up_the_name() {
+    let mut devices = pair();
+    symlink("k", devices[0].path("ln")).unwrap();
+    converge(&mut devices);
+    for (device, target) in devices.iter_mut().zip(["z1", "z2"]) {
+        remove(&device.path("ln"));
+        symlink(target, device.path("ln")).unwrap();
+        device.settle(&[]);
+    }
+    sync(&devices[0], &devices[1]);
+    for device in &mut devices {
+        device.work(Todo::default(), &[]);
+    }
+    let [one, other] = devices.each_ref().map(Device::tree);
+    assert_eq!(one, other);
+}
